@@ -1,0 +1,74 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+// Client asks a running weir.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient makes a client for the weir that listens on a unix socket.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: &http.Client{
+		Transport: &http.Transport{DialContext: dial},
+		Timeout:   30 * time.Second,
+	}}
+}
+
+// Get reads a noun ("services", "flows?limit=10") into v.
+func (c *Client) Get(ctx context.Context, noun string, v any) error {
+	return c.do(ctx, http.MethodGet, noun, v)
+}
+
+// Do carries out a verb ("reload") and reads its answer into v.
+func (c *Client) Do(ctx context.Context, verb string, v any) error {
+	return c.do(ctx, http.MethodPost, verb, v)
+}
+
+func (c *Client) do(ctx context.Context, method, what string, v any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://weir/v1/"+what, nil)
+	if err != nil {
+		return fmt.Errorf("ask weir: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		var p Problem
+		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil || p.Error == "" {
+			return fmt.Errorf("ask weir for %s: %s", what, resp.Status)
+		}
+		return errors.New(p.Error)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
+		return fmt.Errorf("read weir's answer: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no weir is running on %s; start one with `weir run`, or name its socket with --socket", c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("no permission for %s; run this as root", c.socket)
+	}
+	return fmt.Errorf("ask weir on %s: %w", c.socket, err)
+}

@@ -1,0 +1,222 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+
+	"weir/controlplane/announce/l2"
+	"weir/controlplane/reconcile"
+	"weir/dataplane/engine"
+	"weir/dataplane/packet"
+	"weir/dataplane/stats"
+	"weir/dataplane/worker"
+)
+
+// Appliance is what the api asks.
+type Appliance interface {
+	Info() Info
+	View() *reconcile.View
+	Interfaces() []engine.InterfaceStatus
+	Workers() []engine.Worker
+	Status(ctx context.Context) []engine.WorkerStatus
+	Announcements() map[l2.Key]l2.Status
+	Reload() (Reloaded, error)
+}
+
+// totals adds the counters of all workers that answered.
+func totals(all []engine.WorkerStatus) *stats.Counters {
+	sum := &stats.Counters{}
+	for i := range all {
+		if all[i].Err == nil {
+			all[i].Counters.AddTo(sum)
+		}
+	}
+	return sum
+}
+
+// loadOf is what a backend was sent: the sum over its slots.
+func loadOf(b *reconcile.Backend, sum *stats.Counters) Load {
+	var l Load
+	for _, slot := range b.Slots {
+		if int(slot.Number) >= len(sum.Backends) {
+			continue
+		}
+		if c := &sum.Backends[slot.Number]; c.Generation == slot.Generation {
+			l.add(Load{Traffic(c.Traffic), c.NewFlows, c.Flows})
+		}
+	}
+	return l
+}
+
+func services(view *reconcile.View, sum *stats.Counters) []Service {
+	all := make([]Service, 0, len(view.Services))
+	for i := range view.Services {
+		v := &view.Services[i]
+		s := Service{
+			Name: v.Name, Mode: string(v.Mode), Affinity: string(v.Affinity), TableSize: v.TableSize,
+			Addresses: v.Addresses, Backends: len(v.Backends), Usable: v.Usable(),
+		}
+		for _, p := range v.Ports {
+			s.Ports = append(s.Ports, p.String())
+		}
+		for k := range v.Backends {
+			s.Load.add(loadOf(&v.Backends[k], sum))
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func backends(view *reconcile.View, sum *stats.Counters) []Backend {
+	all := []Backend{}
+	for i := range view.Services {
+		s := &view.Services[i]
+		for k := range s.Backends {
+			v := &s.Backends[k]
+			b := Backend{
+				Service: s.Name, Address: v.Address, Weight: v.Weight, Share: v.Share,
+				Admin: string(v.Admin), Status: string(v.Status), Reason: v.Reason,
+				Load: loadOf(v, sum),
+			}
+			if v.Checked {
+				b.Health = &Health{
+					State: v.Health.State.String(), Since: v.Health.Since,
+					LastError: v.Health.LastError, LastMS: v.Health.LastDuration.Seconds() * 1000,
+				}
+			}
+			if v.Hop.Interface != "" {
+				b.Path = &Path{
+					Interface: v.Hop.Interface, SrcMAC: v.Hop.SrcMAC.String(), DstMAC: v.Hop.DstMAC.String(),
+					VLAN: v.Hop.VLAN, Gateway: v.Hop.Gateway, Source: v.Hop.Source, MTU: v.Hop.MTU,
+				}
+			}
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+func workers(all []engine.WorkerStatus) []Worker {
+	out := make([]Worker, 0, len(all))
+	for i := range all {
+		s := &all[i]
+		w := Worker{Interface: s.Interface, Queue: s.Index, CPU: s.CPU}
+		if s.Err != nil {
+			w.Error = s.Err.Error()
+			out = append(out, w)
+			continue
+		}
+		c := &s.Counters
+		w.Received, w.Transmitted, w.HandedOver = Traffic(c.Received), Traffic(c.Transmitted), Traffic(c.HandedOver)
+		w.ARPReplies, w.NDPReplies, w.EchoReplies = c.ARPReplies, c.NDPReplies, c.EchoReplies
+		w.Flows, w.FlowCapacity = s.Flows, s.Capacity
+		w.FlowsEvicted, w.FlowsExpired, w.FlowsRejected = c.FlowsEvicted, c.FlowsExpired, c.FlowsRejected
+		w.Wakeups = c.Wakeups
+		w.KernelDropped, w.KernelInvalid = s.Queue.ReceiveDropped, s.Queue.ReceiveInvalid
+		w.Drops = make(map[string]uint64)
+		for r := range stats.NumReasons {
+			if n := c.Drops[r]; n > 0 {
+				w.Drops[r.String()] = n
+				w.Dropped += n
+			}
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+func drops(sum *stats.Counters) []Drop {
+	all := make([]Drop, 0, stats.NumReasons)
+	for r := stats.ReasonNone + 1; r < stats.NumReasons; r++ {
+		all = append(all, Drop{Reason: r.String(), Help: r.Help(), Packets: sum.Drops[r]})
+	}
+	return all
+}
+
+func interfaces(all []engine.InterfaceStatus) []Interface {
+	out := make([]Interface, 0, len(all))
+	for _, s := range all {
+		i := Interface{
+			Name: s.Name, Up: s.Up, MAC: s.MAC.String(), MTU: s.MTU,
+			Driver: string(s.Driver), Mode: s.Mode, Reasons: s.Reasons, Workers: s.Workers,
+		}
+		if s.Err != nil {
+			i.Error = s.Err.Error()
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+func announcements(all map[l2.Key]l2.Status) []Announcement {
+	out := make([]Announcement, 0, len(all))
+	for k, s := range all {
+		protocol := "arp"
+		if k.Address.Is6() {
+			protocol = "ndp"
+		}
+		out = append(out, Announcement{
+			Address: k.Address, Interface: k.Interface, Protocol: protocol,
+			Sent: s.Sent, Last: s.Last, Error: s.Err,
+		})
+	}
+	slices.SortFunc(out, func(a, b Announcement) int {
+		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Interface, b.Interface))
+	})
+	return out
+}
+
+// flowFilter says which flows are wanted.
+type flowFilter struct {
+	service string
+	backend netip.Addr
+	limit   int
+}
+
+// flows lists flows, worker by worker. A worker that does not answer is an
+// error, since a list without its flows would mislead.
+func flows(ctx context.Context, a Appliance, filter flowFilter) (Flows, error) {
+	out := Flows{Flows: []Flow{}}
+	view := a.View()
+	for _, w := range a.Workers() {
+		err := w.Flows(ctx, func(f worker.Flow) bool {
+			out.add(&f, w.Interface, w.Index(), view, filter)
+			return !out.Truncated
+		})
+		if err != nil || out.Truncated {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+func (out *Flows) add(f *worker.Flow, ifname string, index int, view *reconcile.View, filter flowFilter) {
+	use, known := view.Slots[f.Slot]
+	if !known || use.Generation != f.Generation {
+		use = reconcile.SlotUse{}
+	}
+	if filter.service != "" && use.Service != filter.service {
+		return
+	}
+	if filter.backend.IsValid() && use.Backend != filter.backend {
+		return
+	}
+	if len(out.Flows) == filter.limit {
+		out.Truncated = true
+		return
+	}
+	protocol := "tcp"
+	if f.Tuple.Proto == packet.ProtoUDP {
+		protocol = "udp"
+	}
+	out.Flows = append(out.Flows, Flow{
+		Protocol: protocol,
+		Client:   netip.AddrPortFrom(packet.NetipAddr(f.Tuple.Src), f.Tuple.SrcPort),
+		VIP:      netip.AddrPortFrom(packet.NetipAddr(f.Tuple.Dst), f.Tuple.DstPort),
+		Service:  use.Service, Backend: use.Backend,
+		State: f.State.String(), IdleMS: f.Idle.Milliseconds(),
+		Interface: ifname, Worker: index,
+	})
+}

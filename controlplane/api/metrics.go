@@ -1,0 +1,108 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"weir/dataplane/stats"
+)
+
+// metricsHandler serves the Prometheus exposition format.
+func metricsHandler(a Appliance) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collector{a},
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// collector asks the appliance at each scrape; it keeps nothing.
+type collector struct{ appliance Appliance }
+
+// Describe sends nothing: which metrics there are depends on the configuration.
+func (collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	m := emitter{ch}
+	status := c.appliance.Status(ctx)
+	for _, b := range backends(c.appliance.View(), totals(status)) {
+		l := labels{"service", b.Service, "backend", b.Address.String()}
+		m.counter("weir_backend_packets_total", "Packets sent to the backend.", float64(b.Packets), l)
+		m.counter("weir_backend_bytes_total", "Bytes sent to the backend, Ethernet headers included.", float64(b.Bytes), l)
+		m.counter("weir_backend_flows_total", "Flows decided for the backend.", float64(b.NewFlows), l)
+		m.gauge("weir_backend_flows", "Flows of the backend in the flow tables.", float64(b.Flows), l)
+		m.gauge("weir_backend_up", "1 if the backend gets new flows.", truth(b.Status == "up"), l)
+		m.gauge("weir_backend_share", "The backend's part of new flows, 0 to 1.", b.Share, l)
+	}
+	for _, w := range workers(status) {
+		m.worker(&w)
+	}
+	for _, i := range interfaces(c.appliance.Interfaces()) {
+		l := labels{"interface", i.Name}
+		m.gauge("weir_interface_up", "1 if the interface is up and worked.", truth(i.Up && i.Error == ""), l)
+	}
+	m.gauge("weir_snapshot_generation", "Number of the snapshot in force.", float64(c.appliance.View().Generation), nil)
+}
+
+// emitter writes metrics to a scrape.
+type emitter struct{ ch chan<- prometheus.Metric }
+
+// labels are name and value in turn.
+type labels []string
+
+func (l labels) with(more ...string) labels { return append(l[:len(l):len(l)], more...) }
+
+func (m emitter) emit(kind prometheus.ValueType, name, help string, v float64, l labels) {
+	var names, values []string
+	for i := 0; i < len(l); i += 2 {
+		names, values = append(names, l[i]), append(values, l[i+1])
+	}
+	m.ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, names, nil), kind, v, values...)
+}
+
+func (m emitter) counter(name, help string, v float64, l labels) {
+	m.emit(prometheus.CounterValue, name, help, v, l)
+}
+
+func (m emitter) gauge(name, help string, v float64, l labels) {
+	m.emit(prometheus.GaugeValue, name, help, v, l)
+}
+
+func (m emitter) worker(w *Worker) {
+	l := labels{"interface", w.Interface, "queue", strconv.Itoa(w.Queue)}
+	m.gauge("weir_worker_up", "1 if the worker answers.", truth(w.Error == ""), l)
+	if w.Error != "" {
+		return
+	}
+	m.counter("weir_worker_received_packets_total", "Packets received.", float64(w.Received.Packets), l)
+	m.counter("weir_worker_received_bytes_total", "Bytes received.", float64(w.Received.Bytes), l)
+	m.counter("weir_worker_transmitted_packets_total", "Packets sent.", float64(w.Transmitted.Packets), l)
+	m.counter("weir_worker_transmitted_bytes_total", "Bytes sent.", float64(w.Transmitted.Bytes), l)
+	for r := stats.ReasonNone + 1; r < stats.NumReasons; r++ {
+		m.counter("weir_worker_dropped_packets_total", "Packets dropped, by reason.",
+			float64(w.Drops[r.String()]), l.with("reason", r.String()))
+	}
+	m.counter("weir_worker_kernel_dropped_packets_total", "Packets the kernel dropped before the worker.",
+		float64(w.KernelDropped), l)
+	m.gauge("weir_worker_flows", "Entries in use in the flow table.", float64(w.Flows), l)
+	m.gauge("weir_worker_flow_capacity", "Entries of the flow table.", float64(w.FlowCapacity), l)
+	m.counter("weir_worker_flows_evicted_total", "Flows pushed out of the table by newer ones.", float64(w.FlowsEvicted), l)
+	m.counter("weir_worker_flows_expired_total", "Flows that were idle for too long.", float64(w.FlowsExpired), l)
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,181 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+const (
+	// askTimeout bounds how long a request waits for workers; one that does
+	// not answer in this time is stuck.
+	askTimeout = 2 * time.Second
+
+	// defaultFlowLimit bounds a list of flows unless the client says otherwise.
+	defaultFlowLimit = 1000
+)
+
+// Server serves the api. Make one by Listen, start it by Run.
+type Server struct {
+	log       *slog.Logger
+	appliance Appliance
+	socket    net.Listener
+	metrics   net.Listener // nil for none
+}
+
+// Listen opens the unix socket, which only root and its group may use, and the
+// TCP address for Prometheus ("" for none). A socket that a killed weir has
+// left behind is replaced; one that is answered is an error.
+func Listen(socket, metrics string, appliance Appliance, log *slog.Logger) (*Server, error) {
+	s := &Server{log: log, appliance: appliance}
+	var err error
+	if s.socket, err = listenUnix(socket); err != nil {
+		return nil, err
+	}
+	if metrics != "" {
+		if s.metrics, err = net.Listen("tcp", metrics); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen for metrics: %w", err), s.socket.Close())
+		}
+	}
+	return s, nil
+}
+
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make folder of api socket: %w", err)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("listen on %s: another weir answers there; stop it, or set api.socket to another path", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove old api socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for the api: %w", err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(fmt.Errorf("restrict api socket: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	failed := make(chan error, 2)
+	serve := func(l net.Listener, h http.Handler) *http.Server {
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+		go func() { failed <- srv.Serve(l) }()
+		return srv
+	}
+	servers := []*http.Server{serve(s.socket, s.handler())}
+	if s.metrics != nil {
+		servers = append(servers, serve(s.metrics, metricsHandler(s.appliance)))
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		err = fmt.Errorf("serve the api: %w", err)
+	}
+	for _, srv := range servers {
+		_ = srv.Close()
+	}
+	return err
+}
+
+// Close closes the listeners and removes the socket. After Run, or twice, it
+// does nothing.
+func (s *Server) Close() {
+	_ = s.socket.Close()
+	if s.metrics != nil {
+		_ = s.metrics.Close()
+	}
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	a := s.appliance
+	get := func(path string, f func(r *http.Request) (any, error)) {
+		mux.HandleFunc("GET /v1/"+path, func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+			defer cancel()
+			v, err := f(r.WithContext(ctx))
+			answer(w, v, err)
+		})
+	}
+	get("info", func(*http.Request) (any, error) { return a.Info(), nil })
+	get("services", func(r *http.Request) (any, error) {
+		return services(a.View(), totals(a.Status(r.Context()))), nil
+	})
+	get("backends", func(r *http.Request) (any, error) {
+		return backends(a.View(), totals(a.Status(r.Context()))), nil
+	})
+	get("workers", func(r *http.Request) (any, error) { return workers(a.Status(r.Context())), nil })
+	get("drops", func(r *http.Request) (any, error) { return drops(totals(a.Status(r.Context()))), nil })
+	get("interfaces", func(*http.Request) (any, error) { return interfaces(a.Interfaces()), nil })
+	get("announcements", func(*http.Request) (any, error) { return announcements(a.Announcements()), nil })
+	mux.HandleFunc("GET /v1/flows", func(w http.ResponseWriter, r *http.Request) {
+		filter, err := parseFlowFilter(r)
+		if err != nil {
+			fail(w, http.StatusBadRequest, err)
+			return
+		}
+		v, err := flows(r.Context(), a, filter)
+		answer(w, v, err)
+	})
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
+		v, err := a.Reload()
+		if err != nil {
+			fail(w, http.StatusUnprocessableEntity, err)
+			return
+		}
+		answer(w, v, nil)
+	})
+	return mux
+}
+
+func parseFlowFilter(r *http.Request) (flowFilter, error) {
+	q := r.URL.Query()
+	f := flowFilter{service: q.Get("service"), limit: defaultFlowLimit}
+	if v := q.Get("limit"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 {
+			return f, fmt.Errorf("limit %q is not a positive number", v)
+		}
+		f.limit = n
+	}
+	if v := q.Get("backend"); v != "" {
+		a, err := netip.ParseAddr(v)
+		if err != nil {
+			return f, fmt.Errorf("backend: %w", err)
+		}
+		f.backend = a
+	}
+	return f, nil
+}
+
+func answer(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		fail(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // an error means the client has gone
+}
+
+func fail(w http.ResponseWriter, code int, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(Problem{Error: err.Error()})
+}

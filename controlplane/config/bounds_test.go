@@ -1,0 +1,175 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestLoad(t *testing.T) {
+	if _, _, err := Load(filepath.Join(t.TempDir(), "none.yaml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+	if _, _, err := Load(t.TempDir()); err == nil || errors.As(err, new(Errors)) {
+		t.Errorf("directory: %v", err)
+	}
+	large := filepath.Join(t.TempDir(), "large.yaml")
+	if err := os.WriteFile(large, make([]byte, maxFile+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Load(large); err == nil || !strings.Contains(err.Error(), "larger than 16 MiB") {
+		t.Errorf("large file: %v", err)
+	}
+}
+
+// TestAliasBomb has a list of 2000 backends, 4 values each, in 2000 services.
+func TestAliasBomb(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("interfaces: [{name: eth1}]\nservices:\n- backends: &b\n")
+	for range 2000 {
+		b.WriteString("  - &x {address: 10.0.0.1, weight: 1, vlan: 1}\n")
+	}
+	b.WriteString(strings.Repeat("- {backends: *b}\n", 2000))
+	_, _, err := Parse("bomb.yaml", []byte(b.String()))
+	var errs Errors
+	if !errors.As(err, &errs) || len(errs) != 1 || !strings.Contains(errs[0].Problem, "at most 1048576") {
+		t.Fatalf("%d errors: %.500v", len(errs), err)
+	}
+}
+
+func TestTooManyPairs(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("interfaces: [{name: eth1}]\nservices:\n- name: a\n  backends: [{address: 10.0.0.1}]\n  addresses:\n")
+	for i := range 1025 {
+		fmt.Fprintf(&b, "  - 192.0.%d.%d\n", i>>8, i&255)
+	}
+	b.WriteString("  ports:\n")
+	for i := range 1025 {
+		fmt.Fprintf(&b, "  - tcp/%d\n", i+1)
+	}
+	_, _, err := Parse("many.yaml", []byte(b.String()))
+	const want = "many.yaml:3: services[0]: the services up to here have more than 1048576 pairs of address and port; want ranges of ports, or fewer services"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %.500v\nwant %s", err, want)
+	}
+}
+
+// TestExampleIsComplete holds full.yaml against the keys of the schema.
+func TestExampleIsComplete(t *testing.T) {
+	schema, err := os.ReadFile("schema.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile("testdata/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := regexp.MustCompile(`"([a-z0-9_]+)": +(func|age)`).FindAllSubmatch(schema, -1)
+	if len(known) < 40 {
+		t.Fatalf("found %d keys only, the expression is out of date", len(known))
+	}
+	for _, m := range known {
+		if !regexp.MustCompile(`\b` + string(m[1]) + `:`).Match(example) {
+			t.Errorf("no %s in full.yaml", m[1])
+		}
+	}
+}
+
+// TestOverlapOracle compares with looking at all pairs of claims: there is a
+// report if and only if two overlap, and what is reported overlaps.
+func TestOverlapOracle(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	found := 0
+	for range 3000 {
+		c := &Config{}
+		for range 1 + random.IntN(4) {
+			s := Service{Addresses: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(random.IntN(2))})}}
+			for range 1 + random.IntN(2) {
+				lo := uint16(1 + random.IntN(60))
+				proto := TCP
+				if random.IntN(2) == 0 {
+					proto = UDP
+				}
+				s.Ports = append(s.Ports, Port{proto, lo, lo + uint16(random.IntN(20))})
+			}
+			c.Services = append(c.Services, s)
+		}
+		within, between := map[string]bool{}, map[string]bool{}
+		for i, a := range c.Services {
+			for j, p := range a.Ports {
+				for k, b := range c.Services[:i+1] {
+					for l, q := range b.Ports {
+						if p.Proto != q.Proto || p.Lo > q.Hi || q.Lo > p.Hi || a.Addresses[0] != b.Addresses[0] {
+							continue
+						}
+						at := fmt.Sprintf("services[%d].ports[%d]", i, j)
+						if i == k && l < j {
+							within[at] = true
+						} else if i != k {
+							between[at] = true
+						}
+					}
+				}
+			}
+		}
+		v := &validator{report: &report{}, c: c}
+		v.overlaps()
+		gotWithin, gotBetween := 0, 0
+		for _, e := range v.errors {
+			if strings.Contains(e.Problem, "same service") {
+				gotWithin++
+				if !within[e.Path] {
+					t.Fatalf("%+v: %v", c.Services, e)
+				}
+			} else {
+				gotBetween++
+				if !between[e.Path] {
+					t.Fatalf("%+v: %v", c.Services, e)
+				}
+			}
+		}
+		if (gotWithin > 0) != (len(within) > 0) || (gotBetween > 0) != (len(between) > 0) {
+			t.Fatalf("%+v: got %v, want some of %v and %v", c.Services, v.errors, within, between)
+		}
+		found += len(within) + len(between)
+	}
+	if found == 0 {
+		t.Error("no case had an overlap")
+	}
+}
+
+func TestPrimes(t *testing.T) {
+	composite := make([]bool, 70000) // the sieve of Eratosthenes
+	for n := 2; n < len(composite); n++ {
+		for m := n * n; m < len(composite) && !composite[n]; m += n {
+			composite[m] = true
+		}
+		if prime(n) == composite[n] {
+			t.Fatalf("prime(%d) = %v", n, prime(n))
+		}
+	}
+	for n, want := range map[int]int{0: 2, 2: 2, 8: 11, 65536: 65537, maxTable: 16777213, maxTable * 9: 16777213} {
+		if got := nextPrime(n); got != want {
+			t.Errorf("nextPrime(%d) = %d, want %d", n, got, want)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	known := fields{"name": nil, "addresses": nil, "ports": nil, "mode": nil, "cpus": nil, "tcp": nil}
+	for key, want := range map[string]string{
+		"nmae": "name", "Name": "name", "address": "addresses", "adresses": "addresses", "port": "ports",
+		"mood": "", "cpu": "cpus", "tpc": "tcp", "vip": "", "": "", "x": "", "backends": "",
+	} {
+		if got := nearest(key, known); got != want {
+			t.Errorf("nearest(%q) = %q, want %q", key, got, want)
+		}
+	}
+}

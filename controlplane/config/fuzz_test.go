@@ -1,0 +1,112 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// FuzzParse: no panic; errors are sorted, one line each and tell a line of the
+// file; what is accepted is accepted again, and is what the types promise.
+func FuzzParse(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte("!%0d")) // a tag with a carriage return made an error of two lines
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, warnings, err := Parse("f", data)
+		if err != nil {
+			var errs Errors
+			if !errors.As(err, &errs) || len(errs) == 0 || c != nil {
+				t.Fatalf("config %v, error %T: %v", c, err, err)
+			}
+			plausible(t, data, errs)
+			return
+		}
+		plausible(t, data, Errors(warnings))
+		promised(t, c)
+		again := &report{pos: c.pos}
+		validate(c, again)
+		if len(again.errors) > 0 || len(again.warnings) != len(warnings) {
+			t.Fatalf("not accepted again: %v, warnings %v, were %v", again.errors, again.warnings, warnings)
+		}
+		Check(c, Host{})
+	})
+}
+
+func plausible(t *testing.T, data []byte, errs Errors) {
+	t.Helper()
+	// YAML also ends lines with CR, NEL, LS and PS.
+	lines := strings.Count(string(data), "\n") + strings.Count(string(data), "\r") + strings.Count(string(data), "\u0085") +
+		strings.Count(string(data), "\u2028") + strings.Count(string(data), "\u2029") + 2
+	utf16 := strings.HasPrefix(string(data), "\xff\xfe") || strings.HasPrefix(string(data), "\xfe\xff")
+	for i, e := range errs {
+		if strings.ContainsAny(e.Error(), "\n\r") {
+			t.Fatalf("more than one line: %q", e.Error())
+		}
+		if e.Line < 0 || e.Line > lines && !utf16 {
+			t.Fatalf("line %d of %d: %v", e.Line, lines, e)
+		}
+		if i > 0 && e.Line < errs[i-1].Line {
+			t.Fatalf("not sorted: %v", errs)
+		}
+	}
+}
+
+// promised checks what the documentation of the types says, by itself.
+func promised(t *testing.T, c *Config) {
+	t.Helper()
+	if c.Node == "" || len(c.Interfaces) == 0 || c.Flows.Entries < 1024 || c.Log.Level == "" || c.API.Socket == "" {
+		t.Fatalf("%+v", c)
+	}
+	for _, nic := range c.Interfaces {
+		if nic.Name == "" || nic.Driver == "" || nic.XDPMode == "" || nic.Queues < 0 {
+			t.Fatalf("%+v", nic)
+		}
+	}
+	for _, s := range c.Services {
+		if s.Name == "" || len(s.Addresses) == 0 || len(s.Ports) == 0 || len(s.Backends) == 0 || s.TableSize <= len(s.Backends) {
+			t.Fatalf("%+v", s)
+		}
+		if s.Mode != ModeDSR && s.Mode != ModeIPIP || s.Affinity != AffinityFlow && s.Affinity != AffinitySource {
+			t.Fatalf("%+v", s)
+		}
+		for _, p := range s.Ports {
+			if again, problem := parsePort(p.String()); problem != "" || again != p {
+				t.Fatalf("port %v became %v: %s", p, again, problem)
+			}
+		}
+		for _, vip := range s.Addresses {
+			served := false
+			for _, b := range s.Backends {
+				served = served || s.Mode == ModeIPIP || b.Address.Is4() == vip.Is4()
+			}
+			if !served || !vip.IsValid() || vip.Is4In6() || vip.Zone() != "" || !vip.IsGlobalUnicast() {
+				t.Fatalf("VIP %v of %+v", vip, s)
+			}
+		}
+		for _, b := range s.Backends {
+			if !b.Address.IsGlobalUnicast() || b.State == "" || b.VLAN > 4094 {
+				t.Fatalf("%+v", b)
+			}
+		}
+		h := s.Health
+		switch {
+		case h == nil:
+		case (h.TCP == nil) == (h.HTTP == nil) || h.Timeout <= 0 || h.Timeout > h.Interval || h.Rise < 1 || h.Fall < 1:
+			t.Fatalf("%+v", h)
+		case h.TCP != nil && h.TCP.Port == 0 || h.HTTP != nil && (h.HTTP.Port == 0 || len(h.HTTP.Codes) == 0):
+			t.Fatalf("%+v", h)
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the .errors files instead of comparing with them")
+
+// TestBadFiles compares every mistake and warning in testdata/*.yaml with the
+// .errors file next to it. A file without one is good and has nothing to warn of.
+func TestBadFiles(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, warnings, err := Parse(filepath.Base(file), data)
+			var got strings.Builder
+			if err != nil {
+				got.WriteString(err.Error() + "\n")
+				if c != nil {
+					t.Error("there is an error and a Config")
+				}
+			}
+			for _, w := range warnings {
+				got.WriteString("warning: " + w.Error() + "\n")
+			}
+			golden := strings.TrimSuffix(file, ".yaml") + ".errors"
+			if *update && got.Len() > 0 {
+				if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+			if got.String() != string(want) {
+				t.Errorf("got:\n%s\nwant:\n%s", got.String(), want)
+			}
+		})
+	}
+}
+
+func parse(t *testing.T, text string) *Config {
+	t.Helper()
+	c, warnings, err := Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range warnings {
+		t.Errorf("unexpected warning: %v", w)
+	}
+	return c
+}
+
+func TestFull(t *testing.T) {
+	got, _, err := Load("testdata/full.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	want := &Config{
+		Node: "lb1",
+		Interfaces: []Interface{
+			{Name: "eth1", Driver: DriverAuto, XDPMode: XDPAuto, Queues: AllQueues, CPUs: []int{1}},
+			{Name: "eth2", Driver: DriverAFXDP, XDPMode: XDPCopy, Queues: 2, CPUs: []int{2, 3}},
+		},
+		Services: []Service{{
+			Name:      "web",
+			Addresses: []netip.Addr{addr("203.0.113.10"), addr("2001:db8:1::10")},
+			Ports:     []Port{{TCP, 80, 80}, {TCP, 443, 443}},
+			Mode:      ModeDSR, Affinity: AffinityFlow, TableSize: 65537,
+			Health: &Health{
+				HTTP:     &HTTPCheck{Port: 80, Path: "/healthz", Host: "www.example.com", Method: "GET", Codes: []Codes{{200, 399}}},
+				Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3,
+			},
+			Backends: []Backend{
+				{addr("10.0.0.11"), 100, Active, 42},
+				{addr("10.0.0.12"), 50, Draining, 0},
+				{addr("2001:db8:2::11"), 100, Active, 0},
+			},
+		}, {
+			Name:      "game",
+			Addresses: []netip.Addr{addr("2001:db8:1::20")},
+			Ports:     []Port{{UDP, 5000, 5999}, {TCP, 1, 65535}},
+			Mode:      ModeIPIP, Affinity: AffinitySource, TableSize: 4099,
+			Health: &Health{
+				TCP:      &TCPCheck{Port: 7000},
+				Interval: 500 * time.Millisecond, Timeout: 500 * time.Millisecond, Rise: 2, Fall: 3,
+			},
+			Backends: []Backend{
+				{addr("10.20.0.5"), 100, Active, 0},
+				{addr("2001:db8:3::5"), 200, Active, 0},
+			},
+		}},
+		Flows: Flows{1 << 20, Timeouts{30 * time.Second, 10 * time.Second, 15 * time.Minute, 20 * time.Second, 5 * time.Second}},
+		IPIP:  IPIP{SourcePrefix: prefix("172.16.0.0/16"), Source6: addr("2001:db8:9::1")},
+		API:   API{"/run/weir/weir.sock", "127.0.0.1:9090"},
+		Log:   Log{"info", "text"},
+	}
+	got.pos = positions{}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got:  %+v\nwant: %+v", got, want)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	got := parse(t, `
+interfaces: [{name: eth1}]
+services:
+  - name: web
+    addresses: [192.0.2.1]
+    ports: [udp/53, tcp/8000-8010, tcp/443]
+    health: {http: {}}
+    backends: [{address: 10.0.0.1}]
+`)
+	want := defaults()
+	want.Interfaces = []Interface{{Name: "eth1", Driver: DriverAuto, XDPMode: XDPAuto}}
+	want.Services = []Service{{
+		Name:      "web",
+		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+		Ports:     []Port{{UDP, 53, 53}, {TCP, 8000, 8010}, {TCP, 443, 443}},
+		Mode:      ModeDSR, Affinity: AffinityFlow, TableSize: 65537,
+		Health: &Health{
+			HTTP:     &HTTPCheck{Port: 8000, Path: "/", Method: "GET", Codes: []Codes{{200, 399}}},
+			Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3,
+		},
+		Backends: []Backend{{Address: netip.MustParseAddr("10.0.0.1"), Weight: 100, State: Active}},
+	}}
+	got.pos = positions{}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got:  %+v\nwant: %+v", got, want)
+	}
+	if want.Node == "" || want.Flows.Entries != 1048576 || want.API.Socket != "/run/weir/weir.sock" || want.Log != (Log{"info", "text"}) {
+		t.Errorf("defaults: %+v", want)
+	}
+}

@@ -1,0 +1,155 @@
+// Package health finds out which backends answer.
+//
+// Flows must not be sent to a server that is gone, and a server must not be
+// taken out because one probe was lost. So every check is repeated for ever, a
+// verdict changes only after several equal results in a row, and what is not
+// known yet counts as usable: a restarted appliance must not begin by
+// refusing all traffic.
+package health
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// State is the verdict on one check.
+type State uint8
+
+const (
+	Unknown State = iota // no verdict yet; treat as usable
+	Up                   // answers
+	Down                 // does not answer
+)
+
+// String returns the state as one lower-case word.
+func (s State) String() string {
+	switch s {
+	case Unknown:
+		return "unknown"
+	case Up:
+		return "up"
+	case Down:
+		return "down"
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// Kind is what a check does.
+type Kind uint8
+
+const (
+	TCP  Kind = iota // connects, and is content with that
+	HTTP             // makes a request, and looks at the status code
+)
+
+// String returns the kind as one lower-case word.
+func (k Kind) String() string {
+	switch k {
+	case TCP:
+		return "tcp"
+	case HTTP:
+		return "http"
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
+
+// Codes is a range of HTTP status codes, both ends included.
+type Codes struct{ Lo, Hi int }
+
+// String returns the range as "200-399", a single code as "204".
+func (c Codes) String() string {
+	if c.Lo == c.Hi {
+		return strconv.Itoa(c.Lo)
+	}
+	return fmt.Sprintf("%d-%d", c.Lo, c.Hi)
+}
+
+// Check describes one repeated check of one backend.
+type Check struct {
+	ID      string     // chosen by the caller, unique within a set; opaque here
+	Address netip.Addr // the backend's own address, never a VIP
+	Kind    Kind
+	Port    uint16
+
+	Path   string  // HTTP: request target, from its "/" on; "/" if empty
+	Host   string  // HTTP: Host header; address and port if empty
+	Method string  // HTTP: GET if empty
+	Codes  []Codes // HTTP: which codes are good; 200-399 if empty
+
+	Interval time.Duration // from one probe's start to the next, ± 10 %; 2 s if not positive
+	Timeout  time.Duration // of one probe, as a whole; 1 s if not positive
+	Rise     int           // successes in a row from Down to Up; 1 if not positive
+	Fall     int           // failures in a row to Down; 1 if not positive
+}
+
+// complete returns the check with its defaults filled in, and with no memory
+// shared with the caller.
+func (c Check) complete() Check {
+	if c.Path == "" {
+		c.Path = "/"
+	}
+	if c.Method == "" {
+		c.Method = http.MethodGet
+	}
+	if c.Codes = slices.Clone(c.Codes); len(c.Codes) == 0 {
+		c.Codes = []Codes{{200, 399}}
+	}
+	if c.Interval <= 0 {
+		c.Interval = 2 * time.Second
+	}
+	if c.Timeout <= 0 {
+		c.Timeout = time.Second
+	}
+	c.Rise, c.Fall = max(c.Rise, 1), max(c.Fall, 1)
+	return c
+}
+
+// Result is the state of one check.
+type Result struct {
+	State        State
+	Since        time.Time     // when State was reached
+	LastError    string        // of the latest probe; empty if it succeeded, or none has ended
+	LastDuration time.Duration // how long the latest probe took
+}
+
+// verdict turns the results of probes into a state.
+type verdict struct {
+	Result
+	streak int // results in a row, the latest included, that speak against State
+}
+
+// observe takes the result of one probe in, and says whether it has changed
+// the state. The first success makes Unknown Up at once; to make it Down takes
+// as many failures as from Up, since Unknown is usable and one lost probe must
+// not take a backend out.
+//
+// A probe that could not even be made (out of files, out of local ports) is no
+// result: it must not take every backend out at once.
+func (v *verdict) observe(c *Check, err error, took time.Duration, now time.Time) bool {
+	v.LastDuration, v.LastError = took, ""
+	next, need := Up, c.Rise
+	if err != nil {
+		v.LastError = err.Error()
+		next, need = Down, c.Fall
+		if ours(err) {
+			return false
+		}
+	}
+	if next == v.State {
+		v.streak = 0
+		return false
+	}
+	v.streak++
+	if v.State == Unknown && next == Up {
+		need = 1
+	}
+	if v.streak < need {
+		return false
+	}
+	v.State, v.Since, v.streak = next, now, 0
+	return true
+}

@@ -1,0 +1,345 @@
+package nexthop
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fakeKernel is a kernel in memory. Its tables may be changed between the
+// steps of a test, with or without an event about it.
+type fakeKernel struct {
+	mu         sync.Mutex
+	links      map[int]link
+	neighbours map[neighKey]neighbour
+	routes     map[netip.Prefix]route // no two overlap
+	dumpErr    error
+
+	dumps   int
+	lookups []netip.Addr
+	probes  []neighKey
+
+	notify chan notification
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newFake() *fakeKernel {
+	return &fakeKernel{
+		links:      map[int]link{2: eth1, 3: eth2},
+		neighbours: map[neighKey]neighbour{},
+		routes: map[netip.Prefix]route{
+			netip.MustParsePrefix("10.0.0.0/24"): {kind: unix.RTN_UNICAST, ifindex: 2, source: own},
+			netip.MustParsePrefix("10.1.0.0/16"): {kind: unix.RTN_UNICAST, ifindex: 3, gateway: router},
+		},
+		notify: make(chan notification),
+		closed: make(chan struct{}),
+	}
+}
+
+func (k *fakeKernel) Links() ([]link, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.dumps++
+	return slices.Collect(maps.Values(k.links)), k.dumpErr
+}
+
+func (k *fakeKernel) Neighbours() ([]neighbour, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Collect(maps.Values(k.neighbours)), nil
+}
+
+func (k *fakeKernel) Route(addr netip.Addr) (route, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lookups = append(k.lookups, addr)
+	for p, r := range k.routes {
+		if p.Contains(addr) {
+			return r, nil
+		}
+	}
+	return route{}, unix.ENETUNREACH
+}
+
+func (k *fakeKernel) Probe(key neighKey) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.probes = append(k.probes, key)
+	return nil
+}
+
+func (k *fakeKernel) Receive() ([]event, error) {
+	select {
+	case n := <-k.notify:
+		return n.events, n.err
+	case <-k.closed:
+		return nil, errors.New("closed")
+	}
+}
+
+func (k *fakeKernel) Close() { k.once.Do(func() { close(k.closed) }) }
+
+// learn enters a neighbour and reports it.
+func (k *fakeKernel) learn(n neighbour) {
+	k.mu.Lock()
+	k.neighbours[n.neighKey] = n
+	k.mu.Unlock()
+	k.notify <- notification{events: []event{{kind: neighbourChanged, neighbour: n}}}
+}
+
+// taken returns what was asked since it was last called.
+func (k *fakeKernel) taken() (lookups []netip.Addr, probes []neighKey, dumps int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	lookups, probes, dumps = k.lookups, k.probes, k.dumps
+	k.lookups, k.probes, k.dumps = nil, nil, 0
+	return
+}
+
+// simulate runs a tracker on fake kernels inside a bubble of virtual time, the
+// later ones after an earlier one has failed.
+func simulate(t *testing.T, kernels []*fakeKernel, test func(*testing.T, *Tracker)) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, k := range kernels { // channels of the bubble
+			k.notify, k.closed = make(chan notification), make(chan struct{})
+		}
+		left := kernels
+		tr := newTracker(slog.New(slog.DiscardHandler), func() (kernel, error) {
+			if len(left) == 0 {
+				return nil, errors.New("no more kernels")
+			}
+			k := left[0]
+			left = left[1:]
+			return k, nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- tr.Run(ctx) }()
+		test(t, tr)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		for _, k := range kernels[:len(kernels)-len(left)] {
+			select {
+			case <-k.closed:
+			default:
+				t.Error("a kernel was left open")
+			}
+		}
+	})
+}
+
+// pause lets bursts settle, and is shorter than a beat.
+func pause() { time.Sleep(10 * settle); synctest.Wait() }
+
+func changed(tr *Tracker) bool {
+	select {
+	case <-tr.Changes():
+		return true
+	default:
+		return false
+	}
+}
+
+func TestTrackerFollowsNeighbour(t *testing.T) {
+	k := newFake()
+	simulate(t, []*fakeKernel{k}, func(t *testing.T, tr *Tracker) {
+		tr.SetTargets([]netip.Addr{backend, netip.MustParseAddr("::ffff:10.0.0.9"), {}})
+		pause()
+		if got := tr.Hops(); len(got) != 1 || got[backend].State != Unresolved || !changed(tr) {
+			t.Fatalf("at first: got %+v", got)
+		}
+		if _, probes, _ := k.taken(); !slices.Equal(probes, []neighKey{{2, backend}}) {
+			t.Fatalf("probes at first: got %v", probes)
+		}
+
+		before := tr.Hops()
+		k.learn(neighbour{neighKey{2, backend}, serverMAC, fresh})
+		pause()
+		if got := tr.Hops()[backend]; got.State != Resolved || got.DstMAC != serverMAC || !changed(tr) {
+			t.Fatalf("after an answer: got %+v", got)
+		}
+		if before[backend].State != Unresolved {
+			t.Fatal("a snapshot was modified")
+		}
+
+		k.learn(neighbour{neighKey{2, backend}, serverMAC, stale})
+		pause()
+		if changed(tr) {
+			t.Error("stale: signalled a change though there is none")
+		}
+		k.learn(neighbour{neighKey{2, backend}, routerMAC, stale})
+		pause()
+		if got := tr.Hops()[backend]; got.DstMAC != routerMAC || !changed(tr) {
+			t.Fatalf("after a gratuitous ARP: got %+v", got)
+		}
+		k.learn(neighbour{neighKey{2, backend}, MAC{}, failed})
+		pause()
+		if got := tr.Hops()[backend]; got.State != Unreachable || !changed(tr) {
+			t.Fatalf("after silence: got %+v", got)
+		}
+
+		tr.SetTargets(nil)
+		pause()
+		if got := tr.Hops(); len(got) != 0 || !changed(tr) {
+			t.Fatalf("without targets: got %+v", got)
+		}
+	})
+}
+
+func TestTrackerProbes(t *testing.T) {
+	tests := []struct {
+		name string
+		fact fact
+		want int // in 12 beats
+	}{
+		{"unknown", unknown, 12},
+		{"fresh", fresh, 0},
+		{"stale", stale, 4},
+		{"failed", failed, 12},
+		{"fixed", fixed, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newFake()
+			if tt.fact != unknown {
+				k.neighbours[neighKey{3, router}] = neighbour{neighKey{3, router}, routerMAC, tt.fact}
+			}
+			simulate(t, []*fakeKernel{k}, func(t *testing.T, tr *Tracker) {
+				// Many backends behind one gateway are one neighbour.
+				tr.SetTargets([]netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("10.1.0.3")})
+				pause()
+				_, first, _ := k.taken()
+				if wantFirst := min(tt.want, 1); len(first) != wantFirst {
+					t.Errorf("at once: got %d probes, want %d", len(first), wantFirst)
+				}
+				time.Sleep(12 * beat)
+				synctest.Wait()
+				if _, probes, _ := k.taken(); len(probes) != tt.want {
+					t.Errorf("in 12 beats: got %d probes, want %d", len(probes), tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestTrackerAsksOnlyWhatMayHaveChanged(t *testing.T) {
+	near, far := backend, netip.MustParseAddr("10.1.0.1")
+	sixth := netip.MustParseAddr("2001:db8::1")
+	tests := []struct {
+		name  string
+		event event
+		want  []netip.Addr
+	}{
+		{"route to one", event{kind: routeChanged, prefix: netip.MustParsePrefix("10.1.0.0/16")}, []netip.Addr{far}},
+		{"route to none", event{kind: routeChanged, prefix: netip.MustParsePrefix("192.0.2.0/24")}, nil},
+		{"default route", event{kind: routeChanged, prefix: netip.MustParsePrefix("0.0.0.0/0")}, []netip.Addr{near, far}},
+		{"IPv6 default route", event{kind: routeChanged, prefix: netip.MustParsePrefix("::/0")}, []netip.Addr{sixth}},
+		{"address or rule", event{kind: anyRouteChanged}, []netip.Addr{near, far, sixth}},
+		{"link went down", event{kind: linkChanged, link: down(eth1)}, []netip.Addr{near, far, sixth}},
+		{"link reported as it was", event{kind: linkChanged, link: eth1}, nil},
+		{"link gone", event{kind: linkGone, link: link{index: 3}}, []netip.Addr{near, far, sixth}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newFake()
+			simulate(t, []*fakeKernel{k}, func(t *testing.T, tr *Tracker) {
+				tr.SetTargets([]netip.Addr{sixth, far, near})
+				pause()
+				if lookups, _, _ := k.taken(); !slices.Equal(lookups, []netip.Addr{near, far, sixth}) {
+					t.Fatalf("at first: got %v", lookups)
+				}
+				for range 100 { // a burst costs one pass
+					k.notify <- notification{events: []event{tt.event}}
+				}
+				pause()
+				if lookups, _, _ := k.taken(); !slices.Equal(lookups, tt.want) {
+					t.Errorf("after the event: got %v, want %v", lookups, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestTrackerFindsWhatWasNotNotified(t *testing.T) {
+	move := func(k *fakeKernel) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.routes[netip.MustParsePrefix("10.0.0.0/24")] = route{kind: unix.RTN_UNICAST, ifindex: 3}
+		k.neighbours[neighKey{3, backend}] = neighbour{neighKey{3, backend}, serverMAC, fresh}
+	}
+	tests := []struct {
+		name  string
+		after func(k *fakeKernel)
+	}{
+		{"refresh", func(*fakeKernel) { time.Sleep(refreshBeats*beat + beat) }},
+		{"overrun", func(k *fakeKernel) { k.notify <- notification{err: errOverrun} }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newFake()
+			simulate(t, []*fakeKernel{k}, func(t *testing.T, tr *Tracker) {
+				tr.SetTargets([]netip.Addr{backend})
+				pause()
+				move(k)
+				tt.after(k)
+				pause()
+				if got := tr.Hops()[backend]; got.State != Resolved || got.Interface != "eth2" {
+					t.Errorf("got %+v", got)
+				}
+			})
+		})
+	}
+}
+
+func TestTrackerOpensAgain(t *testing.T) {
+	gone := errors.New("socket gone")
+	first, torn, second := newFake(), newFake(), newFake()
+	first.neighbours[neighKey{2, backend}] = neighbour{neighKey{2, backend}, serverMAC, fresh}
+	torn.dumpErr = gone
+	second.neighbours[neighKey{2, backend}] = neighbour{neighKey{2, backend}, routerMAC, fresh}
+	simulate(t, []*fakeKernel{first, torn, second}, func(t *testing.T, tr *Tracker) {
+		tr.SetTargets([]netip.Addr{backend})
+		pause()
+		first.notify <- notification{err: gone}
+		synctest.Wait()
+		if got := tr.Hops()[backend]; got.DstMAC != serverMAC {
+			t.Errorf("while the sockets are closed: got %+v", got)
+		}
+		time.Sleep(backoffMax)
+		pause()
+		if got := tr.Hops()[backend]; got.DstMAC != routerMAC {
+			t.Errorf("after they were opened again: got %+v", got)
+		}
+	})
+}
+
+func TestRunReportsThatItCannotStart(t *testing.T) {
+	cause := errors.New("no sockets")
+	tr := newTracker(slog.New(slog.DiscardHandler), func() (kernel, error) { return nil, cause })
+	if err := tr.Run(t.Context()); !errors.Is(err, cause) {
+		t.Errorf("got %v, want %v", err, cause)
+	}
+}
+
+func TestTextForms(t *testing.T) {
+	for want, got := range map[string]string{
+		"unresolved": Unresolved.String(), "resolved": Resolved.String(), "unreachable": Unreachable.String(),
+		"state(9)": State(9).String(), "02:00:00:00:01:09": serverMAC.String(),
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

@@ -1,0 +1,226 @@
+// Package reconcile makes the data plane do what the configuration says, as far
+// as health and next hops allow.
+//
+// The problem it solves: four things change on their own (the configuration,
+// the backends' health, the next hops, the interfaces), and workers must see
+// them as one consistent picture. So whatever changes, everything is looked at
+// again and compiled into a whole new snapshot; only the expensive parts, the
+// Maglev tables, are remembered.
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weir/controlplane/announce/l2"
+	"weir/controlplane/config"
+	"weir/controlplane/health"
+	"weir/controlplane/nexthop"
+	"weir/dataplane/engine"
+	"weir/dataplane/snapshot"
+)
+
+// settle is how long changes are collected before a snapshot is compiled: a
+// burst of them (a link that comes up) makes one.
+const settle = 10 * time.Millisecond
+
+// DataPlane is what is told about snapshots.
+type DataPlane interface {
+	Apply(snap *snapshot.Snapshot, vips []netip.Addr) error
+	Interfaces() []engine.InterfaceStatus
+	Changes() <-chan struct{}
+}
+
+// NextHops knows the way to backends.
+type NextHops interface {
+	SetTargets(addrs []netip.Addr)
+	Hops() map[netip.Addr]nexthop.Hop
+	Changes() <-chan struct{}
+}
+
+// Health knows which backends answer.
+type Health interface {
+	SetChecks(checks []health.Check)
+	Results() map[string]health.Result
+	Changes() <-chan struct{}
+}
+
+// Announcer tells the links where the VIPs are.
+type Announcer interface {
+	Set(vips []netip.Addr, interfaces []l2.Interface)
+}
+
+// Parts are what a Reconciler reads from and writes to.
+type Parts struct {
+	DataPlane DataPlane
+	NextHops  NextHops
+	Health    Health
+	Announcer Announcer
+}
+
+// Reconciler compiles snapshots. Its exported methods may be called from any
+// goroutine.
+type Reconciler struct {
+	log    *slog.Logger
+	parts  Parts
+	view   atomic.Pointer[View]
+	config atomic.Pointer[config.Config]
+
+	mu       sync.Mutex // held while compiling; guards compiler
+	compiler *compiler
+}
+
+// New makes a reconciler for a configuration; it starts nothing.
+func New(cfg *config.Config, parts Parts, log *slog.Logger) *Reconciler {
+	r := &Reconciler{log: log, parts: parts, compiler: newCompiler()}
+	r.view.Store(&View{})
+	r.adopt(cfg)
+	return r
+}
+
+func (r *Reconciler) adopt(cfg *config.Config) {
+	r.config.Store(cfg)
+	var targets []netip.Addr
+	seen := make(map[netip.Addr]bool)
+	for i := range cfg.Services {
+		for _, b := range cfg.Services[i].Backends {
+			if !seen[b.Address] {
+				seen[b.Address] = true
+				targets = append(targets, b.Address)
+			}
+		}
+	}
+	r.parts.NextHops.SetTargets(targets)
+	r.parts.Health.SetChecks(checks(cfg))
+}
+
+// SetConfig replaces the configuration and compiles it at once. On an error
+// the old one stays in force.
+func (r *Reconciler) SetConfig(cfg *config.Config) error {
+	before := r.config.Load()
+	r.adopt(cfg)
+	if err := r.compile(); err != nil {
+		r.adopt(before)
+		return err
+	}
+	return nil
+}
+
+// Config returns the configuration in force.
+func (r *Reconciler) Config() *config.Config { return r.config.Load() }
+
+// View returns what the latest compilation made of things.
+func (r *Reconciler) View() *View { return r.view.Load() }
+
+// VIPs returns all addresses of a configuration's services, each once.
+func VIPs(cfg *config.Config) []netip.Addr {
+	var vips []netip.Addr
+	seen := make(map[netip.Addr]bool)
+	for i := range cfg.Services {
+		for _, a := range cfg.Services[i].Addresses {
+			if !seen[a] {
+				seen[a] = true
+				vips = append(vips, a)
+			}
+		}
+	}
+	return vips
+}
+
+// Run compiles a snapshot now and whenever something has changed, until ctx
+// ends.
+func (r *Reconciler) Run(ctx context.Context) error {
+	if err := r.compile(); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.parts.DataPlane.Changes():
+		case <-r.parts.NextHops.Changes():
+		case <-r.parts.Health.Changes():
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(settle):
+		}
+		if err := r.compile(); err != nil {
+			r.log.Error("cannot compile a snapshot; the old one stays", "error", err)
+		}
+	}
+}
+
+func (r *Reconciler) compile() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	start := time.Now()
+	cfg := r.config.Load()
+	interfaces := r.parts.DataPlane.Interfaces()
+	snap, view, err := r.compiler.compile(input{
+		config:     cfg,
+		hops:       r.parts.NextHops.Hops(),
+		health:     r.parts.Health.Results(),
+		interfaces: interfaces,
+	})
+	if err != nil {
+		return fmt.Errorf("compile snapshot: %w", err)
+	}
+	vips := VIPs(cfg)
+	if err := r.parts.DataPlane.Apply(snap, vips); err != nil {
+		return fmt.Errorf("apply snapshot: %w", err)
+	}
+	r.parts.Announcer.Set(vips, links(interfaces))
+	r.report(r.view.Swap(view), view)
+	r.log.Debug("snapshot applied", "generation", view.Generation, "took", time.Since(start))
+	return nil
+}
+
+// links returns the interfaces on which a VIP may be announced: those whose
+// workers would take what the announcement attracts.
+func links(interfaces []engine.InterfaceStatus) []l2.Interface {
+	var all []l2.Interface
+	for _, i := range interfaces {
+		all = append(all, l2.Interface{Name: i.Name, MAC: i.MAC, Up: i.Up && i.Err == nil && i.Workers > 0})
+	}
+	return all
+}
+
+// report logs what has changed for backends, each once.
+func (r *Reconciler) report(before, after *View) {
+	type key struct {
+		service string
+		backend netip.Addr
+	}
+	old := make(map[key]*Backend)
+	for i := range before.Services {
+		for k := range before.Services[i].Backends {
+			b := &before.Services[i].Backends[k]
+			old[key{before.Services[i].Name, b.Address}] = b
+		}
+	}
+	for i := range after.Services {
+		s := &after.Services[i]
+		for k := range s.Backends {
+			b := &s.Backends[k]
+			was, known := old[key{s.Name, b.Address}]
+			if known && was.Status == b.Status && (b.Status != StatusUnreachable || was.Reason == b.Reason) {
+				continue
+			}
+			args := []any{"service", s.Name, "backend", b.Address, "status", b.Status}
+			if known {
+				args = append(args, "was", was.Status)
+			}
+			if b.Reason != "" {
+				args = append(args, "reason", b.Reason)
+			}
+			r.log.Info("backend", args...)
+		}
+	}
+}

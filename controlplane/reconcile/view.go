@@ -1,0 +1,78 @@
+package reconcile
+
+import (
+	"net/netip"
+
+	"weir/controlplane/config"
+	"weir/controlplane/health"
+	"weir/controlplane/nexthop"
+)
+
+// View is what the latest compilation made of things, for people and metrics.
+// It is never changed once published.
+type View struct {
+	Generation uint64 // of the snapshot that was compiled with it
+	Services   []Service
+	Slots      map[uint32]SlotUse // who uses a backend slot of the snapshot
+}
+
+// Service is a configured service.
+type Service struct {
+	Name      string
+	Mode      config.Mode
+	Affinity  config.Affinity
+	TableSize int
+	Addresses []netip.Addr
+	Ports     []config.Port
+	Backends  []Backend
+}
+
+// Usable is the number of backends that may be sent to.
+func (s *Service) Usable() int {
+	n := 0
+	for i := range s.Backends {
+		if s.Backends[i].Status == StatusUp || s.Backends[i].Status == StatusDraining {
+			n++
+		}
+	}
+	return n
+}
+
+// Status sums up what weir does with a backend.
+type Status string
+
+// The statuses.
+const (
+	StatusUp          Status = "up"          // gets new flows
+	StatusDraining    Status = "draining"    // keeps the flows it has
+	StatusDisabled    Status = "disabled"    // switched off by the configuration
+	StatusDown        Status = "down"        // fails its health check
+	StatusUnreachable Status = "unreachable" // there is no way to send to it
+)
+
+// Backend is a backend of a service.
+type Backend struct {
+	Address netip.Addr
+	Weight  uint32
+	Admin   config.State
+	Status  Status
+	Reason  string // why it is down or unreachable, in words
+	Checked bool   // it has a health check
+	Health  health.Result
+	Hop     nexthop.Hop
+	Share   float64 // of the service's new flows, 0 to 1; by far the larger family's, if both have backends
+	Slots   []SlotRef
+}
+
+// SlotRef is one slot of a backend: one per family of VIP it serves.
+type SlotRef struct {
+	Number     uint32
+	Generation uint32
+}
+
+// SlotUse says what a slot's counters and flows are of.
+type SlotUse struct {
+	Service    string
+	Backend    netip.Addr
+	Generation uint32
+}

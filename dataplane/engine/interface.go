@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"weir/dataplane/flow"
+	"weir/dataplane/nic"
+	"weir/dataplane/queue"
+	"weir/dataplane/worker"
+)
+
+// iface is one interface and its workers. Its fields but cfg and index are
+// guarded by the engine's mutex.
+type iface struct {
+	engine *Engine
+	index  uint16
+	cfg    Interface
+
+	nic     *nic.NIC
+	workers []*worker.Worker
+	flows   []*flow.Table
+	link    link  // as watchLinks saw it last
+	err     error // why it does not work; nil if it does
+}
+
+// retryInterval is how often it is tried to open an interface that is not open.
+const retryInterval = time.Second
+
+// open opens the interface and makes its workers, which do not run yet.
+func (i *iface) open() error {
+	opened, err := nic.Open(nic.Options{
+		Interface: i.cfg.Name,
+		Driver:    i.cfg.Driver,
+		XDPModes:  i.cfg.XDPModes,
+		Queues:    i.cfg.Queues,
+		Log:       i.engine.cfg.Log,
+	})
+	i.engine.mu.Lock()
+	defer i.engine.mu.Unlock()
+	if err == nil {
+		err = i.staff(opened)
+	}
+	i.err = err
+	return err
+}
+
+// staff makes a worker for each queue and takes the NIC over; on an error it
+// closes it.
+func (i *iface) staff(opened *nic.NIC) error {
+	e := i.engine
+	i.nic = opened
+	if err := opened.SetVIPs(e.vips); err != nil {
+		return errors.Join(fmt.Errorf("steer frames of %s: %w", i.cfg.Name, err), i.closeLocked())
+	}
+	if err := opened.Beat(); err != nil {
+		return errors.Join(fmt.Errorf("steer frames of %s: %w", i.cfg.Name, err), i.closeLocked())
+	}
+	for n, q := range opened.Queues {
+		table, err := flow.New(e.cfg.FlowEntries, e.cfg.Timeouts)
+		if err != nil {
+			return errors.Join(fmt.Errorf("interface %s queue %d: %w; lower flows.entries", i.cfg.Name, n, err), i.closeLocked())
+		}
+		i.flows = append(i.flows, table)
+		i.workers = append(i.workers, worker.New(worker.Config{
+			Interface: i.index,
+			Index:     n,
+			CPU:       e.cpuFor(&i.cfg, n),
+			Queue:     q,
+			Flows:     table,
+			Snapshot:  &e.snapshot,
+			Log:       e.cfg.Log.With("interface", i.cfg.Name, "queue", n),
+		}))
+	}
+	e.connect()
+	return nil
+}
+
+func (i *iface) close() {
+	i.engine.mu.Lock()
+	defer i.engine.mu.Unlock()
+	if err := i.closeLocked(); err != nil {
+		i.engine.cfg.Log.Warn("closing interface", "interface", i.cfg.Name, "error", err)
+	}
+}
+
+// closeLocked is called once the workers have stopped, with mu held.
+func (i *iface) closeLocked() error {
+	i.workers = nil
+	i.engine.connect()
+	var errs []error
+	if i.nic != nil {
+		errs = append(errs, i.nic.Close())
+		i.nic = nil
+	}
+	for _, table := range i.flows {
+		errs = append(errs, table.Close())
+	}
+	i.flows = nil
+	return errors.Join(errs...)
+}
+
+// run works the interface until ctx ends, opening it anew after a failure.
+func (i *iface) run(ctx context.Context) {
+	log := i.engine.cfg.Log.With("interface", i.cfg.Name)
+	defer i.close()
+	for {
+		err := i.work(ctx)
+		i.close()
+		if ctx.Err() != nil {
+			return
+		}
+		i.fail(err)
+		if errors.Is(err, queue.ErrGone) {
+			log.Error("interface is gone; the others go on, and this one will be taken up again when it is back")
+		} else {
+			log.Error("interface failed; will try again", "error", err)
+		}
+		if !i.reopen(ctx) {
+			return
+		}
+		log.Info("interface is back", "driver", i.nic.Driver, "mode", i.nic.Mode)
+		i.engine.changed()
+	}
+}
+
+// work runs the workers until one of them fails or ctx ends.
+func (i *iface) work(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, w := range i.workers {
+		g.Go(func() error { return w.Run(ctx) })
+	}
+	g.Go(func() error { return i.beat(ctx) })
+	return g.Wait()
+}
+
+// beat shows the kernel's side that weir is alive.
+func (i *iface) beat(ctx context.Context) error {
+	t := time.NewTicker(nic.BeatInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if err := i.nic.Beat(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// reopen tries to open the interface until it succeeds, and returns false if
+// ctx ended first. It logs a reason once, not at every attempt.
+func (i *iface) reopen(ctx context.Context) bool {
+	t := time.NewTicker(retryInterval)
+	defer t.Stop()
+	logged := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-t.C:
+		}
+		i.engine.mu.Lock()
+		present := i.link.present
+		i.engine.mu.Unlock()
+		if !present {
+			continue
+		}
+		err := i.open()
+		if err == nil {
+			return true
+		}
+		if text := err.Error(); text != logged {
+			logged = text
+			i.engine.cfg.Log.Error("interface cannot be opened; will try again", "interface", i.cfg.Name, "error", err)
+			i.engine.changed()
+		}
+	}
+}
+
+func (i *iface) fail(err error) {
+	i.engine.mu.Lock()
+	i.err = err
+	i.engine.mu.Unlock()
+	i.engine.changed()
+}

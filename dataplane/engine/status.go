@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"weir/dataplane/nic"
+	"weir/dataplane/packet"
+	"weir/dataplane/worker"
+)
+
+// InterfaceStatus is an interface as it is now.
+type InterfaceStatus struct {
+	Name    string
+	Ifindex int
+	MAC     packet.MAC
+	MTU     int
+	Up      bool  // present, administratively up and with carrier
+	Err     error // why it is not worked; nil if it is
+	Driver  nic.Driver
+	Mode    string
+	Reasons []string // why what is better than Driver and Mode did not work
+	Workers int
+}
+
+// Interfaces returns all interfaces, in the order of the configuration, which
+// is also that of their numbers in the snapshot.
+func (e *Engine) Interfaces() []InterfaceStatus {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := make([]InterfaceStatus, 0, len(e.interfaces))
+	for _, i := range e.interfaces {
+		s := InterfaceStatus{
+			Name:    i.cfg.Name,
+			Ifindex: i.link.index,
+			MAC:     i.link.mac,
+			MTU:     i.link.mtu,
+			Up:      i.link.up,
+			Err:     i.err,
+			Workers: len(i.workers),
+		}
+		if i.nic != nil {
+			s.Driver, s.Mode, s.Reasons = i.nic.Driver, i.nic.Mode, i.nic.Reasons
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// Worker is a worker together with the interface it works.
+type Worker struct {
+	Interface string
+	*worker.Worker
+}
+
+// Workers returns the workers there are now. One of an interface that fails
+// meanwhile answers with worker.ErrStopped.
+func (e *Engine) Workers() []Worker {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var all []Worker
+	for _, i := range e.interfaces {
+		for _, w := range i.workers {
+			all = append(all, Worker{i.cfg.Name, w})
+		}
+	}
+	return all
+}
+
+// WorkerStatus is what one worker answered.
+type WorkerStatus struct {
+	Interface string
+	worker.Status
+	Err error // it did not answer
+}
+
+// Status asks every worker for its state.
+func (e *Engine) Status(ctx context.Context) []WorkerStatus {
+	workers := e.Workers()
+	all := make([]WorkerStatus, len(workers))
+	for i, w := range workers {
+		s, err := w.Status(ctx)
+		all[i] = WorkerStatus{w.Interface, s, err}
+	}
+	return all
+}
+
+// allowedCPUs returns the CPUs this process may run on.
+func allowedCPUs() ([]int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("get allowed cpus: %w", err)
+	}
+	var cpus []int
+	for cpu := 0; len(cpus) < set.Count(); cpu++ {
+		if set.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	slices.Sort(cpus)
+	return cpus, nil
+}

@@ -1,0 +1,123 @@
+package flow
+
+import (
+	"fmt"
+	"testing"
+
+	"weir/dataplane/packet"
+)
+
+// benchFlows returns n tuples in an order that has nothing to do with where
+// they are in memory, as packets arrive.
+func benchFlows(n int) []packet.Tuple {
+	keys := make([]packet.Tuple, n)
+	for i := range keys {
+		keys[i] = tupleN(i*7919%n, packet.ProtoTCP)
+	}
+	return keys
+}
+
+const benchBatch = 64
+
+// BenchmarkTable has a row for each cost: the hash is in all of them, as in the
+// packet path. The map is what the table replaces; its insert is given the room
+// in advance, and its memory is the garbage collector's to scan.
+func BenchmarkTable(b *testing.B) {
+	for _, flows := range []int{1, 1 << 10, 1 << 16, 1 << 20} {
+		keys := benchFlows(flows)
+		absent := make([]packet.Tuple, len(keys))
+		for i := range absent {
+			absent[i] = keys[i]
+			absent[i].DstPort = 443
+		}
+		name := func(s string) string { return fmt.Sprintf("flows=%d/%s", flows, s) }
+
+		table := newTable(b, 2*flows)
+		for i := range keys {
+			e, _, _ := table.Insert(table.Hash(&keys[i]), &keys[i], ack, 0)
+			e.Backend = uint32(i)
+		}
+		lookup := func(keys []packet.Tuple) func(b *testing.B) {
+			return func(b *testing.B) {
+				b.ReportAllocs()
+				found := 0
+				for i := 0; b.Loop(); i++ {
+					k := &keys[i&(len(keys)-1)]
+					if table.Lookup(table.Hash(k), k, ack, 1) != nil {
+						found++
+					}
+				}
+				if want := &keys[0] != &absent[0]; found > 0 != want {
+					b.Fatalf("%d found", found)
+				}
+			}
+		}
+		b.Run(name("hit"), lookup(keys))
+		b.Run(name("miss"), lookup(absent))
+		b.Run(name("hit-prefetched"), func(b *testing.B) {
+			b.ReportAllocs()
+			var hashes [benchBatch]uint64
+			for i := 0; b.Loop(); i++ {
+				at := i % benchBatch
+				if at == 0 {
+					for j := range hashes {
+						hashes[j] = table.Hash(&keys[(i+j)&(len(keys)-1)])
+					}
+					table.Prefetch(hashes[:])
+				}
+				table.Lookup(hashes[at], &keys[i&(len(keys)-1)], ack, 1)
+			}
+		})
+		b.Run(name("insert"), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				k := &absent[i&(len(keys)-1)]
+				table.Insert(table.Hash(k), k, ack, 1)
+			}
+		})
+
+		entries := make(map[packet.Tuple]Entry, flows)
+		for i := range keys {
+			entries[keys[i]] = Entry{Backend: uint32(i)}
+		}
+		get := func(keys []packet.Tuple) func(b *testing.B) {
+			return func(b *testing.B) {
+				b.ReportAllocs()
+				found := 0
+				for i := 0; b.Loop(); i++ {
+					if _, ok := entries[keys[i&(len(keys)-1)]]; ok {
+						found++
+					}
+				}
+				if want := &keys[0] != &absent[0]; found > 0 != want {
+					b.Fatalf("%d found", found)
+				}
+			}
+		}
+		b.Run(name("map-hit"), get(keys))
+		b.Run(name("map-miss"), get(absent))
+		b.Run(name("map-insert"), func(b *testing.B) {
+			b.ReportAllocs()
+			m := make(map[packet.Tuple]Entry, flows)
+			for i := 0; b.Loop(); i++ {
+				if len(m) == flows {
+					clear(m)
+				}
+				m[keys[i&(len(keys)-1)]] = Entry{Packets: 1}
+			}
+		})
+	}
+}
+
+// BenchmarkSweep is one round over a million places, half of them taken.
+func BenchmarkSweep(b *testing.B) {
+	table := newTable(b, 1<<20)
+	for n := range 1 << 19 {
+		k := tupleN(n, packet.ProtoUDP)
+		table.Insert(table.Hash(&k), &k, 0, 0)
+	}
+	for b.Loop() {
+		table.Sweep(1, table.Sets(), func(*Entry) { b.Error("gone") })
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(table.Sets()), "ns/set")
+}

@@ -1,0 +1,61 @@
+package flow
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"weir/dataplane/packet"
+)
+
+// An Entry and a header are a cache line each; the layout depends on it. The
+// Tuple has no pointer and must not grow.
+const (
+	entrySize  = 64
+	headerSize = 64
+)
+
+var (
+	_ = [1]struct{}{}[unsafe.Sizeof(Entry{})-entrySize]
+	_ = [1]struct{}{}[unsafe.Sizeof(header{})-headerSize]
+	_ = [1]struct{}{}[unsafe.Sizeof(packet.Tuple{})-38]
+)
+
+// mapMemory maps zeroed memory for the sets: first all headers, then all
+// entries. It is page aligned, hence both arrays are aligned to cache lines.
+// The table owns it, and the garbage collector never sees it.
+func (t *Table) mapMemory(sets int) error {
+	size := sets * (headerSize + ways*entrySize)
+	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return fmt.Errorf("map %d KiB (free memory, or ask for fewer flows): %w", size>>10, err)
+	}
+	// Huge pages are a wish: without them only the TLB misses more.
+	_ = unix.Madvise(memory, unix.MADV_HUGEPAGE)
+	// EINVAL is a kernel before 5.14: pages then come as they are touched.
+	if err := unix.Madvise(memory, unix.MADV_POPULATE_WRITE); err != nil && !errors.Is(err, unix.EINVAL) {
+		_ = unix.Munmap(memory)
+		return fmt.Errorf("fill %d KiB (free memory, or ask for fewer flows): %w", size>>10, err)
+	}
+	t.memory = memory
+	t.headers = unsafe.Slice((*header)(unsafe.Pointer(&memory[0])), sets)
+	t.entries = unsafe.Slice((*Entry)(unsafe.Pointer(&memory[sets*headerSize])), sets*ways)
+	return nil
+}
+
+// Close gives the memory back; every Entry of the table is gone with it, and
+// of the other methods only Len, Cap and Sets may still be called: they return
+// 0. It may be called twice.
+func (t *Table) Close() error {
+	if t.memory == nil {
+		return nil
+	}
+	memory := t.memory
+	t.memory, t.headers, t.entries, t.len = nil, nil, nil, 0
+	if err := unix.Munmap(memory); err != nil {
+		return fmt.Errorf("unmap flow table: %w", err)
+	}
+	return nil
+}

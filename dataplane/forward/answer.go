@@ -1,0 +1,149 @@
+package forward
+
+import (
+	"weir/dataplane/packet"
+	"weir/dataplane/queue"
+	"weir/dataplane/rewrite"
+	"weir/dataplane/snapshot"
+	"weir/dataplane/stats"
+)
+
+// A VIP is on no interface, so the kernel does not answer for it. What a
+// neighbour or a curious engineer asks of a VIP is answered here, in the frame
+// that asked, by the way it came: with its VLAN tag, and only while a worker
+// is alive to forward what the answer attracts.
+
+// answerARP answers a request for a VIP (RFC 826), probes of other stations
+// included (RFC 5227 section 2.4). A station that claims a VIP as its own is
+// counted and gets no answer.
+func (f *Forwarder) answerARP(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
+	b := frame.Bytes()
+	arp := packet.ARP(b[p.L3:])
+	if arp.Operation() != packet.ARPRequest {
+		return drop(stats.UnknownVIP)
+	}
+	sender, target := arp.SenderIP(), arp.TargetIP()
+	if sender4 := packet.Mapped(sender); f.snap.VIP(&sender4) != nil {
+		return drop(stats.AddressConflict)
+	}
+	if target4 := packet.Mapped(target); f.snap.VIP(&target4) == nil {
+		return drop(stats.UnknownVIP)
+	}
+	asker := arp.SenderMAC()
+	arp.Encode(&packet.ARPFields{
+		Operation: packet.ARPReply,
+		SenderMAC: iface.MAC, SenderIP: target,
+		TargetMAC: asker, TargetIP: sender,
+	})
+	frame.End = frame.Start + p.End
+	f.counters.ARPReplies++
+	return reply(b, asker, iface, ingress)
+}
+
+// answerICMPv4 answers an echo request (RFC 792).
+func (f *Forwarder) answerICMPv4(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
+	b := frame.Bytes()
+	if p.L4+packet.ICMPLen > p.End {
+		return drop(stats.Truncated)
+	}
+	if p.ICMPType != packet.ICMPv4EchoRequest || p.ICMPCode != 0 {
+		return drop(stats.ICMPUnhandled)
+	}
+	icmp := packet.ICMPv4(b[p.L4:p.End])
+	icmp.SetType(packet.ICMPv4EchoReply)
+	icmp.SetChecksum(packet.Update16(icmp.Checksum(),
+		uint16(packet.ICMPv4EchoRequest)<<8, uint16(packet.ICMPv4EchoReply)<<8))
+
+	ip := packet.IPv4(b[p.L3:p.End])
+	src, dst := ip.Src(), ip.Dst()
+	ip.SetSrc(dst)
+	ip.SetDst(src)
+	ip.SetTTL(rewrite.OuterTTL)
+	ip.SetChecksum(ip.ComputeChecksum())
+	f.counters.EchoReplies++
+	return reply(b, packet.Ethernet(b).Src(), iface, ingress)
+}
+
+// answerICMPv6 answers an echo request (RFC 4443 section 4.1) to a VIP and a
+// neighbour solicitation (RFC 4861 section 7.2) for one, whether that was sent
+// to the VIP itself or to its solicited-node group.
+func (f *Forwarder) answerICMPv6(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
+	if p.Fragment {
+		return drop(stats.Fragment)
+	}
+	if p.L4+packet.ICMPLen > p.End {
+		return drop(stats.Truncated)
+	}
+	if p.ICMPType == packet.ICMPv6NeighborSolicit {
+		return f.answerSolicitation(frame, p, iface, ingress)
+	}
+	if p.ICMPType != packet.ICMPv6EchoRequest || p.ICMPCode != 0 || p.Dst[0] == 0xff {
+		return drop(stats.ICMPUnhandled)
+	}
+	b := frame.Bytes()
+	icmp := packet.ICMPv6(b[p.L4:p.End])
+	icmp.SetType(packet.ICMPv6EchoReply)
+	icmp.SetChecksum(packet.Update16(icmp.Checksum(),
+		uint16(packet.ICMPv6EchoRequest)<<8, uint16(packet.ICMPv6EchoReply)<<8))
+
+	ip := packet.IPv6(b[p.L3:p.End])
+	ip.SetSrc(p.Dst)
+	ip.SetDst(p.Src)
+	ip.SetHopLimit(rewrite.OuterTTL)
+	f.counters.EchoReplies++
+	return reply(b, packet.Ethernet(b).Src(), iface, ingress)
+}
+
+// answerSolicitation turns a valid solicitation (RFC 4861 section 7.1.1) for a
+// VIP into an advertisement (section 7.2.4). One without a source address is
+// another station's duplicate address detection: it is answered to all nodes,
+// so that it learns that the address is taken.
+func (f *Forwarder) answerSolicitation(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
+	b := frame.Bytes()
+	icmp := packet.ICMPv6(b[p.L4:p.End])
+	if len(icmp) < packet.NeighborLen || p.TTL != packet.NDPHopLimit || p.ICMPCode != 0 ||
+		icmp.Checksum() != icmp.ComputeChecksum(p.Src, p.Dst) {
+		return drop(stats.Malformed)
+	}
+	target := icmp.Target()
+	if f.snap.VIP(&target) == nil {
+		return drop(stats.UnknownVIP)
+	}
+	if f.snap.VIP(&p.Src) != nil {
+		return drop(stats.AddressConflict)
+	}
+	end := frame.Start + p.L3 + packet.IPv6Len + packet.NeighborAdvertLen
+	if end > uint32(len(frame.Buf)) {
+		return drop(stats.TooBig)
+	}
+	to, solicited := packet.Ethernet(b).Src(), true
+	dst := p.Src
+	if dst == ([16]byte{}) {
+		dst = [16]byte{0: 0xff, 1: 0x02, 15: 0x01}
+		to, solicited = packet.MulticastMAC(dst), false
+	}
+	frame.End = end
+	b = frame.Bytes()
+	ip := packet.IPv6(b[p.L3:])
+	ip.Encode(&packet.IPv6Fields{
+		PayloadLength: packet.NeighborAdvertLen,
+		NextHeader:    packet.ProtoICMPv6,
+		HopLimit:      packet.NDPHopLimit,
+		Src:           target, Dst: dst,
+	})
+	packet.ICMPv6(ip.Payload()).EncodeNeighborAdvert(&packet.NeighborAdvertFields{
+		Solicited: solicited, Override: true,
+		Target: target, TargetMAC: iface.MAC,
+		Src: target, Dst: dst,
+	})
+	f.counters.NDPReplies++
+	return reply(b, to, iface, ingress)
+}
+
+// reply addresses an answer to a station on the link it was asked on.
+func reply(b []byte, to packet.MAC, iface *snapshot.Interface, ingress uint16) Verdict {
+	eth := packet.Ethernet(b)
+	eth.SetDst(to)
+	eth.SetSrc(iface.MAC)
+	return Verdict{Action: Send, Egress: ingress}
+}

@@ -1,0 +1,173 @@
+// Package nic opens one interface for the data plane: it chooses the driver,
+// prepares the interface for it, and keeps together what has to be closed
+// together.
+//
+// The problem it solves: which driver works depends on the NIC, its MTU, the
+// kernel and who else uses the interface. The user wants the best that works,
+// to be told which that is, and why a better one did not.
+package nic
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"weir/dataplane/afpacket"
+	"weir/dataplane/afxdp"
+	"weir/dataplane/offload"
+	"weir/dataplane/queue"
+	"weir/dataplane/steer"
+)
+
+// Driver is a way to get at an interface's frames.
+type Driver string
+
+// The drivers. Auto takes AF_XDP if it works and AF_PACKET otherwise.
+const (
+	Auto     Driver = "auto"
+	AFXDP    Driver = "afxdp"
+	AFPacket Driver = "afpacket"
+)
+
+// BeatInterval is how often Beat has to be called.
+const BeatInterval = time.Second
+
+// Options say what to open.
+type Options struct {
+	Interface string
+	Driver    Driver
+	XDPModes  []afxdp.Mode // to be tried in this order; nil for all, best first
+	Queues    int          // how many; 0 for as many as the NIC has
+	Log       *slog.Logger
+}
+
+// NIC is an open interface. Its owner closes it once no worker uses its queues.
+type NIC struct {
+	Name    string
+	Driver  Driver
+	Mode    string   // of AF_XDP: zero-copy, copy or generic; of AF_PACKET: empty
+	Reasons []string // why what is better than this did not work
+	Queues  []queue.Queue
+
+	filter  *steer.Filter
+	closers []func() error // in the order of opening
+}
+
+// Open opens an interface with the best driver allowed that works. The error
+// says for each driver tried why it did not.
+func Open(opt Options) (*NIC, error) {
+	ifi, err := net.InterfaceByName(opt.Interface)
+	if err != nil {
+		return nil, fmt.Errorf("open interface %s: %w", opt.Interface, err)
+	}
+	n := &NIC{Name: opt.Interface}
+	if err := n.open(ifi, opt); err != nil {
+		return nil, errors.Join(fmt.Errorf("open interface %s: %w", opt.Interface, err), n.Close())
+	}
+	return n, nil
+}
+
+func (n *NIC) open(ifi *net.Interface, opt Options) error {
+	var err error
+	if n.filter, err = steer.Load(); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.filter.Close)
+	if err := n.filter.SetMAC(ifi.HardwareAddr); err != nil {
+		return err
+	}
+	if err := n.receiveMulticast(ifi); err != nil {
+		return err
+	}
+	if opt.Driver == AFPacket {
+		return n.openAFPacket(opt)
+	}
+	xdpErr := n.openAFXDP(opt)
+	if xdpErr == nil || opt.Driver == AFXDP {
+		return xdpErr
+	}
+	n.Reasons = append(n.Reasons, "afxdp: "+oneLine(xdpErr))
+	if err := n.openAFPacket(opt); err != nil {
+		return fmt.Errorf("no driver works:\nafxdp: %w\nafpacket: %w", xdpErr, err)
+	}
+	return nil
+}
+
+func (n *NIC) openAFXDP(opt Options) error {
+	modes := opt.XDPModes
+	if modes == nil {
+		modes = []afxdp.Mode{afxdp.ZeroCopy, afxdp.Copy, afxdp.Generic}
+	}
+	d, err := afxdp.Open(n.filter, afxdp.Options{
+		Interface: opt.Interface, Modes: modes, Log: opt.Log,
+	})
+	if err != nil {
+		return err
+	}
+	queues := d.Queues()
+	if opt.Queues != 0 && opt.Queues != len(queues) {
+		return errors.Join(fmt.Errorf("%d queues are configured and the interface has %d; set `queues: all`, or the NIC by `ethtool -L %s combined %d`",
+			opt.Queues, len(queues), opt.Interface, opt.Queues), d.Close())
+	}
+	if d.Mode() == afxdp.Generic {
+		// Generic XDP sees packets after aggregation; native XDP before it.
+		if err := n.disableAggregation(opt); err != nil {
+			return errors.Join(err, d.Close())
+		}
+	}
+	n.closers = append(n.closers, d.Close)
+	n.Driver, n.Mode, n.Queues = AFXDP, string(d.Mode()), queues
+	for _, reason := range d.Reasons() {
+		n.Reasons = append(n.Reasons, "afxdp "+reason)
+	}
+	return nil
+}
+
+func (n *NIC) openAFPacket(opt Options) error {
+	if err := n.disableAggregation(opt); err != nil {
+		return err
+	}
+	d, err := afpacket.Open(n.filter, afpacket.Options{
+		Interface: opt.Interface, Queues: max(opt.Queues, 1), Log: opt.Log,
+	})
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, d.Close)
+	n.Driver, n.Queues = AFPacket, d.Queues()
+	return nil
+}
+
+func (n *NIC) disableAggregation(opt Options) error {
+	settings, err := offload.Disable(opt.Interface, opt.Log)
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, settings.Restore)
+	return nil
+}
+
+// SetVIPs makes vips the set of addresses whose frames go to the queues.
+func (n *NIC) SetVIPs(vips []netip.Addr) error { return n.filter.SetVIPs(vips) }
+
+// SetMAC tells the filter that the interface's address has changed.
+func (n *NIC) SetMAC(mac net.HardwareAddr) error { return n.filter.SetMAC(mac) }
+
+// Beat tells the kernel's side that weir is alive; see BeatInterval.
+func (n *NIC) Beat() error { return n.filter.Beat() }
+
+// Close puts the interface back to how it was found. It may be called twice.
+func (n *NIC) Close() error {
+	var errs []error
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		errs = append(errs, n.closers[i]())
+	}
+	n.closers = nil
+	return errors.Join(errs...)
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -1,0 +1,243 @@
+// Package rewrite holds what is done to the packets of a flow once the flow has
+// been decided: a new Ethernet header, and for a tunnel an outer IP header.
+//
+// The problem it solves: everything that can be known when a backend's next hop
+// is known is computed then, so that per packet there is only copying of ready
+// bytes and the few fields that depend on the packet (lengths, traffic class,
+// checksum). A Rewrite is small and makes no decision of its own, so that the
+// XDP program could one day repeat it.
+package rewrite
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"weir/dataplane/flow"
+	"weir/dataplane/packet"
+	"weir/dataplane/queue"
+	"weir/dataplane/stats"
+)
+
+// OuterTTL is the TTL or hop limit of an outer header, the default of RFC 1700
+// that RFC 2003 section 3.1 and RFC 2473 section 6.3 point to.
+const OuterTTL = 64
+
+const (
+	ethernetLen = 14
+	taggedLen   = 18
+	ipv4Len     = 20
+	ipv6Len     = 40
+
+	// spreadBits are the low bits of an outer IPv4 source that carry the
+	// flow's hash, as in Katran; of an IPv6 source it is twice as many.
+	spreadBits = 16
+)
+
+// Link is how a frame leaves: by which interface and to whom on the link.
+type Link struct {
+	Egress uint16 // index into Snapshot.Interfaces
+	Src    packet.MAC
+	Dst    packet.MAC
+	VLAN   uint16 // 802.1Q VLAN ID, 0 for an untagged frame
+	MTU    int    // largest IP packet in bytes
+}
+
+// Rewrite is made by DSR or IPIP and never changed afterwards.
+type Rewrite struct {
+	Egress   uint16
+	l2Len    uint8
+	outerLen uint8 // 0 without a tunnel
+	spread   bool  // the outer source's low bits depend on the flow
+	mtu      uint32
+	l2       [taggedLen]byte
+	outerSum uint32 // of the outer IPv4 header, fields that vary taken as zero
+	outer    [ipv6Len]byte
+}
+
+// DSR makes a Rewrite that changes the Ethernet header alone (L2 direct server
+// return): the packet reaches the backend as the client sent it, TTL included,
+// since a switch would not have touched it either. ipv6 is the packets' family.
+func DSR(link Link, ipv6 bool) (Rewrite, error) {
+	return newRewrite(link, ipv6)
+}
+
+// Tunnel says how an outer header is addressed.
+type Tunnel struct {
+	// Source is the outer source address: of this box, or, with Spread, the
+	// first address of a prefix reserved for it.
+	Source netip.Addr
+
+	// Destination is the backend's address, of Source's family.
+	Destination netip.Addr
+
+	// Spread puts a hash of the flow into the low 16 bits of an IPv4 source
+	// or the low 32 bits of an IPv6 source, so that the backend's NIC spreads
+	// tunnelled flows over its queues. Answers never go to that address.
+	Spread bool
+}
+
+// IPIP makes a Rewrite that puts an IPv4 (RFC 2003, RFC 4213 for 6in4) or IPv6
+// (RFC 2473) header before the packet. innerIPv6 is the family of the packets,
+// the tunnel's own follows from its addresses. The error says which address
+// does not fit.
+func IPIP(link Link, innerIPv6 bool, t Tunnel) (Rewrite, error) {
+	if t.Source.Is4() != t.Destination.Is4() || t.Source.Is4In6() || !t.Source.IsValid() || !t.Destination.IsValid() {
+		return Rewrite{}, fmt.Errorf("build tunnel header: source %s and destination %s are not of one family",
+			t.Source, t.Destination)
+	}
+	r, err := newRewrite(link, t.Source.Is6())
+	if err != nil {
+		return Rewrite{}, err
+	}
+	r.spread = t.Spread
+	inner := uint8(packet.ProtoIPv4)
+	if innerIPv6 {
+		inner = packet.ProtoIPv6
+	}
+	if t.Source.Is4() {
+		r.outerLen = ipv4Len
+		r.setOuter4(inner, t)
+	} else {
+		r.outerLen = ipv6Len
+		r.setOuter6(inner, t)
+	}
+	return r, nil
+}
+
+func newRewrite(link Link, ipv6 bool) (Rewrite, error) {
+	if link.MTU < 68 || link.MTU > 65535 {
+		return Rewrite{}, fmt.Errorf("build rewrite: MTU %d is out of range", link.MTU)
+	}
+	if link.VLAN > 4094 {
+		return Rewrite{}, fmt.Errorf("build rewrite: VLAN %d is out of range", link.VLAN)
+	}
+	if link.Dst == (packet.MAC{}) {
+		return Rewrite{}, errors.New("build rewrite: no destination MAC")
+	}
+	r := Rewrite{Egress: link.Egress, mtu: uint32(link.MTU), l2Len: ethernetLen}
+	copy(r.l2[0:], link.Dst[:])
+	copy(r.l2[6:], link.Src[:])
+	etherType := uint16(packet.EtherTypeIPv4)
+	if ipv6 {
+		etherType = packet.EtherTypeIPv6
+	}
+	if link.VLAN != 0 {
+		r.l2Len = taggedLen
+		binary.BigEndian.PutUint16(r.l2[12:], packet.EtherTypeVLAN)
+		binary.BigEndian.PutUint16(r.l2[14:], link.VLAN)
+		binary.BigEndian.PutUint16(r.l2[16:], etherType)
+	} else {
+		binary.BigEndian.PutUint16(r.l2[12:], etherType)
+	}
+	return r, nil
+}
+
+// setOuter4 prepares an IPv4 header. Don't Fragment is always set, which RFC
+// 2003 section 3.1 allows and RFC 4213 section 3.2.1 asks for: whatever does
+// not fit is dropped and counted here and not shredded further on. Such a
+// datagram is atomic, so its identification may be zero (RFC 6864 section 4.1).
+func (r *Rewrite) setOuter4(proto uint8, t Tunnel) {
+	h := r.outer[:ipv4Len]
+	h[0] = 0x45
+	binary.BigEndian.PutUint16(h[6:], 0x4000)
+	h[8] = OuterTTL
+	h[9] = proto
+	src, dst := t.Source.As4(), t.Destination.As4()
+	copy(h[12:], src[:])
+	copy(h[16:], dst[:])
+	if t.Spread {
+		h[14], h[15] = 0, 0
+	}
+	for i := 0; i < ipv4Len; i += 2 {
+		r.outerSum += uint32(binary.BigEndian.Uint16(h[i:]))
+	}
+}
+
+func (r *Rewrite) setOuter6(proto uint8, t Tunnel) {
+	h := r.outer[:ipv6Len]
+	h[6] = proto
+	h[7] = OuterTTL
+	src, dst := t.Source.As16(), t.Destination.As16()
+	copy(h[8:], src[:])
+	copy(h[24:], dst[:])
+}
+
+// Overhead is the number of bytes that the rewrite puts before each IP packet.
+func (r *Rewrite) Overhead() int { return int(r.outerLen) }
+
+// MTU is the largest IP packet in bytes, outer header included.
+func (r *Rewrite) MTU() int { return int(r.mtu) }
+
+// Apply rewrites the packet in f in place, using the headroom before it. p is
+// what packet.Parsed.Decode made of f.Bytes(). If the packet may not go out
+// like this, the reason is returned and f left as it was.
+func (r *Rewrite) Apply(f *queue.Frame, p *packet.Parsed) stats.Reason {
+	length := p.End - p.L3
+	if length+uint32(r.outerLen) > r.mtu {
+		return stats.TooBig
+	}
+	l3 := f.Start + p.L3
+	if r.outerLen != 0 {
+		if p.TTL <= 1 {
+			return stats.TTLExpired
+		}
+		f.End = f.Start + p.End // Ethernet padding is no part of the inner packet
+		l3 = r.encapsulate(f, l3, length, p)
+	}
+	f.Start = l3 - uint32(r.l2Len)
+	copy(f.Buf[f.Start:l3], r.l2[:])
+	return stats.ReasonNone
+}
+
+// encapsulate puts the outer header before the packet at l3 and returns where
+// that header starts. The inner TTL goes down by one, as for any forwarded
+// packet (RFC 2003 section 3.1, RFC 2473 section 3.1); the traffic class,
+// explicit congestion notification included, is copied outward (RFC 2983
+// section 3, RFC 6040 section 4.1).
+func (r *Rewrite) encapsulate(f *queue.Frame, l3, length uint32, p *packet.Parsed) uint32 {
+	inner := f.Buf[l3:f.End]
+	if p.Kind == packet.KindIPv4 {
+		packet.IPv4(inner).DecrementTTL()
+	} else {
+		packet.IPv6(inner).DecrementHopLimit()
+	}
+	start := l3 - uint32(r.outerLen)
+	outer := f.Buf[start:l3]
+	copy(outer, r.outer[:])
+	if r.outerLen == ipv4Len {
+		r.finishOuter4(outer, length, p)
+	} else {
+		r.finishOuter6(outer, length, p)
+	}
+	return start
+}
+
+func (r *Rewrite) finishOuter4(h []byte, length uint32, p *packet.Parsed) {
+	_ = h[ipv4Len-1]
+	total := length + ipv4Len
+	sum := r.outerSum + uint32(p.TrafficClass) + total
+	h[1] = p.TrafficClass
+	binary.BigEndian.PutUint16(h[2:], uint16(total))
+	if r.spread {
+		low := uint16(flow.HashStable(&p.Tuple) >> (64 - spreadBits))
+		binary.BigEndian.PutUint16(h[14:], low)
+		sum += uint32(low)
+	}
+	sum = sum&0xffff + sum>>16
+	sum = sum&0xffff + sum>>16
+	binary.BigEndian.PutUint16(h[10:], ^uint16(sum))
+}
+
+// finishOuter6 sets the flow label from the flow's hash (RFC 6438 section 3),
+// so that routers and NICs on the way can spread tunnelled flows.
+func (r *Rewrite) finishOuter6(h []byte, length uint32, p *packet.Parsed) {
+	_ = h[ipv6Len-1]
+	hash := flow.HashStable(&p.Tuple)
+	binary.BigEndian.PutUint32(h[0:], 6<<28|uint32(p.TrafficClass)<<20|uint32(hash)&0xfffff)
+	binary.BigEndian.PutUint16(h[4:], uint16(length))
+	if r.spread {
+		binary.BigEndian.PutUint32(h[20:], uint32(hash>>32))
+	}
+}

@@ -1,0 +1,73 @@
+package stats
+
+// Reason says why a frame was not forwarded. Every frame that a worker takes
+// and does not send ends with exactly one.
+type Reason uint8
+
+// The reasons, in the order in which a frame meets them.
+const (
+	ReasonNone        Reason = iota // not dropped
+	Truncated                       // shorter than its headers say
+	Malformed                       // a header contradicts itself
+	BadChecksum                     // IPv4 header checksum
+	StackedVLAN                     // more than one VLAN tag
+	ExtensionHeaders                // IPv6 extension headers beyond what is walked
+	NotIP                           // neither IPv4, IPv6 nor ARP
+	ForeignMAC                      // addressed to another station on the link
+	UnknownVIP                      // the destination is no VIP of ours (any more)
+	AddressConflict                 // ARP or NDP in which another station claims a VIP
+	Tunnelled                       // already IP in IP, addressed to a VIP: a loop, or somebody's mistake
+	Fragment                        // part of a fragmented datagram
+	ICMPUnhandled                   // ICMP to a VIP other than an echo request
+	UnhandledProtocol               // neither TCP, UDP nor ICMP
+	NoService                       // the VIP has no service on this protocol and port
+	NoBackend                       // the service has no backend that may take the packet
+	Unresolved                      // backends there are, but no next hop to any of them is resolved
+	TTLExpired                      // would leave a tunnel with TTL or hop limit 0
+	TooBig                          // longer than the egress interface's MTU after rewriting
+	NoEgress                        // no worker runs on the interface it would leave by
+	HandoverFull                    // the worker of the other interface does not keep up
+	TransmitFull                    // the NIC queue took no more, or its link is down
+	NumReasons
+)
+
+var reasonText = [NumReasons]struct{ name, help string }{
+	ReasonNone:        {"none", "not dropped"},
+	Truncated:         {"truncated", "shorter than its headers say"},
+	Malformed:         {"malformed", "a header contradicts itself"},
+	BadChecksum:       {"bad_checksum", "IPv4 header checksum is wrong"},
+	StackedVLAN:       {"stacked_vlan", "more than one VLAN tag"},
+	ExtensionHeaders:  {"extension_headers", "IPv6 extension headers beyond what is walked"},
+	NotIP:             {"not_ip", "neither IPv4, IPv6 nor ARP"},
+	ForeignMAC:        {"foreign_mac", "addressed to another station on the link"},
+	UnknownVIP:        {"unknown_vip", "destination is no VIP"},
+	AddressConflict:   {"address_conflict", "another station claims a VIP by ARP or NDP"},
+	Tunnelled:         {"tunnelled", "already IP in IP and addressed to a VIP: a loop"},
+	Fragment:          {"fragment", "part of a fragmented datagram"},
+	ICMPUnhandled:     {"icmp_unhandled", "ICMP to a VIP other than an echo request"},
+	UnhandledProtocol: {"unhandled_protocol", "neither TCP, UDP nor ICMP"},
+	NoService:         {"no_service", "no service on this protocol and port"},
+	NoBackend:         {"no_backend", "the service has no usable backend"},
+	Unresolved:        {"unresolved", "no next hop to any backend is resolved"},
+	TTLExpired:        {"ttl_expired", "TTL or hop limit used up"},
+	TooBig:            {"too_big", "longer than the MTU on the way to the backend"},
+	NoEgress:          {"no_egress", "no worker runs on the egress interface"},
+	HandoverFull:      {"handover_full", "the egress interface's worker does not keep up"},
+	TransmitFull:      {"transmit_full", "the NIC took no more, or its link is down"},
+}
+
+// String returns the reason's name as shown in tables and metrics.
+func (r Reason) String() string {
+	if r >= NumReasons {
+		return "invalid"
+	}
+	return reasonText[r].name
+}
+
+// Help returns the reason in words.
+func (r Reason) Help() string {
+	if r >= NumReasons {
+		return ""
+	}
+	return reasonText[r].help
+}

@@ -1,0 +1,102 @@
+// Package stats holds what a worker counts: frames in and out, why frames were
+// dropped, and what each backend was sent.
+//
+// The problem it solves: counters are written for every packet and read once a
+// second. So they are plain integers that one worker owns and writes; whoever
+// wants to read them asks the worker for a copy (see package worker), and no
+// atomic operation is spent on a packet.
+package stats
+
+// Traffic counts packets and their bytes, Ethernet header included and frame
+// check sequence not.
+type Traffic struct {
+	Packets uint64
+	Bytes   uint64
+}
+
+// Add counts one packet of n bytes.
+func (t *Traffic) Add(n int) {
+	t.Packets++
+	t.Bytes += uint64(n)
+}
+
+// Backend counts what one backend slot of the snapshot was given.
+type Backend struct {
+	Traffic
+	NewFlows   uint64 // flows decided for it, since the slot was given to it
+	Flows      int64  // flows in the table now
+	Generation uint32 // which user of the slot these counts are of
+}
+
+// Counters are one worker's counts since it was started. The worker writes
+// them and nobody else touches them; copies are made by CopyTo.
+type Counters struct {
+	Received    Traffic // frames taken from the queue
+	Transmitted Traffic // frames the queue accepted, those of other workers included
+	HandedOver  Traffic // frames given to a worker of another interface for sending
+	Drops       [NumReasons]uint64
+
+	ARPReplies  uint64
+	NDPReplies  uint64
+	EchoReplies uint64
+
+	FlowsEvicted  uint64 // pushed out of the table by a newer one
+	FlowsExpired  uint64 // idle for longer than their time-out
+	FlowsRejected uint64 // not inserted for want of room; Maglev alone answered
+
+	Wakeups uint64 // times the worker came back from sleeping in poll(2)
+
+	Backends []Backend // by slot
+}
+
+// Drop counts a frame dropped for reason.
+func (c *Counters) Drop(reason Reason) { c.Drops[reason]++ }
+
+// CopyTo copies all counts into dst, using dst's memory where it suffices.
+func (c *Counters) CopyTo(dst *Counters) {
+	backends := append(dst.Backends[:0], c.Backends...)
+	*dst = *c
+	dst.Backends = backends
+}
+
+// AddTo adds all counts to sum, slot by slot. A slot that sum counts for
+// another generation is taken over by the newer of the two.
+func (c *Counters) AddTo(sum *Counters) {
+	sum.Received.add(c.Received)
+	sum.Transmitted.add(c.Transmitted)
+	sum.HandedOver.add(c.HandedOver)
+	for i := range c.Drops {
+		sum.Drops[i] += c.Drops[i]
+	}
+	sum.ARPReplies += c.ARPReplies
+	sum.NDPReplies += c.NDPReplies
+	sum.EchoReplies += c.EchoReplies
+	sum.FlowsEvicted += c.FlowsEvicted
+	sum.FlowsExpired += c.FlowsExpired
+	sum.FlowsRejected += c.FlowsRejected
+	sum.Wakeups += c.Wakeups
+	if n := len(c.Backends) - len(sum.Backends); n > 0 {
+		sum.Backends = append(sum.Backends, make([]Backend, n)...)
+	}
+	for i := range c.Backends {
+		sum.Backends[i].merge(&c.Backends[i])
+	}
+}
+
+func (t *Traffic) add(o Traffic) {
+	t.Packets += o.Packets
+	t.Bytes += o.Bytes
+}
+
+func (b *Backend) merge(o *Backend) {
+	switch {
+	case o.Generation < b.Generation:
+		return
+	case o.Generation > b.Generation:
+		*b = *o
+		return
+	}
+	b.add(o.Traffic)
+	b.NewFlows += o.NewFlows
+	b.Flows += o.Flows
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+
+// The three programs that pick weir's frames out of what a NIC receives: for
+// AF_XDP (weir_xdp), for AF_PACKET (weir_socket), and for hiding from the
+// kernel what AF_PACKET has already seen (weir_tc). All ask the same question,
+// is_weirs, of the same maps.
+
+#include <stdbool.h>
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/pkt_cls.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define QUEUES 1024
+
+// Twice what SetVIPs accepts: it adds all new addresses before it removes one.
+#define VIPS (2 * 65536)
+
+// How long weir_tc goes on hiding frames after weir last said it is alive.
+#define HEARTBEAT_NS 3000000000LL
+
+struct address {
+	__u8 bytes[16]; // IPv4 as ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2)
+};
+
+// Written by SetVIPs. The value is reserved for flags and zero so far.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, VIPS);
+	__type(key, struct address);
+	__type(value, __u32);
+} vips SEC(".maps");
+
+// Written by SetMAC: the interface's own address as it is on the wire, in the
+// first six bytes. Zero switches the check of the destination off.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} mac SEC(".maps");
+
+// Written by Beat: CLOCK_MONOTONIC in nanoseconds.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} heartbeat SEC(".maps");
+
+// Written by SetSocket and ClearSocket: the AF_XDP socket of each queue.
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, QUEUES);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+enum hook {
+	HOOK_XDP, // ctx is a struct xdp_md
+	HOOK_SKB, // ctx is a struct __sk_buff whose data begins at the MAC header
+};
+
+struct vlan {
+	__be16 tci;
+	__be16 proto;
+};
+
+// RFC 826, for Ethernet and IPv4.
+struct arp {
+	__be16 hardware;
+	__be16 protocol;
+	__u8 hardware_len;
+	__u8 protocol_len;
+	__be16 operation;
+	__u8 sender_mac[6];
+	__u8 sender[4];
+	__u8 target_mac[6];
+	__u8 target[4];
+};
+
+// RFC 8200, section 3.
+struct ipv6 {
+	__be32 version;
+	__be16 len;
+	__u8 next;
+	__u8 hop_limit;
+	struct address source;
+	struct address destination;
+};
+
+// RFC 4861, section 4.3.
+struct solicitation {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be32 reserved;
+	struct address target;
+};
+
+// load copies len bytes at off out of the frame, or returns false if the frame
+// ends before. hook and len are constants wherever it is inlined.
+static __always_inline bool load(void *ctx, enum hook hook, __u32 off, void *to, __u32 len)
+{
+	if (hook == HOOK_SKB)
+		return bpf_skb_load_bytes(ctx, off, to, len) == 0;
+
+	struct xdp_md *xdp = ctx;
+	void *from = (void *)(long)xdp->data + off;
+	if (from + len > (void *)(long)xdp->data_end)
+		return false;
+	__builtin_memcpy(to, from, len);
+	return true;
+}
+
+static __always_inline bool is_tag(__be16 proto)
+{
+	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
+}
+
+static __always_inline bool is_vip(const struct address *address)
+{
+	return bpf_map_lookup_elem(&vips, address) != NULL;
+}
+
+static __always_inline bool is_vip4(const __u8 *ipv4)
+{
+	struct address address = {.bytes = {[10] = 0xff, [11] = 0xff}};
+
+	__builtin_memcpy(&address.bytes[12], ipv4, 4);
+	return is_vip(&address);
+}
+
+// is_weirs tells whether a frame is for weir: an IP packet to a VIP, or an ARP
+// request or neighbour solicitation that asks for one. tagged says that the
+// kernel has already moved an 802.1Q tag from the frame into its metadata. A
+// frame with more than one tag, and one too short to tell, is the kernel's.
+static __always_inline bool is_weirs(void *ctx, enum hook hook, bool tagged)
+{
+	struct ethhdr eth;
+	__u32 off = sizeof(eth);
+
+	if (!load(ctx, hook, 0, &eth, sizeof(eth)))
+		return false;
+	__be16 proto = eth.h_proto;
+	if (is_tag(proto)) {
+		struct vlan vlan;
+
+		if (tagged || !load(ctx, hook, off, &vlan, sizeof(vlan)))
+			return false;
+		proto = vlan.proto;
+		off += sizeof(vlan);
+	}
+
+	__u32 zero = 0;
+	__u64 *own = bpf_map_lookup_elem(&mac, &zero);
+	if (!own)
+		return false;
+	__u64 to = 0;
+	__builtin_memcpy(&to, eth.h_dest, sizeof(eth.h_dest));
+	bool to_us = *own == 0 || to == *own;
+
+	if (proto == bpf_htons(ETH_P_IP)) {
+		__u8 destination[4];
+
+		return to_us && load(ctx, hook, off + 16, destination, sizeof(destination)) &&
+		       is_vip4(destination);
+	}
+
+	if (proto == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6 ip;
+		struct solicitation ns;
+
+		if (!load(ctx, hook, off, &ip, sizeof(ip)))
+			return false;
+		if (to_us && is_vip(&ip.destination))
+			return true;
+		bool to_group = eth.h_dest[0] == 0x33 && eth.h_dest[1] == 0x33 && eth.h_dest[2] == 0xff;
+		if ((!to_us && !to_group) || ip.next != 58)
+			return false;
+		return load(ctx, hook, off + sizeof(ip), &ns, sizeof(ns)) && ns.type == 135 &&
+		       is_vip(&ns.target);
+	}
+
+	if (proto == bpf_htons(ETH_P_ARP)) {
+		struct arp arp;
+
+		if ((!to_us && to != 0xffffffffffffULL) || !load(ctx, hook, off, &arp, sizeof(arp)))
+			return false;
+		return arp.hardware == bpf_htons(1) && arp.protocol == bpf_htons(ETH_P_IP) &&
+		       arp.hardware_len == 6 && arp.protocol_len == 4 &&
+		       arp.operation == bpf_htons(1) && is_vip4(arp.target);
+	}
+
+	return false;
+}
+
+// weir_xdp gives weir's frames to the AF_XDP socket of the queue they came in
+// on. All else is the kernel's, and so is everything on a queue without one.
+SEC("xdp")
+int weir_xdp(struct xdp_md *ctx)
+{
+	if (!is_weirs(ctx, HOOK_XDP, false))
+		return XDP_PASS;
+	return bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
+}
+
+// weir_tc hides weir's frames from the kernel after the AF_PACKET tap, as long
+// as weir is alive: a clsact filter outlives the process that put it there.
+SEC("tc")
+int weir_tc(struct __sk_buff *ctx)
+{
+	__u32 zero = 0;
+	__u64 *beat = bpf_map_lookup_elem(&heartbeat, &zero);
+
+	if (!beat || (__s64)(bpf_ktime_get_ns() - *beat) > HEARTBEAT_NS)
+		return TC_ACT_UNSPEC;
+	if (!is_weirs(ctx, HOOK_SKB, ctx->vlan_present))
+		return TC_ACT_UNSPEC;
+	return TC_ACT_SHOT;
+}
+
+// weir_socket keeps weir's frames, whole, on an AF_PACKET socket (SOCK_RAW).
+// What the host itself sends is never one of them: a frame on its way to a
+// backend with DSR is still addressed to the VIP.
+SEC("socket")
+int weir_socket(struct __sk_buff *ctx)
+{
+	if (ctx->pkt_type == PACKET_OUTGOING)
+		return 0;
+	return is_weirs(ctx, HOOK_SKB, ctx->vlan_present) ? -1 : 0;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,194 @@
+// Package steer decides, inside the kernel, which received frames are weir's.
+//
+// The problem it solves: weir shares its NICs with the host. SSH, BGP sessions
+// and the box's own traffic have to reach the kernel as if weir were not
+// there, and frames for a VIP have to reach weir and nobody else. So the choice
+// is made by a BPF program before either of them sees the frame. There are
+// three, because AF_XDP and AF_PACKET take frames from different places, but
+// they share one rule (is_weirs in bpf/steer.c) and one set of maps.
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+// The object does not depend on where the checkout is: bpf2go makes the paths
+// in it relative and strips the DWARF.
+//
+//go:generate go tool bpf2go -target bpfel -no-global-types steer bpf/steer.c -- -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu
+
+// MaxVIPs is how many addresses a Filter can hold.
+const MaxVIPs = 65536
+
+// Filter is the programs and maps of one interface. All methods may be called
+// from any goroutine. Whoever attaches one of its programs also detaches it:
+// Close does not.
+type Filter struct {
+	objects *ebpf.Collection // its maps are read by the kernel and written only here
+
+	mu   sync.Mutex // one SetVIPs at a time
+	vips map[netip.Addr]struct{}
+}
+
+// Load puts the programs and maps into the kernel. Nothing is attached yet, no
+// address is a VIP, and the destination MAC address is not checked.
+//
+// A kernel without AF_XDP sockets (CONFIG_XDP_SOCKETS) is no error, as
+// AF_PACKET needs only the other two programs: then [Filter.XDP] is nil.
+func Load() (*Filter, error) {
+	// Only kernels before 5.11 count maps against RLIMIT_MEMLOCK, and the limit
+	// there may be high enough: a failure matters only if loading then fails.
+	limitErr := rlimit.RemoveMemlock()
+
+	spec, err := loadSteer()
+	if err != nil {
+		return nil, fmt.Errorf("read embedded BPF programs: %w", err)
+	}
+	if errors.Is(features.HaveMapType(ebpf.XSKMap), ebpf.ErrNotSupported) {
+		delete(spec.Programs, steerProgWeirXdp)
+		delete(spec.Maps, steerMapXsks)
+	}
+	objects, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, explain(err, limitErr)
+	}
+	return &Filter{objects: objects, vips: make(map[netip.Addr]struct{})}, nil
+}
+
+// explain adds to a failed load what to do about it.
+func explain(err, limitErr error) error {
+	switch {
+	case errors.Is(err, unix.EPERM) && limitErr != nil:
+		return fmt.Errorf("load BPF programs (run as root, or raise the locked-memory limit with ulimit -l: %w): %w", limitErr, err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("load BPF programs (run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON): %w", err)
+	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("load BPF programs (needs Linux 5.9 or newer with CONFIG_BPF_SYSCALL): %w", err)
+	}
+	return fmt.Errorf("load BPF programs (Linux 5.9 or newer is needed; see the kernel log): %w", err)
+}
+
+// XDP is the program for an interface's XDP hook: it redirects weir's frames
+// to the queue's AF_XDP socket, or passes them if there is none. It is nil if
+// the kernel has no AF_XDP sockets. It belongs to the Filter.
+func (f *Filter) XDP() *ebpf.Program { return f.objects.Programs[steerProgWeirXdp] }
+
+// TC is the program for an interface's ingress (TCX, or clsact with direct
+// action): it drops weir's frames, which AF_PACKET sockets have seen by then.
+// It passes everything once [Filter.Beat] has not been called for 3 s. It
+// belongs to the Filter.
+func (f *Filter) TC() *ebpf.Program { return f.objects.Programs[steerProgWeirTc] }
+
+// Socket is the filter for an AF_PACKET socket of type SOCK_RAW: it keeps
+// weir's frames. It belongs to the Filter.
+func (f *Filter) Socket() *ebpf.Program { return f.objects.Programs[steerProgWeirSocket] }
+
+// SetMAC sets the interface's own Ethernet address: from then on IP packets
+// are weir's only if they are sent to it. The zero address switches that off.
+func (f *Filter) SetMAC(mac net.HardwareAddr) error {
+	if len(mac) != 6 {
+		return fmt.Errorf("set MAC address: %q is not an Ethernet address", mac)
+	}
+	var value [8]byte
+	copy(value[:], mac)
+	if err := f.objects.Maps[steerMapMac].Put(uint32(0), value); err != nil {
+		return fmt.Errorf("set MAC address: %w", err)
+	}
+	return nil
+}
+
+// SetVIPs makes vips the whole set of addresses that are weir's, at most
+// [MaxVIPs]. New ones are added before old ones are removed, and an address in
+// both sets is weir's all the time. After an error the set is something
+// between the old and the new one, and SetVIPs may be called again.
+func (f *Filter) SetVIPs(vips []netip.Addr) error {
+	want := make(map[netip.Addr]struct{}, len(vips))
+	for _, vip := range vips {
+		if !vip.IsValid() || vip.Zone() != "" {
+			return fmt.Errorf("set VIPs: %q is not an address without a zone", vip)
+		}
+		want[vip.Unmap()] = struct{}{}
+	}
+	if len(want) > MaxVIPs {
+		return fmt.Errorf("set VIPs: %d addresses are more than %d", len(want), MaxVIPs)
+	}
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	table := f.objects.Maps[steerMapVips]
+	for vip := range want {
+		if _, ok := f.vips[vip]; ok {
+			continue
+		}
+		if err := table.Put(vip.As16(), uint32(0)); err != nil {
+			return fmt.Errorf("add VIP %s: %w", vip, err)
+		}
+		f.vips[vip] = struct{}{}
+	}
+	for vip := range f.vips {
+		if _, ok := want[vip]; ok {
+			continue
+		}
+		if err := table.Delete(vip.As16()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("remove VIP %s: %w", vip, err)
+		}
+		delete(f.vips, vip)
+	}
+	return nil
+}
+
+// SetSocket hands weir's frames on a receive queue to the AF_XDP socket fd,
+// which has to be bound to that queue. The kernel takes the socket out by
+// itself when it is closed.
+func (f *Filter) SetSocket(queue int, fd int) error {
+	sockets := f.objects.Maps[steerMapXsks]
+	if sockets == nil {
+		return fmt.Errorf("set socket of queue %d (needs a kernel with CONFIG_XDP_SOCKETS): %w", queue, ebpf.ErrNotSupported)
+	}
+	if err := sockets.Put(uint32(queue), uint32(fd)); err != nil {
+		return fmt.Errorf("set socket of queue %d: %w", queue, err)
+	}
+	return nil
+}
+
+// ClearSocket lets frames on a receive queue pass to the kernel again. A queue
+// without a socket is no error.
+func (f *Filter) ClearSocket(queue int) error {
+	sockets := f.objects.Maps[steerMapXsks]
+	if sockets == nil {
+		return nil
+	}
+	if err := sockets.Delete(uint32(queue)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("clear socket of queue %d: %w", queue, err)
+	}
+	return nil
+}
+
+// Beat tells the TC program that weir is alive. Called once a second it leaves
+// room for two late ones.
+func (f *Filter) Beat() error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return fmt.Errorf("heartbeat: read clock: %w", err)
+	}
+	if err := f.objects.Maps[steerMapHeartbeat].Put(uint32(0), uint64(now.Nano())); err != nil {
+		return fmt.Errorf("heartbeat: %w", err)
+	}
+	return nil
+}
+
+// Close gives up the programs and maps. What is still attached keeps working
+// with the maps as they are. It may be called twice.
+func (f *Filter) Close() error {
+	f.objects.Close()
+	return nil
+}

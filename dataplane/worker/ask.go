@@ -1,0 +1,114 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"weir/dataplane/flow"
+	"weir/dataplane/packet"
+	"weir/dataplane/queue"
+	"weir/dataplane/stats"
+)
+
+// Do has the worker call fn between two batches and waits for it. fn holds up
+// forwarding while it runs. It returns ErrStopped if the worker has ended, and
+// ctx's error if the worker does not get round to it, in which case fn may
+// still run later.
+func (w *Worker) Do(ctx context.Context, fn func()) error {
+	req := request{do: fn, done: make(chan struct{})}
+	select {
+	case w.requests <- req:
+	case <-w.stopped:
+		return ErrStopped
+	case <-ctx.Done():
+		return fmt.Errorf("worker of queue %d does not respond: %w", w.cfg.Index, ctx.Err())
+	}
+	w.cfg.Queue.Wake()
+	select {
+	case <-req.done:
+		return nil
+	case <-w.stopped:
+		return ErrStopped
+	case <-ctx.Done():
+		return fmt.Errorf("worker of queue %d does not respond: %w", w.cfg.Index, ctx.Err())
+	}
+}
+
+// serve does one request, if there is one.
+func (w *Worker) serve() bool {
+	select {
+	case req := <-w.requests:
+		req.do()
+		close(req.done)
+		return true
+	default:
+		return false
+	}
+}
+
+// Index returns the number of the queue the worker works.
+func (w *Worker) Index() int { return w.cfg.Index }
+
+// Status is a worker's state at one moment.
+type Status struct {
+	Index    int
+	CPU      int // negative if not pinned
+	Flows    int // entries in use
+	Capacity int // entries there are
+	Queue    queue.Stats
+	Counters stats.Counters
+}
+
+// Status returns the worker's state as it is between two batches.
+func (w *Worker) Status(ctx context.Context) (Status, error) {
+	s := &Status{Index: w.cfg.Index, CPU: w.cfg.CPU}
+	err := w.Do(ctx, func() {
+		s.Flows, s.Capacity = w.cfg.Flows.Len(), w.cfg.Flows.Cap()
+		w.counters.CopyTo(&s.Counters)
+	})
+	if err != nil {
+		return Status{}, err
+	}
+	s.Queue = w.cfg.Queue.Stats()
+	return *s, nil
+}
+
+// Flow is one entry of a worker's flow table.
+type Flow struct {
+	Tuple      packet.Tuple
+	Slot       uint32 // backend slot in the snapshot
+	Generation uint32 // of the slot
+	State      flow.State
+	Idle       time.Duration // since the last packet, to 1/16 s
+}
+
+// rangeSets is how many sets of the flow table are listed at one go: short
+// enough, at some tens of microseconds, not to be noticed by traffic.
+const rangeSets = 256
+
+// Flows calls yield for each entry of the flow table until yield returns false.
+// The table changes meanwhile: each flow that exists throughout is seen once.
+func (w *Worker) Flows(ctx context.Context, yield func(Flow) bool) error {
+	chunk := make([]Flow, 0, rangeSets*8)
+	for next := 0; ; {
+		from := next
+		chunk = chunk[:0]
+		err := w.Do(ctx, func() {
+			next = w.cfg.Flows.Range(from, rangeSets, w.now(), func(e *flow.Entry, s flow.State, idle time.Duration) {
+				chunk = append(chunk, Flow{e.Tuple, e.Backend, e.Generation, s, idle})
+			})
+		})
+		if err != nil {
+			return err
+		}
+		for _, f := range chunk {
+			if !yield(f) {
+				return nil
+			}
+		}
+		if next == 0 {
+			return nil
+		}
+	}
+}

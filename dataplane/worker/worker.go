@@ -1,0 +1,324 @@
+// Package worker is the loop that moves frames: it takes a batch from its NIC
+// queue, has package forward decide, and sends.
+//
+// The problem it solves: to keep one core busy with nothing but packets. A
+// worker is one goroutine locked to one thread, pinned to one CPU, and sole
+// owner of its queue, its flow table and its counters. Everything that others
+// want of it (counters, a list of flows) it does itself, between two batches,
+// when asked by Do.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weir/dataplane/flow"
+	"weir/dataplane/forward"
+	"weir/dataplane/handover"
+	"weir/dataplane/queue"
+	"weir/dataplane/snapshot"
+	"weir/dataplane/stats"
+)
+
+const (
+	// sweepPeriod is how long a sweep over the whole flow table takes.
+	sweepPeriod = 8 * flow.TicksPerSecond
+
+	// A worker without work still wakes up this often, to let idle flows go
+	// and to show that it is alive.
+	idleWait = 250 * time.Millisecond
+)
+
+// ErrStopped is returned by Do when the worker does not run any more.
+var ErrStopped = errors.New("worker stopped")
+
+// Config is what a worker is made of. The worker owns Queue and Flows while it
+// runs, and closes neither.
+type Config struct {
+	Interface uint16 // index into Snapshot.Interfaces of the NIC it works
+	Index     int    // number of the queue on that NIC
+	CPU       int    // to pin to; negative for none
+	Queue     queue.Queue
+	Flows     *flow.Table
+	Snapshot  *atomic.Pointer[snapshot.Snapshot] // swapped by the engine; never holds nil once the worker runs
+	Log       *slog.Logger
+}
+
+// Outbound is the way to the worker of another interface.
+type Outbound struct {
+	Ring *handover.Ring // this worker pushes
+	To   *Worker        // woken after pushing
+}
+
+// Worker works one queue. Make one by New, start it by Run.
+type Worker struct {
+	cfg      Config
+	counters stats.Counters
+	forward  *forward.Forwarder
+	snap     *snapshot.Snapshot // the one adopted last
+
+	outbound atomic.Pointer[[]Outbound]       // by interface index; written by the engine
+	inbound  atomic.Pointer[[]*handover.Ring] // this worker pops; written by the engine
+
+	requests chan request
+	stopping atomic.Bool
+	sleeping atomic.Bool // set before looking for work one last time and sleeping
+	stopped  chan struct{}
+
+	start   time.Time
+	lastDue flow.Tick // up to when the flow table has been swept
+
+	frames   [forward.BatchSize]queue.Frame
+	verdicts [forward.BatchSize]forward.Verdict
+	send     [forward.BatchSize]queue.Frame
+	discard  [forward.BatchSize]queue.Frame
+	wake     []bool // by interface index: frames were pushed for it in this batch
+}
+
+type request struct {
+	do   func()
+	done chan struct{}
+}
+
+// New makes a worker; it starts nothing.
+func New(cfg Config) *Worker {
+	w := &Worker{
+		cfg:      cfg,
+		requests: make(chan request, 16),
+		stopped:  make(chan struct{}),
+		start:    time.Now(),
+	}
+	w.forward = forward.New(cfg.Flows, &w.counters)
+	w.outbound.Store(&[]Outbound{})
+	w.inbound.Store(&[]*handover.Ring{})
+	return w
+}
+
+// Connect says where frames for other interfaces go, by interface index (an
+// entry without Ring has no worker), and which rings this worker sends from.
+// Any goroutine may call it at any time.
+func (w *Worker) Connect(outbound []Outbound, inbound []*handover.Ring) {
+	w.outbound.Store(&outbound)
+	w.inbound.Store(&inbound)
+	w.cfg.Queue.Wake()
+}
+
+// Run works the queue until ctx ends (nil), the queue is gone (an error that
+// wraps queue.ErrGone) or it fails. It takes the calling goroutine's thread
+// with it. It is called once.
+func (w *Worker) Run(ctx context.Context) error {
+	runtime.LockOSThread() // never unlocked: the thread's affinity is not for others
+	defer close(w.stopped)
+	if w.cfg.CPU >= 0 {
+		if err := pin(w.cfg.CPU); err != nil {
+			w.cfg.Log.Warn("worker is not pinned", "cpu", w.cfg.CPU, "error", err)
+		}
+	}
+	defer context.AfterFunc(ctx, func() {
+		w.stopping.Store(true)
+		w.cfg.Queue.Wake()
+	})()
+	for !w.stopping.Load() {
+		if err := w.turn(); err != nil {
+			return fmt.Errorf("work queue %d: %w", w.cfg.Index, err)
+		}
+	}
+	return nil
+}
+
+// turn does one batch of everything there is to do, and sleeps if there is
+// nothing.
+func (w *Worker) turn() error {
+	received, err := w.receive()
+	if err != nil {
+		return err
+	}
+	sent, err := w.sendInbound()
+	if err != nil {
+		return err
+	}
+	served := w.serve()
+	w.sweep()
+	if received+sent > 0 || served {
+		return nil
+	}
+	return w.sleep()
+}
+
+// sleep waits for a frame, a hand-over or a request. The flag is set before
+// the last look, so whoever adds work after it sees the flag and wakes.
+func (w *Worker) sleep() error {
+	w.sleeping.Store(true)
+	defer w.sleeping.Store(false)
+	if w.stopping.Load() || len(w.requests) > 0 || w.inboundLen() > 0 {
+		return nil
+	}
+	err := w.cfg.Queue.Wait(idleWait)
+	w.counters.Wakeups++
+	return err
+}
+
+func (w *Worker) receive() (int, error) {
+	n, err := w.cfg.Queue.Receive(w.frames[:])
+	if n == 0 || err != nil {
+		return 0, err
+	}
+	if snap := w.cfg.Snapshot.Load(); snap != w.snap {
+		w.snap = snap
+		w.forward.Adopt(snap)
+	}
+	frames := w.frames[:n]
+	for i := range frames {
+		w.counters.Received.Add(frames[i].Len())
+	}
+	w.forward.Process(w.cfg.Interface, w.now(), frames, w.verdicts[:])
+	return n, w.dispatch(frames)
+}
+
+// dispatch sends, hands over or gives back each frame as its verdict says.
+func (w *Worker) dispatch(frames []queue.Frame) error {
+	var sends, discards int
+	outbound := *w.outbound.Load()
+	for i := range frames {
+		v := &w.verdicts[i]
+		if v.Action == forward.Send && v.Egress == w.cfg.Interface {
+			w.send[sends] = frames[i]
+			sends++
+			continue
+		}
+		if v.Action == forward.Send {
+			w.handOver(outbound, v.Egress, &frames[i])
+		}
+		w.discard[discards] = frames[i]
+		discards++
+	}
+	w.wakeOthers(outbound)
+	if discards > 0 {
+		w.cfg.Queue.Release(w.discard[:discards])
+	}
+	return w.transmit(w.send[:sends])
+}
+
+// handOver copies a frame to the worker of the interface it leaves by.
+func (w *Worker) handOver(outbound []Outbound, egress uint16, f *queue.Frame) {
+	if int(egress) >= len(outbound) || outbound[egress].Ring == nil {
+		w.counters.Drop(stats.NoEgress)
+		return
+	}
+	if !outbound[egress].Ring.Push(f.Bytes()) {
+		w.counters.Drop(stats.HandoverFull)
+		return
+	}
+	w.counters.HandedOver.Add(f.Len())
+	for len(w.wake) <= int(egress) {
+		w.wake = append(w.wake, false)
+	}
+	w.wake[egress] = true
+}
+
+// wakeOthers wakes the workers that were handed something, if they sleep.
+func (w *Worker) wakeOthers(outbound []Outbound) {
+	for egress, due := range w.wake {
+		if !due {
+			continue
+		}
+		w.wake[egress] = false
+		if to := outbound[egress].To; to.sleeping.Load() {
+			to.cfg.Queue.Wake()
+		}
+	}
+}
+
+// sendInbound sends up to a batch of what other workers have handed over.
+func (w *Worker) sendInbound() (int, error) {
+	total := 0
+	for _, ring := range *w.inbound.Load() {
+		n := min(ring.Len(), len(w.frames))
+		if n == 0 {
+			continue
+		}
+		total += n
+		got := w.cfg.Queue.Alloc(w.frames[:n])
+		sends := 0
+		for i := range got {
+			f := &w.frames[i]
+			size := ring.Pop(f.Buf[f.Start:])
+			f.End = f.Start + uint32(max(size, 0))
+			w.send[sends] = *f
+			if size > 0 {
+				sends++
+				continue
+			}
+			w.counters.Drop(stats.TooBig)
+			w.cfg.Queue.Release(w.frames[i : i+1])
+		}
+		if err := w.transmit(w.send[:sends]); err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+func (w *Worker) inboundLen() int {
+	n := 0
+	for _, ring := range *w.inbound.Load() {
+		n += ring.Len()
+	}
+	return n
+}
+
+func (w *Worker) transmit(frames []queue.Frame) error {
+	if len(frames) == 0 {
+		return nil
+	}
+	bytes := 0
+	for i := range frames {
+		bytes += frames[i].Len()
+	}
+	n, err := w.cfg.Queue.Send(frames)
+	if err != nil {
+		return err
+	}
+	if n < len(frames) {
+		w.counters.Drops[stats.TransmitFull] += uint64(len(frames) - n)
+		bytes = bytes * n / len(frames) // which ones were given up is the driver's secret
+	}
+	w.counters.Transmitted.Packets += uint64(n)
+	w.counters.Transmitted.Bytes += uint64(bytes)
+	return nil
+}
+
+// sweep lets idle flows go, so many sets at a time that the whole table is
+// visited once every sweepPeriod.
+func (w *Worker) sweep() {
+	now := w.now()
+	due := uint32(now - w.lastDue)
+	if due == 0 {
+		return
+	}
+	w.lastDue = now
+	sets := uint64(w.cfg.Flows.Sets())
+	share := min((sets*uint64(due)+sweepPeriod-1)/sweepPeriod, sets)
+	w.forward.Sweep(now, int(share))
+}
+
+// now is read once or twice per batch, never per packet.
+func (w *Worker) now() flow.Tick {
+	return flow.TickAt(time.Since(w.start))
+}
+
+func pin(cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("set affinity to cpu %d: %w", cpu, err)
+	}
+	return nil
+}

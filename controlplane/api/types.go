@@ -54,7 +54,7 @@ type Backend struct {
 	Weight  uint32     `json:"weight"`
 	Share   float64    `json:"share"`  // of new flows, 0 to 1
 	Admin   string     `json:"admin"`  // active, draining, disabled
-	Status  string     `json:"status"` // up, draining, disabled, down, unreachable
+	Status  string     `json:"status"` // up, draining, disabled, down, resolving, unreachable
 	Reason  string     `json:"reason,omitempty"`
 	Health  *Health    `json:"health,omitempty"` // absent without a health check
 	Path    *Path      `json:"path,omitempty"`   // absent while no next hop is resolved

@@ -96,22 +96,16 @@ func Run(ctx context.Context, opt Options) error {
 
 // Load reads a configuration file and checks it, also against this host.
 func Load(path string) (*config.Config, []string, error) {
-	cfg, warnings, err := config.Load(path)
-	if err != nil {
-		return nil, nil, err
-	}
 	host, err := thisHost()
 	if err != nil {
 		return nil, nil, err
 	}
-	if errs := config.Check(cfg, host); len(errs) > 0 {
-		return nil, nil, errs
-	}
+	cfg, warnings, err := config.Load(path, &host)
 	var texts []string
 	for _, w := range warnings {
 		texts = append(texts, w.Error())
 	}
-	return cfg, texts, nil
+	return cfg, texts, err
 }
 
 func newLogger(w io.Writer, cfg config.Log) *slog.Logger {

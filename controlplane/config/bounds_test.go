@@ -14,17 +14,17 @@ import (
 )
 
 func TestLoad(t *testing.T) {
-	if _, _, err := Load(filepath.Join(t.TempDir(), "none.yaml")); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := Load(filepath.Join(t.TempDir(), "none.yaml"), nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
 	}
-	if _, _, err := Load(t.TempDir()); err == nil || errors.As(err, new(Errors)) {
+	if _, _, err := Load(t.TempDir(), nil); err == nil || errors.As(err, new(Errors)) {
 		t.Errorf("directory: %v", err)
 	}
 	large := filepath.Join(t.TempDir(), "large.yaml")
 	if err := os.WriteFile(large, make([]byte, maxFile+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Load(large); err == nil || !strings.Contains(err.Error(), "larger than 16 MiB") {
+	if _, _, err := Load(large, nil); err == nil || !strings.Contains(err.Error(), "larger than 16 MiB") {
 		t.Errorf("large file: %v", err)
 	}
 }
@@ -37,7 +37,7 @@ func TestAliasBomb(t *testing.T) {
 		b.WriteString("  - &x {address: 10.0.0.1, weight: 1, vlan: 1}\n")
 	}
 	b.WriteString(strings.Repeat("- {backends: *b}\n", 2000))
-	_, _, err := Parse("bomb.yaml", []byte(b.String()))
+	_, _, err := Parse("bomb.yaml", []byte(b.String()), nil)
 	var errs Errors
 	if !errors.As(err, &errs) || len(errs) != 1 || !strings.Contains(errs[0].Problem, "at most 1048576") {
 		t.Fatalf("%d errors: %.500v", len(errs), err)
@@ -54,7 +54,7 @@ func TestTooManyPairs(t *testing.T) {
 	for i := range 1025 {
 		fmt.Fprintf(&b, "  - tcp/%d\n", i+1)
 	}
-	_, _, err := Parse("many.yaml", []byte(b.String()))
+	_, _, err := Parse("many.yaml", []byte(b.String()), nil)
 	const want = "many.yaml:3: services[0]: the services up to here have more than 1048576 pairs of address and port; want ranges of ports, or fewer services"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %.500v\nwant %s", err, want)

@@ -9,7 +9,7 @@
 // address is valid, every default is filled in, and no two services collide.
 //
 // What only the machine can tell (does the interface exist, is a VIP one of the
-// box's own addresses) is checked separately, by Check.
+// box's own addresses) is checked when Parse is given a Host.
 package config
 
 import (
@@ -29,7 +29,7 @@ type Config struct {
 	API        API
 	Log        Log
 
-	pos positions // where each field stands in the file, for Check
+	pos positions // where each field stands in the file
 }
 
 // Interface is one NIC that weir takes frames from.

@@ -16,7 +16,7 @@ const maxFile = 16 << 20
 
 // Load reads and parses the file at path. See Parse. If the file cannot be
 // read, the error wraps that of the operating system.
-func Load(path string) (*Config, Warnings, error) {
+func Load(path string, host *Host) (*Config, Warnings, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open configuration: %w", err)
@@ -26,13 +26,14 @@ func Load(path string) (*Config, Warnings, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read configuration: %w", err)
 	}
-	return Parse(path, data)
+	return Parse(path, data, host)
 }
 
 // Parse parses the text of a configuration file; name is what errors call it.
-// The error is of type Errors and has every mistake of the file. Warnings are
-// returned in either case.
-func Parse(name string, data []byte) (*Config, Warnings, error) {
+// With a host, what does not fit that box is a mistake, too. The error is of
+// type Errors and has every mistake of the file. Warnings are returned in
+// either case.
+func Parse(name string, data []byte, host *Host) (*Config, Warnings, error) {
 	d := &decoder{report: report{pos: positions{file: name, lines: map[string]int{"": 1}}}}
 	c := defaults()
 	if root := d.document(data); root != nil {
@@ -43,6 +44,9 @@ func Parse(name string, data []byte) (*Config, Warnings, error) {
 		c.derive()
 		if d.values <= maxValues {
 			validate(c, &d.report)
+			if host != nil {
+				validateOn(c, host, &d.report)
+			}
 		}
 	}
 	d.sort()

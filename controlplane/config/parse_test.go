@@ -28,7 +28,7 @@ func TestBadFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, warnings, err := Parse(filepath.Base(file), data)
+			c, warnings, err := Parse(filepath.Base(file), data, nil)
 			var got strings.Builder
 			if err != nil {
 				got.WriteString(err.Error() + "\n")
@@ -58,7 +58,7 @@ func TestBadFiles(t *testing.T) {
 
 func parse(t *testing.T, text string) *Config {
 	t.Helper()
-	c, warnings, err := Parse("test.yaml", []byte(text))
+	c, warnings, err := Parse("test.yaml", []byte(text), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func parse(t *testing.T, text string) *Config {
 }
 
 func TestFull(t *testing.T) {
-	got, _, err := Load("testdata/full.yaml")
+	got, _, err := Load("testdata/full.yaml", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -165,6 +165,8 @@ func (c *compilation) judge(s *config.Service, b *config.Backend) Backend {
 		v.Status = StatusDisabled
 	case v.Health.State == health.Down:
 		v.Status, v.Reason = StatusDown, v.Health.LastError
+	case v.Hop.State == nexthop.Unresolved:
+		v.Status, v.Reason = StatusResolving, reason
 	case reason != "":
 		v.Status, v.Reason = StatusUnreachable, reason
 	case b.State == config.Draining || b.Weight == 0:
@@ -209,7 +211,7 @@ func (c *compilation) family(s *config.Service, view *Service, ipv6 bool) error 
 		c.view.Slots[slot.number] = SlotUse{s.Name, v.Address, slot.generation}
 		compiled := &c.spec.Backends[slot.number]
 		compiled.Service = index
-		if v.Status == StatusUnreachable {
+		if v.Status == StatusUnreachable || v.Status == StatusResolving {
 			svc.Empty = stats.Unresolved
 		}
 		if v.Status != StatusUp && v.Status != StatusDraining {

@@ -47,6 +47,7 @@ const (
 	StatusDraining    Status = "draining"    // keeps the flows it has
 	StatusDisabled    Status = "disabled"    // switched off by the configuration
 	StatusDown        Status = "down"        // fails its health check
+	StatusResolving   Status = "resolving"   // its next hop is being looked up
 	StatusUnreachable Status = "unreachable" // there is no way to send to it
 )
 
@@ -56,7 +57,7 @@ type Backend struct {
 	Weight  uint32
 	Admin   config.State
 	Status  Status
-	Reason  string // why it is down or unreachable, in words
+	Reason  string // why it cannot be sent to, in words
 	Checked bool   // it has a health check
 	Health  health.Result
 	Hop     nexthop.Hop

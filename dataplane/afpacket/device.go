@@ -49,9 +49,10 @@ type Device struct {
 	guard  io.Closer // keeps weir's frames from the kernel
 }
 
-// Open opens the interface and takes over the frames that filter picks. It has
-// to be called in the interface's network namespace; the Device then works from
-// any thread.
+// Open opens the interface and takes over the frames that filter picks. What it
+// picks, VIPs and MAC address, is set by the filter's owner, before or later.
+// Open has to be called in the interface's network namespace; the Device then
+// works from any thread.
 //
 // An interface that is down is no error with one queue. With several, kernels
 // before 6.13 refuse it.

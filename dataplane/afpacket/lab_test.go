@@ -212,9 +212,10 @@ func (l *lab) open(opt Options) *Device {
 			l.t.Errorf("close: %v", err)
 		}
 	})
-	stop := make(chan struct{})
-	l.t.Cleanup(func() { close(stop) })
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	l.t.Cleanup(func() { close(stop); <-stopped })
 	go func() {
+		defer close(stopped)
 		for {
 			select {
 			case <-stop:

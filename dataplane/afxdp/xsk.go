@@ -84,10 +84,13 @@ func (s *xsk) Receive(frames []queue.Frame) (int, error) {
 	n := s.receive.take(frames, &s.mem)
 	if n > 0 {
 		s.refill(batch)
-	} else if s.fill.needWakeup() {
+		return n, nil
+	}
+	s.refill(1) // the kernel may have run out with less than a batch free
+	if s.fill.needWakeup() {
 		s.call(unix.SYS_RECVFROM)
 	}
-	return n, nil
+	return 0, nil
 }
 
 // Alloc implements [queue.Queue].
@@ -100,7 +103,8 @@ func (s *xsk) Alloc(frames []queue.Frame) int {
 	}
 	n := min(len(frames), len(s.stack))
 	rest := len(s.stack) - n
-	for i, id := range s.stack[rest:] {
+	frames, free := frames[:n], s.stack[rest:]
+	for i, id := range free[:len(frames)] {
 		frames[i] = queue.Frame{Buf: s.mem.frame(id), Start: unix.XDP_PACKET_HEADROOM, End: unix.XDP_PACKET_HEADROOM, ID: id}
 	}
 	s.stack = s.stack[:rest]
@@ -220,7 +224,8 @@ func (s *xsk) transmit() {
 		return
 	}
 	pending := s.send.pending()
-	for stalls := 0; pending > 0 && stalls < maxStalls; {
+	calls := pending + maxStalls
+	for stalls := 0; pending > 0 && stalls < maxStalls && calls > 0; calls-- {
 		switch s.call(unix.SYS_SENDTO) {
 		case 0, unix.EAGAIN, unix.ENOBUFS, unix.EINTR:
 			stalls++

@@ -244,6 +244,8 @@ func TestPassedUnchanged(t *testing.T) {
 
 		{"inner version 6 said to be 4", poke(f(out4, in6), eth+9, 4), decapCounterPASSED_INNER_MALFORMED},
 		{"inner version 4 said to be 6", poke(f(out6, in4), eth+6, 41), decapCounterPASSED_INNER_MALFORMED},
+		{"inner v6 version 5", poke(f(out4, in6), eth+ip4, 0x5b), decapCounterPASSED_INNER_MALFORMED},
+		{"inner v4 version 5", poke(f(out4, in4), eth+ip4, 0x55), decapCounterPASSED_INNER_MALFORMED},
 		{"inner IHL 4", poke(f(out4, in4), eth+ip4, 0x44), decapCounterPASSED_INNER_MALFORMED},
 		{"inner total length under IHL", poke(f(out4, in4), eth+ip4+2, 0, 19), decapCounterPASSED_INNER_MALFORMED},
 		{"inner longer than the outer says", poke(append(f(out4, in4), 1, 2, 3), eth+ip4+2, 0, byte(20+8+len(payload)+1)), decapCounterPASSED_INNER_MALFORMED},
@@ -357,14 +359,14 @@ func TestCountersNamesEach(t *testing.T) {
 func TestOptionsRefused(t *testing.T) {
 	vip := netip.MustParseAddr("203.0.113.10")
 	for name, opt := range map[string]Options{
-		"no VIPs":        {},
-		"zero VIP":       {VIPs: []netip.Addr{{}}},
-		"multicast VIP":  {VIPs: []netip.Addr{netip.MustParseAddr("224.0.0.1")}},
-		"loopback VIP":   {VIPs: []netip.Addr{netip.MustParseAddr("::ffff:127.0.0.1")}},
-		"zoned VIP":      {VIPs: []netip.Addr{netip.MustParseAddr("fe80::1%eth0")}},
-		"zero source":    {VIPs: []netip.Addr{vip}, Sources: []netip.Prefix{{}}},
-		"mapped source":  {VIPs: []netip.Addr{vip}, Sources: []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}},
-		"unspecific VIP": {VIPs: []netip.Addr{netip.IPv6Unspecified()}},
+		"no VIPs":         {},
+		"zero VIP":        {VIPs: []netip.Addr{{}}},
+		"multicast VIP":   {VIPs: []netip.Addr{netip.MustParseAddr("224.0.0.1")}},
+		"loopback VIP":    {VIPs: []netip.Addr{netip.MustParseAddr("::ffff:127.0.0.1")}},
+		"zoned VIP":       {VIPs: []netip.Addr{netip.MustParseAddr("fe80::1%eth0")}},
+		"zero source":     {VIPs: []netip.Addr{vip}, Sources: []netip.Prefix{{}}},
+		"mapped source":   {VIPs: []netip.Addr{vip}, Sources: []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}},
+		"unspecified VIP": {VIPs: []netip.Addr{netip.IPv6Unspecified()}},
 	} {
 		if _, _, err := opt.validate(); err == nil {
 			t.Errorf("%s: no error", name)

@@ -190,14 +190,14 @@ func (t *Table) find(hash uint64, k *packet.Tuple) (set uint64, h *header, way i
 	return set, h, -1
 }
 
-// same is a == b, in eight loads and no call: it costs every hit, and the
-// comparison of 37 bytes that the compiler makes takes twice as long as the
-// rest of Lookup.
+// same is a == b without a call. Every hit pays for it, and with the comparison
+// of 37 bytes that the compiler makes, a hit in the cache takes half as long
+// again.
 func same(a, b *packet.Tuple) bool {
-	return binary.LittleEndian.Uint64(a.Src[0:])^binary.LittleEndian.Uint64(b.Src[0:])|
-		binary.LittleEndian.Uint64(a.Src[8:])^binary.LittleEndian.Uint64(b.Src[8:])|
-		binary.LittleEndian.Uint64(a.Dst[0:])^binary.LittleEndian.Uint64(b.Dst[0:])|
-		binary.LittleEndian.Uint64(a.Dst[8:])^binary.LittleEndian.Uint64(b.Dst[8:])|
+	return (binary.LittleEndian.Uint64(a.Src[0:])^binary.LittleEndian.Uint64(b.Src[0:]))|
+		(binary.LittleEndian.Uint64(a.Src[8:])^binary.LittleEndian.Uint64(b.Src[8:]))|
+		(binary.LittleEndian.Uint64(a.Dst[0:])^binary.LittleEndian.Uint64(b.Dst[0:]))|
+		(binary.LittleEndian.Uint64(a.Dst[8:])^binary.LittleEndian.Uint64(b.Dst[8:]))|
 		uint64(a.SrcPort^b.SrcPort)|uint64(a.DstPort^b.DstPort)|uint64(a.Proto^b.Proto) == 0
 }
 

@@ -1,6 +1,7 @@
 package packet_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"testing"
 
@@ -15,6 +16,13 @@ func TestChecksumRFC1071Example(t *testing.T) {
 	}
 	if got := packet.Checksum(b, 0); got != 0x220d {
 		t.Errorf("checksum %#x, want 0x220d", got)
+	}
+}
+
+func TestSumLastCarry(t *testing.T) {
+	b := append(bytes.Repeat([]byte{0xff}, 8), 0, 2) // the tail overflows 64 bits
+	if got := packet.Sum(b, 0); got != 2 {
+		t.Errorf("sum %#x, want 2", got)
 	}
 }
 

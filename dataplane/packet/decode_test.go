@@ -2,6 +2,7 @@ package packet_test
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"testing"
 
 	"weir/dataplane/packet"
@@ -81,6 +82,16 @@ func TestDecodeProblems(t *testing.T) {
 		return packettest.Frame(s)
 	}
 	const dst = packet.ProtoDestOptions
+	bare := spec(false, packet.ProtoTCP)
+	bare.Payload = nil
+	// late is a fragment behind a destination options header, so that it ends
+	// 8+65520+n bytes into the payload of the reassembled packet.
+	late := func(n int) []byte {
+		s := spec(true, packet.ProtoGRE)
+		s.Extensions = []uint8{dst, packet.ProtoFragment}
+		s.Payload = make([]byte, n)
+		return set(packettest.Frame(s), l4v6+8+2, 0xff, 0xf0)
+	}
 
 	tests := []struct {
 		name  string
@@ -105,11 +116,14 @@ func TestDecodeProblems(t *testing.T) {
 		{"ipv4 checksum", set(frame(false, packet.ProtoUDP), l3+1, 0x77), packet.ProblemBadChecksum, false},
 		{"ipv4 checksum with options", set(options(), l3+21, 0x77), packet.ProblemBadChecksum, false},
 		{"ipv4 fragment beyond 65535", resum(set(frame(false, packet.ProtoUDP), l3+6, 0x1f, 0xff)), packet.ProblemMalformed, false},
+		{"ipv4 fragment up to 65535", resum(set(frame(false, packet.ProtoUDP), l3+2, 0, 23, 0, 0, 0x1f, 0xfd)), packet.ProblemNone, false},
+		{"ipv4 fragment up to 65536", resum(set(frame(false, packet.ProtoUDP), l3+2, 0, 24, 0, 0, 0x1f, 0xfd)), packet.ProblemMalformed, false},
 		{"ipv4 fragment with half a header", resum(set(frame(false, packet.ProtoUDP), l3+2, 0, 24, 0, 0, 0x20, 0)), packet.ProblemTruncated, false},
 
 		{"tcp header cut by ip", resum(set(frame(false, packet.ProtoTCP), l3+2, 0, 39)), packet.ProblemTruncated, false},
 		{"tcp offset under 5", set(frame(false, packet.ProtoTCP), l4v4+12, 0x40), packet.ProblemMalformed, true},
 		{"tcp offset over the end", set(frame(true, packet.ProtoTCP), l4v6+12, 0xf0), packet.ProblemMalformed, true},
+		{"tcp offset one word over the end", set(packettest.Frame(bare), l4v4+12, 0x60), packet.ProblemMalformed, true},
 		{"udp header cut by ip", resum(set(frame(false, packet.ProtoUDP), l3+2, 0, 27)), packet.ProblemTruncated, false},
 		{"udp length 7", set(frame(false, packet.ProtoUDP), l4v4+4, 0, 7), packet.ProblemMalformed, true},
 		{"udp length 0", set(frame(true, packet.ProtoUDP), l4v6+4, 0, 0), packet.ProblemMalformed, true},
@@ -131,6 +145,8 @@ func TestDecodeProblems(t *testing.T) {
 		{"mobility header", frame(true, packet.ProtoMobility), packet.ProblemExtension, false},
 		{"extension header over the end", set(extended(dst), l4v6+1, 20), packet.ProblemTruncated, false},
 		{"ipv6 fragment beyond 65535", set(extended(packet.ProtoFragment), l4v6+2, 0xff, 0xf8), packet.ProblemMalformed, false},
+		{"ipv6 fragment up to 65535", late(7), packet.ProblemNone, false},
+		{"ipv6 fragment up to 65536", late(8), packet.ProblemMalformed, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -149,6 +165,27 @@ func TestDecodeProblems(t *testing.T) {
 				t.Errorf("the oracle finds %v", want.Problem)
 			}
 		})
+	}
+}
+
+// The unrolled header checksum has carries that random headers hardly ever
+// reach: here the upper half of the 64-bit sum is all ones before the last
+// addition.
+func TestDecodeChecksumCarries(t *testing.T) {
+	for ttl := 1; ttl < 256; ttl++ {
+		s := spec(false, packet.ProtoUDP)
+		s.ID, s.TTL, s.DontFragment = 0x1234, uint8(ttl), true
+		s.Src = netip.MustParseAddrPort("237.203.191.255:1") // the complement of ID and flags
+		s.Dst = netip.MustParseAddrPort("255.255.255.255:1")
+		frame := packettest.Frame(s)
+		var p packet.Parsed
+		if p.Decode(frame); p.Problem != packet.ProblemNone {
+			t.Fatalf("ttl %d: %v", ttl, p.Problem)
+		}
+		frame[15] ^= 1
+		if p.Decode(frame); p.Problem != packet.ProblemBadChecksum {
+			t.Fatalf("ttl %d: %v for a flipped bit", ttl, p.Problem)
+		}
 	}
 }
 

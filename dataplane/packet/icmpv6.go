@@ -136,7 +136,7 @@ func (b ICMPv6) MTU() uint32 { return binary.BigEndian.Uint32(b[icmpv6MTU:]) }
 // SetMTU sets the next hop's MTU, in bytes; the checksum is left alone.
 func (b ICMPv6) SetMTU(n uint32) { binary.BigEndian.PutUint32(b[icmpv6MTU:], n) }
 
-// Router, Solicited and Override return an advertisement's flags.
+// Router reports whether the advertisement comes from a router.
 func (b ICMPv6) Router() bool { return b[neighborFlags]&neighborRouter != 0 }
 
 // Solicited reports whether the advertisement answers a solicitation.

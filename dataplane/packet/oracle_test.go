@@ -54,8 +54,9 @@ func oracleARP(want packet.Parsed, b []byte) (packet.Parsed, bool) {
 	if len(b) < packet.ARPLen {
 		return want, false
 	}
-	// gopacket panics on some address lengths, so it is given only ours.
-	if b[4] != 6 || b[5] != 4 {
+	// gopacket panics on some address lengths, so it is given only ours. It
+	// takes the hardware type for one byte long.
+	if b[0] != 0 || b[4] != 6 || b[5] != 4 {
 		want.Problem = packet.ProblemMalformed
 		return want, true
 	}

@@ -202,12 +202,20 @@ func (s *session) do(ctx context.Context, method, path string, body io.Reader, n
 	return nil
 }
 
-// bound makes reads and writes of conn fail when ctx is done, until release is
+// bound makes reads and writes of conn fail once ctx is done, until release is
 // called.
 func bound(ctx context.Context, conn net.Conn) (release func()) {
-	past := time.Unix(1, 0)
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(past) })
-	return func() { stop() }
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = conn.SetDeadline(time.Unix(1, 0))
+		close(ended)
+	})
+	return func() {
+		if !stop() {
+			<-ended
+			_ = conn.SetDeadline(time.Time{}) // the connection may be used again
+		}
+	}
 }
 
 // because adds to err why ctx is done, if it is: "i/o timeout" alone does not

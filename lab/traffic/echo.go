@@ -3,6 +3,7 @@ package traffic
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -73,9 +74,11 @@ func (s *Server) echo(c net.PacketConn) error {
 // EchoConn is one UDP flow: all its datagrams have the same addresses and
 // ports. It is used by one goroutine at a time.
 type EchoConn struct {
-	conn   net.Conn
-	remote netip.AddrPort
-	buf    []byte
+	client   *Client
+	conn     net.Conn
+	remote   netip.AddrPort
+	sequence uint64 // of the last datagram, its first 8 bytes
+	out, in  []byte
 
 	// Client is the flow's client address as the backend last saw it.
 	Client netip.AddrPort
@@ -87,37 +90,48 @@ func (c *Client) OpenEcho(ctx context.Context, target netip.AddrPort) (*EchoConn
 	if err != nil {
 		return nil, fmt.Errorf("open echo to %s: %w", target, err)
 	}
-	return &EchoConn{conn: conn, remote: target, buf: make([]byte, 1<<16)}, nil
+	return &EchoConn{client: c, conn: conn, remote: target, in: make([]byte, 1<<16)}, nil
 }
 
-// Echo sends one datagram and verifies the answer to it. The socket is
-// connected, so an answer from another address than the target's never arrives.
-// A lost datagram is an error once the client's timeout, or the context, is
-// over. Answers to earlier datagrams are passed over.
+// Echo sends one datagram, the payload behind a sequence number, and verifies
+// the answer to it. The socket is connected, so an answer from another address
+// than the target's never arrives. A lost datagram is an error once the
+// client's timeout, or the context, is over. Late answers to earlier datagrams
+// are passed over.
 func (e *EchoConn) Echo(ctx context.Context, payload []byte) Result {
 	return measure(e.remote, func(r *Result) error {
 		r.Local = addrPort(e.conn.LocalAddr())
 		if len(payload) > MaxEcho {
 			return fmt.Errorf("echo: payload of %d bytes, the most is %d", len(payload), MaxEcho)
 		}
+		ctx, cancel := e.client.withTimeout(ctx)
+		defer cancel()
 		release := bound(ctx, e.conn)
 		defer release()
-		if _, err := e.conn.Write(payload); err != nil {
+
+		e.sequence++
+		e.out = append(binary.BigEndian.AppendUint64(e.out[:0], e.sequence), payload...)
+		if _, err := e.conn.Write(e.out); err != nil {
 			return because(ctx, fmt.Errorf("send datagram: %w", err))
 		}
 		for {
-			n, err := e.conn.Read(e.buf)
+			n, err := e.conn.Read(e.in)
 			if err != nil {
 				return because(ctx, fmt.Errorf("await answer: %w", err))
 			}
-			answer, err := parseEcho(e.buf[:n])
+			answer, err := parseEcho(e.in[:n])
 			if err != nil {
 				return fmt.Errorf("%w: %w", err, ErrCorrupt)
 			}
-			if bytes.Equal(answer.payload, payload) {
-				r.Backend, r.Bytes, e.Client = answer.backend, int64(2*len(payload)), answer.client
-				return nil
+			if len(answer.payload) >= 8 && binary.BigEndian.Uint64(answer.payload) < e.sequence {
+				continue
 			}
+			r.Backend, e.Client = answer.backend, answer.client
+			if !bytes.Equal(answer.payload, e.out) {
+				return fmt.Errorf("answer to datagram %d: %w", e.sequence, ErrCorrupt)
+			}
+			r.Bytes = int64(2 * len(payload))
+			return nil
 		}
 	})
 }
@@ -128,8 +142,6 @@ func (e *EchoConn) Close() error { return e.conn.Close() }
 // Echo sends one datagram from a new socket and verifies the answer.
 func (c *Client) Echo(ctx context.Context, target netip.AddrPort, payload []byte) Result {
 	start := time.Now()
-	ctx, cancel := c.withTimeout(ctx)
-	defer cancel()
 	e, err := c.OpenEcho(ctx, target)
 	if err != nil {
 		return Result{Start: start, Duration: time.Since(start), Remote: target, Err: err}

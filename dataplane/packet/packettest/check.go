@@ -43,8 +43,8 @@ func CheckWellFormed(frame []byte) error {
 
 func checkARP(b []byte) error {
 	// gopacket panics on some address lengths, so it is given only the right
-	// ones.
-	if len(b) < 8 || b[4] != 6 || b[5] != 4 {
+	// ones. It takes the hardware type for one byte long.
+	if len(b) < 8 || b[0] != 0 || b[4] != 6 || b[5] != 4 {
 		return errors.New("arp: cut short, or not for IPv4 over Ethernet")
 	}
 	var arp layers.ARP

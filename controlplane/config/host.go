@@ -7,20 +7,19 @@ import (
 	"strings"
 )
 
-// Host is what Check must know about the box. The caller gathers it.
+// Host is what Parse must know about the box. The caller gathers it.
 type Host struct {
 	Interfaces []string     // names of the network interfaces
 	Addresses  []netip.Addr // the box's own, those of all interfaces
 	CPUs       []int        // those the process may run on; nil: not known
 }
 
-// Check returns what is wrong with c on this host, sorted by line. An empty
-// result means that it fits.
-func Check(c *Config, host Host) Errors {
-	r := &report{pos: c.pos}
+// validateOn reports what in c does not fit the host. Values that could not be
+// parsed are zero and have been reported.
+func validateOn(c *Config, host *Host, r *report) {
 	for i, nic := range c.Interfaces {
 		path := fmt.Sprintf("interfaces[%d]", i)
-		if !slices.Contains(host.Interfaces, nic.Name) {
+		if nic.Name != "" && !slices.Contains(host.Interfaces, nic.Name) {
 			r.errorf(path+".name", "unknown interface %s; this box has %s", nic.Name, strings.Join(host.Interfaces, ", "))
 		}
 		for j, cpu := range nic.CPUs {
@@ -45,8 +44,6 @@ func Check(c *Config, host Host) Errors {
 			}
 		}
 	}
-	r.sort()
-	return r.errors
 }
 
 func joinNumbers(numbers []int) string {

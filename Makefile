@@ -1,0 +1,59 @@
+# `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# Packages that the race detector is run on as well: all but those whose tests
+# only start weir as a process of its own.
+RACE_PACKAGES = $(shell go list ./... | grep -v -e /lab/e2e -e /perf)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/weir and bin/weirlab, static and without cgo
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/weir ./cmd/weirlab
+
+.PHONY: demo
+demo: build ## watch weir balance a web service in network namespaces (root, one minute)
+	@bin/weirlab demo --weir bin/weir
+
+.PHONY: deps
+deps: ## install what tests and code generation need (Debian, root)
+	@scripts/deps
+
+.PHONY: test
+test: deps build lint ## run all tests: unit, race detector, lab (root; unprivileged, the lab skips)
+	go test -count=1 -timeout 20m ./...
+	go test -count=1 -timeout 20m -race -short $(RACE_PACKAGES)
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+
+.PHONY: bench
+bench: ## ns per packet: parse, look-up, forward in each mode
+	go test -run '^$$' -bench . -benchmem ./dataplane/packet ./dataplane/maglev ./dataplane/flow ./dataplane/forward
+
+FUZZTIME ?= 2m
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (default 2m) each
+	@scripts/fuzz $(FUZZTIME)
+
+.PHONY: generate
+generate: ## compile the BPF programs and write their Go bindings (needs clang)
+	go generate ./dataplane/...
+
+.PHONY: check-generated
+check-generated: generate ## fail if the committed BPF objects differ from their source
+	@git diff --exit-code --stat -- '*_bpfel.go' '*_bpfel.o' || { echo "commit what make generate has made"; exit 1; }
+
+.PHONY: clean
+clean: ## remove what make has built
+	rm -rf bin

@@ -1,0 +1,104 @@
+package health
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var errRefused = errors.New("connection refused")
+
+func TestVerdict(t *testing.T) {
+	tests := []struct {
+		name       string
+		rise, fall int
+		results    string // of probes: + success, - failure, ? could not be made
+		states     string // after each: u unknown, U up, D down
+	}{
+		{"first success decides", 3, 3, "+", "U"},
+		{"first failure does not", 1, 3, "-", "u"},
+		{"unknown falls like up", 1, 3, "---", "uuD"},
+		{"unknown, failure, success", 3, 3, "-+", "uU"},
+		{"fall of one", 1, 1, "-+-", "DUD"},
+		{"one loss is forgiven", 2, 3, "+--+--+", "UUUUUUU"},
+		{"fall", 2, 3, "+---", "UUUD"},
+		{"rise", 2, 3, "---++", "uuDDU"},
+		{"rise starts over", 3, 1, "-++-+++", "DDDDDDU"},
+		{"no result is not a failure", 1, 2, "+-?-", "UUUD"},
+		{"no result for ever", 1, 1, "+????", "UUUUU"},
+		{"no result at first", 1, 1, "??+", "uuU"},
+	}
+	noFiles := fmt.Errorf("dial: %w", os.NewSyscallError("socket", unix.EMFILE))
+	start := time.Unix(1000, 0)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			check := Check{Rise: tt.rise, Fall: tt.fall}.complete()
+			v := verdict{Result: Result{Since: start}}
+			since := start
+			for i, result := range tt.results {
+				before := v.State
+				now := start.Add(time.Duration(i+1) * time.Second)
+				err := map[rune]error{'-': errRefused, '?': noFiles}[result]
+				changed := v.observe(&check, err, time.Duration(i), now)
+				if want := map[byte]State{'u': Unknown, 'U': Up, 'D': Down}[tt.states[i]]; v.State != want {
+					t.Fatalf("after %q: got %v, want %v", tt.results[:i+1], v.State, want)
+				}
+				if changed != (v.State != before) {
+					t.Fatalf("after %q: from %v to %v, but changed is %v", tt.results[:i+1], before, v.State, changed)
+				}
+				if changed {
+					since = now
+				}
+				wantError := ""
+				if err != nil {
+					wantError = err.Error()
+				}
+				if v.Since != since || v.LastError != wantError || v.LastDuration != time.Duration(i) {
+					t.Fatalf("after %q: got %+v", tt.results[:i+1], v.Result)
+				}
+			}
+		})
+	}
+}
+
+func TestOurs(t *testing.T) {
+	for err, want := range map[error]bool{
+		unix.EMFILE: true, unix.ENFILE: true, unix.ENOBUFS: true, unix.EADDRNOTAVAIL: true,
+		unix.ECONNREFUSED: false, unix.ENETUNREACH: false, unix.EHOSTUNREACH: false, unix.ECONNRESET: false, errRefused: false,
+	} {
+		if got := ours(fmt.Errorf("probe: %w", err)); got != want {
+			t.Errorf("%v: got %v, want %v", err, got, want)
+		}
+	}
+}
+
+func TestComplete(t *testing.T) {
+	got := Check{ID: "a", Address: netip.MustParseAddr("10.0.0.9")}.complete()
+	if got.Path != "/" || got.Method != "GET" || len(got.Codes) != 1 || got.Codes[0] != (Codes{200, 399}) ||
+		got.Interval != 2*time.Second || got.Timeout != time.Second || got.Rise != 1 || got.Fall != 1 {
+		t.Errorf("defaults: got %+v", got)
+	}
+	codes := []Codes{{200, 204}}
+	got = Check{Codes: codes}.complete()
+	codes[0] = Codes{500, 599}
+	if got.Codes[0] != (Codes{200, 204}) {
+		t.Errorf("the caller's memory is shared: %v", got.Codes)
+	}
+}
+
+func TestTextForms(t *testing.T) {
+	for want, got := range map[string]fmt.Stringer{
+		"unknown": Unknown, "up": Up, "down": Down, "state(9)": State(9),
+		"tcp": TCP, "http": HTTP, "kind(9)": Kind(9),
+		"204": Codes{204, 204}, "200-299": Codes{200, 299},
+	} {
+		if got.String() != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package nexthop
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -439,4 +440,43 @@ func TestKernelRule(t *testing.T) {
 	rule.Table, rule.Priority = 100, 100
 	weir.must(weir.RuleAdd(rule))
 	await(t, tr, "192.0.2.9", "other table", func(h Hop) bool { return h.State == Resolved && h.Interface == "eth2" })
+}
+
+// When the socket's buffer has no room, the kernel says so once, and goes on.
+func TestKernelOverrun(t *testing.T) {
+	weir, _ := pair(t)
+	var k kernel
+	weir.enter(func() (err error) {
+		k, err = openKernel()
+		return err
+	})
+	t.Cleanup(k.Close)
+	weir.must(k.(*rtnetlink).events.SetReceiveBufferSize(1, false))
+	entry := &netlink.Neigh{
+		LinkIndex: weir.link("eth1").Attrs().Index, IP: net.ParseIP("10.0.0.77"),
+		State: netlink.NUD_PERMANENT, HardwareAddr: serverMAC[:],
+	}
+	for range 100 {
+		weir.must(weir.NeighSet(entry))
+		weir.must(weir.NeighDel(entry))
+	}
+	for {
+		if _, err := k.Receive(); errors.Is(err, errOverrun) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	weir.must(weir.NeighSet(entry))
+	for {
+		events, err := k.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if e.kind == neighbourChanged && e.neighbour.addr == netip.MustParseAddr("10.0.0.77") && e.neighbour.fact == fixed {
+				return
+			}
+		}
+	}
 }

@@ -54,8 +54,8 @@ type Device struct {
 // Open has to be called in the interface's network namespace; the Device then
 // works from any thread.
 //
-// An interface that is down is no error with one queue. With several, kernels
-// before 6.13 refuse it.
+// An interface that is down is no error with one queue. With several, older
+// kernels refuse it.
 func Open(filter *steer.Filter, opt Options) (*Device, error) {
 	ifi, err := net.InterfaceByName(opt.Interface)
 	if err != nil {

@@ -81,8 +81,8 @@ func setUp(fd int, geo geometry) ([]byte, error) {
 // joinFanout makes the queues share the interface's frames by flow.
 func joinFanout(queues []*ringQueue) error {
 	// The group ignores outgoing frames or not, the members' own option does
-	// not count. Kernels before 5.14 do not know the flag and deliver them; the
-	// filter drops those.
+	// not count. Older kernels do not know the flag and deliver them; the filter
+	// drops those.
 	const kind = unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING
 
 	for i, q := range queues {

@@ -157,6 +157,21 @@ func TestSameHash(t *testing.T) {
 	}
 }
 
+// A free place is all zeros, and must not be taken for a flow that is.
+func TestZeroTuple(t *testing.T) {
+	table := newTable(t, 8)
+	var k packet.Tuple
+	if table.Lookup(0, &k, 0, 0) != nil || table.Peek(0, &k, 0) != nil {
+		t.Error("found in an empty table")
+	}
+	if _, ok := table.Delete(0, &k); ok {
+		t.Error("deleted from an empty table")
+	}
+	if _, _, why := table.Insert(0, &k, 0, 0); why != EvictedNone || table.Lookup(0, &k, 0, 0) == nil || table.Len() != 1 {
+		t.Error("not inserted")
+	}
+}
+
 func TestOldestGoes(t *testing.T) {
 	table := newTable(t, 8)
 	for n := range 8 {
@@ -262,6 +277,7 @@ func TestLossWhenFilling(t *testing.T) {
 		ceiling float64
 	}{{4, 0.0005}, {2, 0.015}} {
 		table := newTable(t, 1<<16)
+		table.keys = stableKeys() // by chance, it could be more
 		flows, lost := table.Cap()/test.part, 0
 		for n := range flows {
 			k := tupleN(n, packet.ProtoUDP)
@@ -301,6 +317,9 @@ func TestRangeBounds(t *testing.T) {
 	count := func(*Entry, State, time.Duration) { n++ }
 	if next := table.Range(0, int(^uint(0)>>1), 0, count); next != 0 || n != 1 {
 		t.Errorf("all at once: next %d, %d flows", next, n)
+	}
+	if next := table.Range(1, int(^uint(0)>>1), 0, count); next != 0 {
+		t.Errorf("all from set 1: next %d", next)
 	}
 	if next := table.Range(3, 2, 0, count); next != 5 {
 		t.Errorf("next %d, want 5", next)

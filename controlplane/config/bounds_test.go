@@ -61,13 +61,13 @@ func TestTooManyPairs(t *testing.T) {
 	}
 }
 
-// TestExampleIsComplete holds full.yaml against the keys of the schema.
+// TestExampleIsComplete holds docs/example.yaml against the keys of the schema.
 func TestExampleIsComplete(t *testing.T) {
 	schema, err := os.ReadFile("schema.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	example, err := os.ReadFile("testdata/full.yaml")
+	example, err := os.ReadFile("../../docs/example.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestExampleIsComplete(t *testing.T) {
 	}
 	for _, m := range known {
 		if !regexp.MustCompile(`\b` + string(m[1]) + `:`).Match(example) {
-			t.Errorf("no %s in full.yaml", m[1])
+			t.Errorf("no %s in docs/example.yaml", m[1])
 		}
 	}
 }

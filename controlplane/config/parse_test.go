@@ -69,7 +69,7 @@ func parse(t *testing.T, text string) *Config {
 }
 
 func TestFull(t *testing.T) {
-	got, _, err := Load("testdata/full.yaml", nil)
+	got, _, err := Load("../../docs/example.yaml", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,8 +28,7 @@ type Checker struct {
 type running struct {
 	check   Check // never written
 	verdict verdict
-	stop    context.CancelFunc // nil while it has not been started
-	stopped bool               // its goroutine must not touch verdict any more
+	stop    context.CancelFunc // nil while it has not been started; called with mu held
 }
 
 // New returns a checker without checks. It does nothing until Run.
@@ -72,11 +71,7 @@ func (c *Checker) SetChecks(checks []Check) {
 		c.checks[check.ID] = r
 	}
 	for id, old := range before {
-		if c.checks[id] == old {
-			continue
-		}
-		old.stopped = true
-		if old.stop != nil {
+		if c.checks[id] != old && old.stop != nil {
 			old.stop()
 		}
 	}
@@ -144,10 +139,7 @@ func (c *Checker) repeat(ctx context.Context, r *running) {
 		started := time.Now()
 		err := attempt(ctx, probe, r.check.Timeout)
 		took := time.Since(started)
-		if ctx.Err() != nil {
-			return
-		}
-		c.observe(r, err, took)
+		c.observe(ctx, r, err, took)
 		interval := r.check.Interval - r.check.Interval/10 + rand.N(r.check.Interval/5+1)
 		next.Reset(max(interval-took, 0))
 	}
@@ -164,12 +156,12 @@ func attempt(ctx context.Context, probe probe, timeout time.Duration) error {
 	return err
 }
 
-// observe records the result of a probe, unless the check was removed while it
+// observe records the result of a probe, unless the check was stopped while it
 // was made.
-func (c *Checker) observe(r *running, err error, took time.Duration) {
+func (c *Checker) observe(ctx context.Context, r *running, err error, took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.stopped {
+	if ctx.Err() != nil {
 		return
 	}
 	before := r.verdict.State
@@ -177,7 +169,7 @@ func (c *Checker) observe(r *running, err error, took time.Duration) {
 		return
 	}
 	signal(c.changes)
-	attrs := []any{"check", r.check.ID, "backend", r.check.Address, "port", r.check.Port, "kind", r.check.Kind, "was", before}
+	attrs := []any{"check", r.check.ID, "backend", r.check.Address, "port", r.check.Port, "kind", r.check.Kind.String(), "was", before.String()}
 	if r.verdict.State == Up {
 		c.log.Info("backend is up", attrs...)
 	} else {

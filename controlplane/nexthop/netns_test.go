@@ -1,218 +1,15 @@
 package nexthop
 
 import (
-	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
-
-// host is one network namespace of a test. It has no name: it goes away with
-// the test process at the latest.
-type host struct {
-	*netlink.Handle
-	t  *testing.T
-	ns netns.NsHandle
-}
-
-func needRoot(t *testing.T) {
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("network namespaces need root")
-	}
-	t.Skip("network namespaces need root")
-}
-
-// enter runs f on a thread of its own that is in the namespace.
-func (h *host) enter(f func() error) {
-	h.t.Helper()
-	if err := onThread(func() error {
-		if err := netns.Set(h.ns); err != nil {
-			return err
-		}
-		return f()
-	}); err != nil {
-		h.t.Fatal(err)
-	}
-}
-
-// onThread runs f on a thread that is thrown away after it.
-func onThread(f func() error) error {
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		result <- f()
-	}()
-	return <-result
-}
-
-func newHost(t *testing.T) *host {
-	t.Helper()
-	h := &host{t: t}
-	err := onThread(func() (err error) {
-		if h.ns, err = netns.New(); err != nil {
-			return err
-		}
-		h.Handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-		return err
-	})
-	if err != nil {
-		t.Fatalf("make a network namespace: %v", err)
-	}
-	t.Cleanup(func() {
-		h.Close()
-		_ = h.ns.Close()
-	})
-	h.set("ipv6/conf/default/accept_dad", "0")
-	h.set("ipv4/conf/default/arp_notify", "1")   // a new MAC is announced
-	h.set("ipv6/conf/default/ndisc_notify", "1") // likewise
-	h.up("lo")
-	return h
-}
-
-// set writes a sysctl of net.
-func (h *host) set(name, value string) {
-	h.t.Helper()
-	h.enter(func() error { return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0) })
-}
-
-// hurry makes the kernel give a silent neighbour up within about a second, and
-// take a new MAC over at once.
-func (h *host) hurry(name string) {
-	h.t.Helper()
-	for _, family := range []string{"ipv4", "ipv6"} {
-		h.set(family+"/neigh/"+name+"/base_reachable_time_ms", "500")
-		h.set(family+"/neigh/"+name+"/retrans_time_ms", "100")
-		h.set(family+"/neigh/"+name+"/delay_first_probe_time", "0")
-	}
-	h.set("ipv4/neigh/"+name+"/locktime", "0")
-}
-
-func (h *host) must(err error) {
-	h.t.Helper()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-}
-
-func (h *host) link(name string) netlink.Link {
-	h.t.Helper()
-	l, err := h.LinkByName(name)
-	h.must(err)
-	return l
-}
-
-func (h *host) up(name string)   { h.t.Helper(); h.must(h.LinkSetUp(h.link(name))) }
-func (h *host) down(name string) { h.t.Helper(); h.must(h.LinkSetDown(h.link(name))) }
-
-func (h *host) addr(name, prefix string) {
-	h.t.Helper()
-	a, err := netlink.ParseAddr(prefix)
-	h.must(err)
-	a.Flags = unix.IFA_F_NODAD
-	h.must(h.AddrAdd(h.link(name), a))
-}
-
-func (h *host) mac(name string) MAC {
-	h.t.Helper()
-	mac, _ := macOf(h.link(name).Attrs().HardwareAddr)
-	return mac
-}
-
-// route replaces the route to a prefix.
-func (h *host) route(prefix, name string, change func(*netlink.Route)) {
-	h.t.Helper()
-	_, dst, err := net.ParseCIDR(prefix)
-	h.must(err)
-	r := &netlink.Route{Dst: dst}
-	if name != "" {
-		r.LinkIndex = h.link(name).Attrs().Index
-	}
-	change(r)
-	h.must(h.RouteReplace(r))
-}
-
-// wire connects two hosts by a veth pair with addresses.
-func wire(a, b *host, nameA, nameB string, addrA, addrB []string) {
-	a.t.Helper()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = nameA
-	a.must(a.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: nameB, PeerNamespace: netlink.NsFd(b.ns)}))
-	a.hurry(nameA)
-	b.hurry(nameB)
-	for _, p := range addrA {
-		a.addr(nameA, p)
-	}
-	for _, p := range addrB {
-		b.addr(nameB, p)
-	}
-	a.up(nameA)
-	b.up(nameB)
-}
-
-// track runs a tracker in the host's namespace until the test ends.
-func (h *host) track(targets ...string) *Tracker {
-	h.t.Helper()
-	tr := New(slog.New(slog.DiscardHandler))
-	var addrs []netip.Addr
-	for _, s := range targets {
-		addrs = append(addrs, netip.MustParseAddr(s))
-	}
-	tr.SetTargets(addrs)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() {
-		done <- onThread(func() error {
-			if err := netns.Set(h.ns); err != nil {
-				return err
-			}
-			return tr.Run(ctx)
-		})
-	}()
-	h.t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			h.t.Errorf("Run: %v", err)
-		}
-	})
-	return tr
-}
-
-// await waits until a hop is as wanted, and reports what it is if that does
-// not happen. The time limit only bounds a failing test.
-func await(t *testing.T, tr *Tracker, addr, what string, ok func(Hop) bool) Hop {
-	t.Helper()
-	a := netip.MustParseAddr(addr)
-	limit := time.After(20 * time.Second)
-	for {
-		hop, found := tr.Hops()[a]
-		if found && ok(hop) {
-			return hop
-		}
-		select {
-		case <-tr.Changes():
-		case <-limit:
-			t.Fatalf("%s: %s: still %+v", addr, what, hop)
-		}
-	}
-}
-
-func isResolved(h Hop) bool { return h.State == Resolved }
-
-func because(reason string) func(Hop) bool {
-	return func(h Hop) bool { return h.State == Unreachable && h.Reason == reason }
-}
 
 // pair is the machine with weir, and a server on its eth1.
 func pair(t *testing.T) (weir, server *host) {
@@ -442,16 +239,67 @@ func TestKernelRule(t *testing.T) {
 	await(t, tr, "192.0.2.9", "other table", func(h Hop) bool { return h.State == Resolved && h.Interface == "eth2" })
 }
 
+// What the regular refresh would find too must be notified all the same.
+func TestKernelNotifies(t *testing.T) {
+	rule := func(family int) func(*host) error {
+		return func(h *host) error {
+			r := netlink.NewRule()
+			r.Family, r.Table, r.Priority = family, 100, 100
+			return h.RuleAdd(r)
+		}
+	}
+	address := func(prefix string) func(*host) error {
+		return func(h *host) error {
+			h.addr("lo", prefix)
+			return nil
+		}
+	}
+	route := func(prefix string) func(*host) error {
+		return func(h *host) error {
+			h.route(prefix, "", func(r *netlink.Route) { r.Type = unix.RTN_BLACKHOLE })
+			return nil
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*host) error
+		want   eventKind
+		prefix string
+	}{
+		{"IPv4 rule", rule(unix.AF_INET), anyRouteChanged, ""},
+		{"IPv6 rule", rule(unix.AF_INET6), anyRouteChanged, ""},
+		{"IPv4 address", address("192.0.2.1/24"), anyRouteChanged, ""},
+		{"IPv6 address", address("2001:db8:7::1/64"), anyRouteChanged, ""},
+		{"IPv4 route", route("192.0.2.0/24"), routeChanged, "192.0.2.0/24"},
+		{"IPv6 route", route("2001:db8:7::/48"), routeChanged, "2001:db8:7::/48"},
+		{"default route", route("0.0.0.0/0"), routeChanged, "0.0.0.0/0"},
+		{"link", func(h *host) error { return h.LinkSetMTU(h.link("eth1"), 1400) }, linkChanged, ""},
+		{"link gone", func(h *host) error { return h.LinkDel(h.link("eth1")) }, linkGone, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			weir, _ := pair(t)
+			k := weir.openIn()
+			weir.must(tt.change(weir))
+			for {
+				events, err := k.Receive()
+				if err != nil {
+					t.Fatalf("not notified: %v", err)
+				}
+				for _, e := range events {
+					if e.kind == tt.want && (tt.prefix == "" || e.prefix == netip.MustParsePrefix(tt.prefix)) {
+						return
+					}
+				}
+			}
+		})
+	}
+}
+
 // When the socket's buffer has no room, the kernel says so once, and goes on.
 func TestKernelOverrun(t *testing.T) {
 	weir, _ := pair(t)
-	var k kernel
-	weir.enter(func() (err error) {
-		k, err = openKernel()
-		return err
-	})
-	t.Cleanup(k.Close)
-	weir.must(k.(*rtnetlink).events.SetReceiveBufferSize(1, false))
+	k := weir.openIn()
+	weir.must(k.events.SetReceiveBufferSize(1, false))
 	entry := &netlink.Neigh{
 		LinkIndex: weir.link("eth1").Attrs().Index, IP: net.ParseIP("10.0.0.77"),
 		State: netlink.NUD_PERMANENT, HardwareAddr: serverMAC[:],

@@ -257,7 +257,7 @@ func (s *state) logMoves(moved []*target) {
 	for _, t := range moved {
 		switch h := &t.hop; h.State {
 		case Resolved:
-			attrs := []any{"backend", h.Addr, "interface", h.Interface, "mac", h.DstMAC}
+			attrs := []any{"backend", h.Addr, "interface", h.Interface, "mac", h.DstMAC.String()}
 			if h.VLAN != 0 {
 				attrs = append(attrs, "vlan", h.VLAN)
 			}

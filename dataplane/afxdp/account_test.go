@@ -36,6 +36,9 @@ func accountOf(t testing.TB, s *xsk) account {
 		seen[id] = place
 	}
 	for _, id := range s.stack {
+		if id%s.mem.frameSize != 0 {
+			t.Errorf("stack: %d is not the beginning of a frame", id)
+		}
 		note("stack", id)
 	}
 	walk := func(place string, r *ring, at func(i uint32) uint64) int {

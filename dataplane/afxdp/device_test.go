@@ -79,6 +79,14 @@ func TestModesInOrder(t *testing.T) {
 	receive(t, d.Queues()[0], 1)
 }
 
+func TestReopen(t *testing.T) {
+	l := newLab(t, 2)
+	for i := range 20 {
+		d := l.open(Options{Modes: []Mode{[]Mode{Copy, Generic}[i%2]}, RingSize: 64})
+		l.must(d.Close())
+	}
+}
+
 func TestLoopbackHasOnlyGeneric(t *testing.T) {
 	l := newLab(t, 1)
 	lo := l.link("lo")

@@ -20,8 +20,8 @@ const (
 	// sending anything, before that is left for later.
 	maxStalls = 8
 
-	// minFrame is the least the kernel takes: an Ethernet header. It drops
-	// anything shorter, and not always gives the frame back.
+	// minFrame is the least a driver can be given: an Ethernet header. An empty
+	// frame the kernel would drop and not give back.
 	minFrame = 14
 
 	// sendRetry is how soon Wait ends if the NIC had no room for everything.
@@ -237,7 +237,6 @@ func (s *xsk) transmit() {
 		if now := s.send.pending(); now < pending {
 			pending, stalls = now, 0
 		}
-		s.reclaim() // the kernel stops when the completion ring is full
 	}
 }
 

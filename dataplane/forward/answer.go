@@ -1,6 +1,8 @@
 package forward
 
 import (
+	"net/netip"
+
 	"weir/dataplane/packet"
 	"weir/dataplane/queue"
 	"weir/dataplane/rewrite"
@@ -19,14 +21,11 @@ import (
 func (f *Forwarder) answerARP(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
 	b := frame.Bytes()
 	arp := packet.ARP(b[p.L3:])
-	if arp.Operation() != packet.ARPRequest {
-		return drop(stats.UnknownVIP)
-	}
 	sender, target := arp.SenderIP(), arp.TargetIP()
 	if sender4 := packet.Mapped(sender); f.snap.VIP(&sender4) != nil {
 		return drop(stats.AddressConflict)
 	}
-	if target4 := packet.Mapped(target); f.snap.VIP(&target4) == nil {
+	if target4 := packet.Mapped(target); arp.Operation() != packet.ARPRequest || f.snap.VIP(&target4) == nil {
 		return drop(stats.UnknownVIP)
 	}
 	asker := arp.SenderMAC()
@@ -48,6 +47,9 @@ func (f *Forwarder) answerICMPv4(frame *queue.Frame, p *packet.Parsed, iface *sn
 	}
 	if p.ICMPType != packet.ICMPv4EchoRequest || p.ICMPCode != 0 {
 		return drop(stats.ICMPUnhandled)
+	}
+	if !oneStation(p.Src) {
+		return drop(stats.Malformed)
 	}
 	icmp := packet.ICMPv4(b[p.L4:p.End])
 	icmp.SetType(packet.ICMPv4EchoReply)
@@ -80,6 +82,9 @@ func (f *Forwarder) answerICMPv6(frame *queue.Frame, p *packet.Parsed, iface *sn
 	if p.ICMPType != packet.ICMPv6EchoRequest || p.ICMPCode != 0 || p.Dst[0] == 0xff {
 		return drop(stats.ICMPUnhandled)
 	}
+	if !oneStation(p.Src) {
+		return drop(stats.Malformed)
+	}
 	b := frame.Bytes()
 	icmp := packet.ICMPv6(b[p.L4:p.End])
 	icmp.SetType(packet.ICMPv6EchoReply)
@@ -102,15 +107,19 @@ func (f *Forwarder) answerSolicitation(frame *queue.Frame, p *packet.Parsed, ifa
 	b := frame.Bytes()
 	icmp := packet.ICMPv6(b[p.L4:p.End])
 	if len(icmp) < packet.NeighborLen || p.TTL != packet.NDPHopLimit || p.ICMPCode != 0 ||
-		icmp.Checksum() != icmp.ComputeChecksum(p.Src, p.Dst) {
+		packet.Checksum(icmp, packet.PseudoIPv6(p.Src, p.Dst, packet.ProtoICMPv6, uint32(len(icmp)))) != 0 {
 		return drop(stats.Malformed)
 	}
 	target := icmp.Target()
-	if f.snap.VIP(&target) == nil {
+	if f.vip(p.Kind, &target) == nil {
 		return drop(stats.UnknownVIP)
 	}
-	if f.snap.VIP(&p.Src) != nil {
+	if f.vip(p.Kind, &p.Src) != nil {
 		return drop(stats.AddressConflict)
+	}
+	detection := p.Src == [16]byte{}
+	if detection && p.Dst != packet.SolicitedNode(target) || !detection && !oneStation(p.Src) {
+		return drop(stats.Malformed)
 	}
 	end := frame.Start + p.L3 + packet.IPv6Len + packet.NeighborAdvertLen
 	if end > uint32(len(frame.Buf)) {
@@ -118,7 +127,7 @@ func (f *Forwarder) answerSolicitation(frame *queue.Frame, p *packet.Parsed, ifa
 	}
 	to, solicited := packet.Ethernet(b).Src(), true
 	dst := p.Src
-	if dst == ([16]byte{}) {
+	if detection {
 		dst = [16]byte{0: 0xff, 1: 0x02, 15: 0x01}
 		to, solicited = packet.MulticastMAC(dst), false
 	}
@@ -139,6 +148,16 @@ func (f *Forwarder) answerSolicitation(frame *queue.Frame, p *packet.Parsed, ifa
 	f.counters.NDPReplies++
 	return reply(b, to, iface, ingress)
 }
+
+// oneStation reports whether an address can be one station's, so that an
+// answer may go there. Nobody else sends from any other (RFC 1122 section
+// 3.2.1.3, RFC 4443 section 2.4 (e.5) and (e.6)).
+func oneStation(a [16]byte) bool {
+	addr := packet.NetipAddr(a)
+	return !addr.IsUnspecified() && !addr.IsMulticast() && addr != limitedBroadcast()
+}
+
+func limitedBroadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}) }
 
 // reply addresses an answer to a station on the link it was asked on.
 func reply(b []byte, to packet.MAC, iface *snapshot.Interface, ingress uint16) Verdict {

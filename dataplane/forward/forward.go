@@ -116,19 +116,20 @@ func (f *Forwarder) classify(p *packet.Parsed, ingress uint16, frame *queue.Fram
 		return drop(problemReason(p.Problem)), snapshot.None
 	}
 	iface := &f.snap.Interfaces[ingress]
-	switch p.Kind {
-	case packet.KindARP:
-		return f.answerARP(frame, p, iface, ingress), snapshot.None
-	case packet.KindOther:
+	to := packet.Ethernet(b).Dst()
+	switch {
+	case p.Kind == packet.KindOther:
 		return drop(stats.NotIP), snapshot.None
-	}
-	if to := packet.Ethernet(b).Dst(); to != iface.MAC {
-		if p.Kind == packet.KindIPv6 && p.Proto == packet.ProtoICMPv6 && to.IsMulticast() {
-			return f.answerICMPv6(frame, p, iface, ingress), snapshot.None
-		}
+	case to != iface.MAC && !to.IsMulticast():
+		return drop(stats.ForeignMAC), snapshot.None
+	case p.Kind == packet.KindARP:
+		return f.answerARP(frame, p, iface, ingress), snapshot.None
+	case p.Kind == packet.KindIPv6 && p.Proto == packet.ProtoICMPv6 && p.Dst[0] == 0xff:
+		return f.answerICMPv6(frame, p, iface, ingress), snapshot.None
+	case to != iface.MAC:
 		return drop(stats.ForeignMAC), snapshot.None
 	}
-	vip := f.snap.VIP(&p.Dst)
+	vip := f.vip(p.Kind, &p.Dst)
 	switch {
 	case vip == nil:
 		return drop(stats.UnknownVIP), snapshot.None
@@ -153,6 +154,16 @@ func (f *Forwarder) classify(p *packet.Parsed, ingress uint16, frame *queue.Fram
 		return drop(stats.Tunnelled), snapshot.None
 	}
 	return drop(stats.UnhandledProtocol), snapshot.None
+}
+
+// vip returns the VIP with the address that a packet of this kind names, or
+// nil. An IPv4-mapped address in an IPv6 packet, which has no place on a link
+// (RFC 4942 section 2.2), is not the IPv4 address.
+func (f *Forwarder) vip(kind packet.Kind, addr *[16]byte) *snapshot.VIP {
+	if kind == packet.KindIPv6 && packet.IsMapped(*addr) {
+		return nil
+	}
+	return f.snap.VIP(addr)
 }
 
 // forward is the second pass over a frame: it finds the flow's backend, or

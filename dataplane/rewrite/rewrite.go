@@ -83,7 +83,8 @@ type Tunnel struct {
 // the tunnel's own follows from its addresses. The error says which address
 // does not fit.
 func IPIP(link Link, innerIPv6 bool, t Tunnel) (Rewrite, error) {
-	if t.Source.Is4() != t.Destination.Is4() || t.Source.Is4In6() || !t.Source.IsValid() || !t.Destination.IsValid() {
+	if t.Source.Is4() != t.Destination.Is4() || t.Source.Is4In6() || t.Destination.Is4In6() ||
+		!t.Source.IsValid() || !t.Destination.IsValid() {
 		return Rewrite{}, fmt.Errorf("build tunnel header: source %s and destination %s are not of one family",
 			t.Source, t.Destination)
 	}

@@ -9,6 +9,8 @@
 package snapshot
 
 import (
+	"fmt"
+
 	"weir/dataplane/packet"
 	"weir/dataplane/rewrite"
 	"weir/dataplane/stats"
@@ -101,7 +103,9 @@ type Spec struct {
 }
 
 // New builds a snapshot. It takes over the slices of spec. Its error names two
-// services that claim the same address, protocol and port.
+// services that claim the same address, protocol and port, or what refers to
+// something that is not in spec and would have workers reach past the end.
+// The entries of the Maglev tables are not looked at: there are millions.
 func New(spec Spec) (*Snapshot, error) {
 	s := &Snapshot{
 		Generation: spec.Generation,
@@ -109,8 +113,15 @@ func New(spec Spec) (*Snapshot, error) {
 		Services:   spec.Services,
 		Backends:   spec.Backends,
 	}
+	for i := range s.Services {
+		for _, slot := range s.Services[i].Members {
+			if uint64(slot) >= uint64(len(s.Backends)) {
+				return nil, fmt.Errorf("build snapshot: service %s: there is no backend slot %d", s.Services[i].Name, slot)
+			}
+		}
+	}
 	var err error
-	if s.vips, err = newVIPTable(spec.VIPs); err != nil {
+	if s.vips, err = newVIPTable(spec.VIPs, s.Services); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -87,7 +87,7 @@ func hashAddr(a *[16]byte) uint64 {
 	return hi ^ lo
 }
 
-func newVIPTable(specs []VIPSpec) (vipTable, error) {
+func newVIPTable(specs []VIPSpec, services []Service) (vipTable, error) {
 	sorted := append([]VIPSpec(nil), specs...)
 	sort.Slice(sorted, func(i, j int) bool {
 		a, b := &sorted[i], &sorted[j]
@@ -102,11 +102,18 @@ func newVIPTable(specs []VIPSpec) (vipTable, error) {
 	var t vipTable
 	for i := range sorted {
 		sp := &sorted[i]
+		if uint64(sp.Service) >= uint64(len(services)) {
+			return vipTable{}, fmt.Errorf("build snapshot: %s: there is no service %d", packet.NetipAddr(sp.Addr), sp.Service)
+		}
+		if sp.Lo > sp.Hi {
+			return vipTable{}, fmt.Errorf("build snapshot: %s of service %s: port range %d-%d ends before it begins",
+				packet.NetipAddr(sp.Addr), services[sp.Service].Name, sp.Lo, sp.Hi)
+		}
 		if i == 0 || sp.Addr != sorted[i-1].Addr {
 			t.vips = append(t.vips, VIP{addr: sp.Addr})
 		} else if prev := &sorted[i-1]; prev.Proto == sp.Proto && prev.Hi >= sp.Lo {
-			return vipTable{}, fmt.Errorf("build snapshot: services %d and %d both claim %s protocol %d port %d",
-				prev.Service, sp.Service, packet.NetipAddr(sp.Addr), sp.Proto, sp.Lo)
+			return vipTable{}, fmt.Errorf("build snapshot: services %s and %s both claim %s protocol %d port %d",
+				services[prev.Service].Name, services[sp.Service].Name, packet.NetipAddr(sp.Addr), sp.Proto, sp.Lo)
 		}
 		vip := &t.vips[len(t.vips)-1]
 		r := portRange{lo: sp.Lo, hi: sp.Hi, service: sp.Service}

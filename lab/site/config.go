@@ -1,0 +1,193 @@
+package site
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is weir's configuration file. It is written apart from the package
+// that parses the file, so that a key which is misread there fails here.
+type Config struct {
+	Node       string      `yaml:"node,omitempty"`
+	Interfaces []Interface `yaml:"interfaces"`
+	Services   []Service   `yaml:"services"`
+	Flows      Flows       `yaml:"flows,omitempty"`
+	IPIP       IPIP        `yaml:"ipip,omitempty"`
+	API        API         `yaml:"api"`
+	Log        Log         `yaml:"log,omitempty"`
+}
+
+// Interface is one of weir's interfaces.
+type Interface struct {
+	Name    string `yaml:"name"`
+	Driver  string `yaml:"driver,omitempty"`
+	XDPMode string `yaml:"xdp_mode,omitempty"`
+	Queues  string `yaml:"queues,omitempty"`
+	CPUs    []int  `yaml:"cpus,omitempty,flow"`
+}
+
+// Service is one service.
+type Service struct {
+	Name      string           `yaml:"name"`
+	Addresses []string         `yaml:"addresses,flow"`
+	Ports     []string         `yaml:"ports,flow"`
+	Mode      string           `yaml:"mode,omitempty"`
+	Affinity  string           `yaml:"affinity,omitempty"`
+	TableSize int              `yaml:"table_size,omitempty"`
+	Health    *Health          `yaml:"health,omitempty"`
+	Backends  []ServiceBackend `yaml:"backends"`
+}
+
+// Health is how a service's backends are checked.
+type Health struct {
+	HTTP     *HTTPCheck `yaml:"http,omitempty,flow"`
+	TCP      *TCPCheck  `yaml:"tcp,omitempty,flow"`
+	Interval string     `yaml:"interval,omitempty"`
+	Timeout  string     `yaml:"timeout,omitempty"`
+	Rise     int        `yaml:"rise,omitempty"`
+	Fall     int        `yaml:"fall,omitempty"`
+}
+
+// HTTPCheck is a check by HTTP.
+type HTTPCheck struct {
+	Path string `yaml:"path,omitempty"`
+	Port uint16 `yaml:"port,omitempty"`
+}
+
+// TCPCheck is a check by TCP.
+type TCPCheck struct {
+	Port uint16 `yaml:"port,omitempty"`
+}
+
+// ServiceBackend is a backend of a service.
+type ServiceBackend struct {
+	Address string `yaml:"address"`
+	Weight  *int   `yaml:"weight,omitempty"` // nil: weir's default
+	State   string `yaml:"state,omitempty"`
+	VLAN    int    `yaml:"vlan,omitempty"`
+}
+
+// Flows sizes the flow tables.
+type Flows struct {
+	Entries int `yaml:"entries,omitempty"`
+}
+
+// IPIP is the outer source of tunnelled packets.
+type IPIP struct {
+	Source        string `yaml:"source,omitempty"`
+	Source6       string `yaml:"source6,omitempty"`
+	SourcePrefix  string `yaml:"source_prefix,omitempty"`
+	SourcePrefix6 string `yaml:"source_prefix6,omitempty"`
+}
+
+// API is where weir is asked.
+type API struct {
+	Socket  string `yaml:"socket"`
+	Metrics string `yaml:"metrics,omitempty"`
+}
+
+// Log is what weir logs.
+type Log struct {
+	Level string `yaml:"level,omitempty"`
+}
+
+// Service returns the service of that name, or nil.
+func (c *Config) Service(name string) *Service {
+	for i := range c.Services {
+		if c.Services[i].Name == name {
+			return &c.Services[i]
+		}
+	}
+	return nil
+}
+
+// Backend returns the backend with that address, or nil.
+func (s *Service) Backend(addr netip.Addr) *ServiceBackend {
+	for i := range s.Backends {
+		if s.Backends[i].Address == addr.String() {
+			return &s.Backends[i]
+		}
+	}
+	return nil
+}
+
+// Add adds a backend with weir's default weight.
+func (s *Service) Add(addr netip.Addr) {
+	s.Backends = append(s.Backends, ServiceBackend{Address: addr.String()})
+}
+
+// Remove takes the backend with that address out.
+func (s *Service) Remove(addr netip.Addr) {
+	kept := s.Backends[:0:0]
+	for _, b := range s.Backends {
+		if b.Address != addr.String() {
+			kept = append(kept, b)
+		}
+	}
+	s.Backends = kept
+}
+
+// SetWeight sets the weight of the backend with that address, which has to be
+// there.
+func (s *Service) SetWeight(addr netip.Addr, weight int) { s.Backend(addr).Weight = &weight }
+
+// SetState sets the admin state of the backend with that address, which has to
+// be there.
+func (s *Service) SetState(addr netip.Addr, state string) { s.Backend(addr).State = state }
+
+// defaultConfig has all services, with all backends behind each.
+func (s *Site) defaultConfig() *Config {
+	c := &Config{
+		Node:       s.opt.Name,
+		Interfaces: []Interface{{Name: Front, Driver: s.opt.Driver, XDPMode: s.opt.XDPMode}},
+		Flows:      Flows{Entries: flowEntries},
+		API:        API{Socket: s.Socket},
+	}
+	if s.opt.TwoArmed {
+		c.Interfaces = append(c.Interfaces, Interface{Name: Back, Driver: s.opt.Driver, XDPMode: s.opt.XDPMode})
+	}
+	c.Services = append(c.Services, s.service(DSR4, "dsr", s.DSR4), s.service(DSR6, "dsr", s.DSR6))
+	if !s.opt.DSROnly {
+		c.Services = append(c.Services, s.service(IPIP4, "ipip", s.IPIP4), s.service(IPIP6, "ipip", s.IPIP6))
+	}
+	return c
+}
+
+// flowEntries is enough for the lab, whose memory is shared.
+const flowEntries = 65536
+
+func (s *Site) service(name, mode string, vip netip.AddrPort) Service {
+	port := vip.Port()
+	v := Service{
+		Name: name, Mode: mode, Addresses: []string{vip.Addr().String()},
+		Ports: []string{fmt.Sprintf("tcp/%d", port), fmt.Sprintf("udp/%d", port)},
+	}
+	if s.opt.Health {
+		v.Health = &Health{
+			HTTP:     &HTTPCheck{Path: "/healthz", Port: healthPort},
+			Interval: "200ms", Timeout: "200ms", Rise: 1, Fall: 3,
+		}
+	}
+	for _, b := range s.Backends {
+		v.Add(b.addr(vip.Addr().Is6()))
+	}
+	return v
+}
+
+// WriteConfig changes Config, if mutate is not nil, and writes it to ConfigPath.
+func (s *Site) WriteConfig(mutate func(*Config)) error {
+	if mutate != nil {
+		mutate(s.Config)
+	}
+	text, err := yaml.Marshal(s.Config)
+	if err != nil {
+		return fmt.Errorf("render configuration: %w", err)
+	}
+	if err := os.WriteFile(s.ConfigPath, text, 0o600); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	return nil
+}

@@ -56,6 +56,9 @@ func Run(ctx context.Context, opt Options) error {
 	if err != nil {
 		return err
 	}
+	if err := checkPrivilege(); err != nil {
+		return err
+	}
 	log := newLogger(opt.Log, cfg.Log)
 	for _, w := range warnings {
 		log.Warn(w)

@@ -55,14 +55,6 @@ func (b *Backend) addr(ipv6 bool) netip.Addr {
 	return b.Addr4
 }
 
-// vips returns the VIPs the backend serves.
-func (b *Backend) vips() []netip.AddrPort {
-	if b.site.opt.DSROnly {
-		return []netip.AddrPort{b.site.DSR4, b.site.DSR6}
-	}
-	return []netip.AddrPort{b.site.DSR4, b.site.DSR6, b.site.IPIP4, b.site.IPIP6}
-}
-
 func (b *Backend) build(ctx context.Context) (err error) {
 	if b.Host, err = b.site.Lab.Host(b.Name); err != nil {
 		return err
@@ -74,7 +66,7 @@ func (b *Backend) build(ctx context.Context) (err error) {
 		return err
 	}
 	b.MAC = link.MAC.String()
-	for _, vip := range b.vips() {
+	for _, vip := range b.site.VIPs() {
 		if err := b.Host.ServeVIP(vip.Addr()); err != nil {
 			return err
 		}
@@ -155,7 +147,7 @@ func (b *Backend) startDecap() error {
 }
 
 func (b *Backend) openServers(ctx context.Context) error {
-	listen := append(b.vips(), netip.AddrPortFrom(b.Addr4, healthPort), netip.AddrPortFrom(b.Addr6, healthPort))
+	listen := append(b.site.VIPs(), netip.AddrPortFrom(b.Addr4, healthPort), netip.AddrPortFrom(b.Addr6, healthPort))
 	server, err := traffic.NewServer(ctx, traffic.ServerConfig{
 		Name: b.Name, TCP: listen, UDP: listen,
 		Listen: b.Host.Listen, ListenPacket: b.Host.ListenPacket,

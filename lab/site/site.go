@@ -242,6 +242,14 @@ func (s *Site) buildRouter() (err error) {
 	return err
 }
 
+// VIPs returns the VIPs of all services of the site.
+func (s *Site) VIPs() []netip.AddrPort {
+	if s.opt.DSROnly {
+		return []netip.AddrPort{s.DSR4, s.DSR6}
+	}
+	return []netip.AddrPort{s.DSR4, s.DSR6, s.IPIP4, s.IPIP6}
+}
+
 // Close stops everything and removes the site with all its files. It may be
 // called twice.
 func (s *Site) Close() error {

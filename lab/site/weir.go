@@ -181,14 +181,16 @@ func (s *Site) Await(ctx context.Context, check func() error) error {
 	}
 }
 
-// logFile collects what weir writes in a file, and passes it on.
+// logFile collects what weir writes in a file, and passes it on. It belongs to
+// the process's copying goroutine, but for String.
 type logFile struct {
+	path string
 	file *os.File
 	also io.Writer
 }
 
 func (l *logFile) open(path string, also io.Writer) (err error) {
-	l.also = also
+	l.path, l.also = path, also
 	l.file, err = os.Create(path)
 	return err
 }
@@ -204,7 +206,7 @@ func (l *logFile) Write(b []byte) (int, error) {
 }
 
 func (l *logFile) String() string {
-	text, err := os.ReadFile(l.file.Name())
+	text, err := os.ReadFile(l.path)
 	if err != nil {
 		return err.Error()
 	}
@@ -216,6 +218,8 @@ func (l *logFile) close() error {
 		return nil
 	}
 	err := l.file.Close()
-	l.file = nil
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -222,10 +223,11 @@ func (h *host) openIn() *rtnetlink {
 		k, err = openKernel()
 		return err
 	})
-	limit := time.AfterFunc(20*time.Second, k.Close)
+	stop := sync.OnceFunc(k.Close)
+	limit := time.AfterFunc(20*time.Second, stop)
 	h.t.Cleanup(func() {
 		limit.Stop()
-		k.Close()
+		stop()
 	})
 	return k.(*rtnetlink)
 }

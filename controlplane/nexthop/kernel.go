@@ -1,13 +1,6 @@
 package nexthop
 
-import (
-	"errors"
-	"net/netip"
-)
-
-// errOverrun is returned by kernel.Receive when notifications were lost. What
-// was known before it may be wrong; notifications go on after it.
-var errOverrun = errors.New("notifications lost")
+import "net/netip"
 
 // kernel is the part of rtnetlink(7) that a Tracker needs. One goroutine calls
 // Receive, and one other everything else.
@@ -29,8 +22,8 @@ type kernel interface {
 	Probe(neighKey) error
 
 	// Receive waits for changes. All that happened since the kernel was
-	// opened is reported, unless it returns errOverrun. Any other error is
-	// final.
+	// opened is reported, until it returns an error, which is final: the
+	// socket is closed, or notifications were lost.
 	Receive() ([]event, error)
 
 	// Close frees the sockets and ends a Receive. It may be called twice.

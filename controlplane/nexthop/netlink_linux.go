@@ -46,8 +46,8 @@ func openKernel() (kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to rtnetlink: %w", err)
 	}
-	// Beyond net.core.rmem_max only with CAP_NET_ADMIN; with less room,
-	// overruns are more frequent, and they are handled.
+	// Beyond net.core.rmem_max only with CAP_NET_ADMIN. With less room,
+	// notifications are lost more easily, and that is handled.
 	if events.SetReceiveBufferSize(receiveBuffer, true) != nil {
 		_ = events.SetReceiveBufferSize(receiveBuffer, false)
 	}
@@ -144,12 +144,14 @@ func (k *rtnetlink) Probe(key neighKey) error {
 	return nil
 }
 
+// Receive takes an overrun (ENOBUFS) as the end, too. After one, the kernel
+// drops everything until the socket has been read empty, and does not say so
+// again (NETLINK_S_CONGESTED in net/netlink/af_netlink.c). With a new socket
+// there is no such gap between reading everything and following changes.
 func (k *rtnetlink) Receive() ([]event, error) {
 	for {
 		messages, from, err := k.events.Receive()
 		switch {
-		case errors.Is(err, unix.ENOBUFS):
-			return nil, errOverrun
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:

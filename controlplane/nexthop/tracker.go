@@ -2,7 +2,6 @@ package nexthop
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -28,8 +27,9 @@ const (
 	// again, in case a change was not notified.
 	refreshBeats = 5
 
-	// A notification socket that fails is opened again after backoffMin,
-	// and then more and more slowly.
+	// After a failure, or when notifications were lost, the sockets are
+	// opened again after backoffMin, and if that does not last, more and
+	// more slowly.
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 5 * time.Second
 )
@@ -90,8 +90,9 @@ func (t *Tracker) Changes() <-chan struct{} { return t.changes }
 // the network namespace of the thread it is called on. It needs CAP_NET_ADMIN,
 // to make the kernel probe neighbours. It may be called once.
 //
-// The error is of the first attempt to open the kernel's sockets; if they fail
-// later, Run logs it, keeps the hops it has, and opens them again.
+// The error is of the first attempt to open the kernel's sockets. If they fail
+// later or lose notifications, Run logs it, keeps the hops it has, and opens
+// them again.
 func (t *Tracker) Run(ctx context.Context) error {
 	k, err := t.open()
 	if err != nil {
@@ -146,7 +147,7 @@ func (t *Tracker) follow(ctx context.Context, k kernel, s *state) error {
 			case <-ctx.Done():
 				return
 			}
-			if err != nil && !errors.Is(err, errOverrun) {
+			if err != nil {
 				return
 			}
 		}
@@ -184,14 +185,10 @@ func (t *Tracker) follow(ctx context.Context, k kernel, s *state) error {
 			s.beat()
 			schedule()
 		case n := <-notifications:
-			switch {
-			case errors.Is(n.err, errOverrun):
-				t.log.Warn("notifications of the kernel were lost, reading everything again")
-				s.forget()
-				schedule()
-			case n.err != nil:
+			if n.err != nil {
 				return n.err
-			case s.apply(n.events):
+			}
+			if s.apply(n.events) {
 				schedule()
 			}
 		case <-next.C:

@@ -3,6 +3,7 @@ package nexthop
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -273,53 +274,40 @@ func TestTrackerAsksOnlyWhatMayHaveChanged(t *testing.T) {
 }
 
 func TestTrackerFindsWhatWasNotNotified(t *testing.T) {
-	move := func(k *fakeKernel) {
+	k := newFake()
+	simulate(t, []*fakeKernel{k}, func(t *testing.T, tr *Tracker) {
+		tr.SetTargets([]netip.Addr{backend})
+		pause()
 		k.mu.Lock()
-		defer k.mu.Unlock()
 		k.routes[netip.MustParsePrefix("10.0.0.0/24")] = route{kind: unix.RTN_UNICAST, ifindex: 3}
 		k.neighbours[neighKey{3, backend}] = neighbour{neighKey{3, backend}, serverMAC, fresh}
-	}
-	tests := []struct {
-		name  string
-		after func(k *fakeKernel)
-	}{
-		{"refresh", func(*fakeKernel) { time.Sleep(refreshBeats*beat + beat) }},
-		{"overrun", func(k *fakeKernel) { k.notify <- notification{err: errOverrun} }},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			k := newFake()
-			simulate(t, []*fakeKernel{k}, func(t *testing.T, tr *Tracker) {
-				tr.SetTargets([]netip.Addr{backend})
-				pause()
-				move(k)
-				tt.after(k)
-				pause()
-				if got := tr.Hops()[backend]; got.State != Resolved || got.Interface != "eth2" {
-					t.Errorf("got %+v", got)
-				}
-			})
-		})
-	}
+		k.mu.Unlock()
+		time.Sleep(refreshBeats * beat)
+		pause()
+		if got := tr.Hops()[backend]; got.State != Resolved || got.Interface != "eth2" {
+			t.Errorf("got %+v", got)
+		}
+	})
 }
 
 func TestTrackerOpensAgain(t *testing.T) {
-	gone := errors.New("socket gone")
+	lost := fmt.Errorf("receive notifications: %w", unix.ENOBUFS)
 	first, torn, second := newFake(), newFake(), newFake()
 	first.neighbours[neighKey{2, backend}] = neighbour{neighKey{2, backend}, serverMAC, fresh}
-	torn.dumpErr = gone
-	second.neighbours[neighKey{2, backend}] = neighbour{neighKey{2, backend}, routerMAC, fresh}
+	torn.dumpErr = lost
+	second.routes[netip.MustParsePrefix("10.0.0.0/24")] = route{kind: unix.RTN_UNICAST, ifindex: 3}
+	second.neighbours[neighKey{3, backend}] = neighbour{neighKey{3, backend}, routerMAC, fresh}
 	simulate(t, []*fakeKernel{first, torn, second}, func(t *testing.T, tr *Tracker) {
 		tr.SetTargets([]netip.Addr{backend})
 		pause()
-		first.notify <- notification{err: gone}
+		first.notify <- notification{err: lost}
 		synctest.Wait()
 		if got := tr.Hops()[backend]; got.DstMAC != serverMAC {
 			t.Errorf("while the sockets are closed: got %+v", got)
 		}
-		time.Sleep(backoffMax)
+		time.Sleep(beat) // before the refresh of any
 		pause()
-		if got := tr.Hops()[backend]; got.DstMAC != routerMAC {
+		if got := tr.Hops()[backend]; got.DstMAC != routerMAC || got.Interface != "eth2" {
 			t.Errorf("after they were opened again: got %+v", got)
 		}
 	})

@@ -45,14 +45,13 @@ type Config struct {
 // Engine runs the workers. Its methods may be called from any goroutine.
 type Engine struct {
 	cfg      Config
-	cpus     []int // those allowed, given to workers without a CPU of their own in turn
+	cpus     []int // those allowed, for workers without a CPU of their own
 	snapshot atomic.Pointer[snapshot.Snapshot]
 	changes  chan struct{}
 
 	mu         sync.Mutex // guards all below, and interfaces' fields
 	vips       []netip.Addr
 	interfaces []*iface
-	nextCPU    int
 	rings      map[ringKey]*handover.Ring
 }
 
@@ -116,7 +115,8 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // Apply makes snap what the workers go by, and vips, its addresses, what is
 // taken from the kernel on every interface. An address that is both old and
-// new is served throughout.
+// new is served throughout. The error names the interfaces on which not all of
+// vips is taken; snap is in force even then.
 func (e *Engine) Apply(snap *snapshot.Snapshot, vips []netip.Addr) error {
 	e.snapshot.Store(snap)
 	e.mu.Lock()
@@ -179,13 +179,23 @@ func (e *Engine) connect() {
 	}
 }
 
-// cpuFor chooses the CPU of an interface's n-th worker. It is called with mu
-// held.
+// cpuFor chooses the CPU of an interface's n-th worker: the configured one, or
+// else the one with the fewest workers. It is called with mu held.
 func (e *Engine) cpuFor(cfg *Interface, n int) int {
 	if len(cfg.CPUs) > 0 {
 		return cfg.CPUs[n%len(cfg.CPUs)]
 	}
-	cpu := e.cpus[e.nextCPU%len(e.cpus)]
-	e.nextCPU++
-	return cpu
+	workers := make(map[int]int) // by CPU
+	for _, i := range e.interfaces {
+		for _, w := range i.workers {
+			workers[w.CPU()]++
+		}
+	}
+	least := e.cpus[0]
+	for _, cpu := range e.cpus {
+		if workers[cpu] < workers[least] {
+			least = cpu
+		}
+	}
+	return least
 }

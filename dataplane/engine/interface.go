@@ -24,7 +24,7 @@ type iface struct {
 	nic     *nic.NIC
 	workers []*worker.Worker
 	flows   []*flow.Table
-	link    link  // as watchLinks saw it last
+	link    link  // as it was seen last, by staff or watchLinks
 	err     error // why it does not work; nil if it does
 }
 
@@ -54,6 +54,17 @@ func (i *iface) open() error {
 func (i *iface) staff(opened *nic.NIC) error {
 	e := i.engine
 	i.nic = opened
+	// From here on noteLink tells the NIC about a new address. The first must
+	// not wait for it: a snapshot without it would answer ARP with zeros.
+	var err error
+	if i.link, err = readLink(i.cfg.Name); err != nil {
+		return errors.Join(err, i.closeLocked())
+	}
+	if i.link.present {
+		if err := opened.SetMAC(i.link.mac.HardwareAddr()); err != nil {
+			return errors.Join(fmt.Errorf("interface %s: %w", i.cfg.Name, err), i.closeLocked())
+		}
+	}
 	if err := opened.SetVIPs(e.vips); err != nil {
 		return errors.Join(fmt.Errorf("steer frames of %s: %w", i.cfg.Name, err), i.closeLocked())
 	}

@@ -3,7 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
-	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -74,17 +74,22 @@ func (e *Engine) Workers() []Worker {
 type WorkerStatus struct {
 	Interface string
 	worker.Status
-	Err error // it did not answer
+	Err error // it did not answer; then Status has only Index and CPU
 }
 
-// Status asks every worker for its state.
+// Status asks every worker for its state, all at the same time, so that one
+// that is stuck does not use up the patience of ctx for the others.
 func (e *Engine) Status(ctx context.Context) []WorkerStatus {
 	workers := e.Workers()
 	all := make([]WorkerStatus, len(workers))
+	var asking sync.WaitGroup
 	for i, w := range workers {
-		s, err := w.Status(ctx)
-		all[i] = WorkerStatus{w.Interface, s, err}
+		asking.Go(func() {
+			s, err := w.Status(ctx)
+			all[i] = WorkerStatus{w.Interface, s, err}
+		})
 	}
+	asking.Wait()
 	return all
 }
 
@@ -100,6 +105,5 @@ func allowedCPUs() ([]int, error) {
 			cpus = append(cpus, cpu)
 		}
 	}
-	slices.Sort(cpus)
 	return cpus, nil
 }

@@ -50,6 +50,9 @@ func (w *Worker) serve() bool {
 // Index returns the number of the queue the worker works.
 func (w *Worker) Index() int { return w.cfg.Index }
 
+// CPU returns the CPU the worker is to be pinned to, negative for none.
+func (w *Worker) CPU() int { return w.cfg.CPU }
+
 // Status is a worker's state at one moment.
 type Status struct {
 	Index    int
@@ -60,7 +63,8 @@ type Status struct {
 	Counters stats.Counters
 }
 
-// Status returns the worker's state as it is between two batches.
+// Status returns the worker's state as it is between two batches. With an
+// error, that of Do, only Index and CPU are filled in.
 func (w *Worker) Status(ctx context.Context) (Status, error) {
 	s := &Status{Index: w.cfg.Index, CPU: w.cfg.CPU}
 	err := w.Do(ctx, func() {
@@ -68,7 +72,7 @@ func (w *Worker) Status(ctx context.Context) (Status, error) {
 		w.counters.CopyTo(&s.Counters)
 	})
 	if err != nil {
-		return Status{}, err
+		return Status{Index: w.cfg.Index, CPU: w.cfg.CPU}, err
 	}
 	s.Queue = w.cfg.Queue.Stats()
 	return *s, nil

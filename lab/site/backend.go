@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -139,11 +141,26 @@ func (b *Backend) routes() error {
 	return nil
 }
 
-// startDecap runs weir decap, which stays until the site is closed.
+// startDecap runs weir decap, which stays until the site is closed, and waits
+// until it has its program on the interface.
 func (b *Backend) startDecap() error {
-	_, err := b.Host.Start(exec.Command(b.site.opt.Weir, "decap", "--interface", "eth0",
+	p, err := b.Host.Start(exec.Command(b.site.opt.Weir, "decap", "--interface", "eth0",
 		"--vip", b.site.IPIP4.Addr().String(), "--vip", b.site.IPIP6.Addr().String()))
-	return err
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(stopGrace)
+	for !strings.Contains(p.Output(), "stripping") {
+		select {
+		case <-p.Done():
+			return fmt.Errorf("weir decap on %s: %w: %s", b.Name, exitError(p), p.Output())
+		case <-time.After(5 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("weir decap on %s: not ready in %v: %s", b.Name, stopGrace, p.Output())
+		}
+	}
+	return nil
 }
 
 func (b *Backend) openServers(ctx context.Context) error {

@@ -141,7 +141,7 @@ func (s *Service) SetState(addr netip.Addr, state string) { s.Backend(addr).Stat
 // defaultConfig has all services, with all backends behind each.
 func (s *Site) defaultConfig() *Config {
 	c := &Config{
-		Node:       s.opt.Name,
+		Node:       "lb1",
 		Interfaces: []Interface{{Name: Front, Driver: s.opt.Driver, XDPMode: s.opt.XDPMode}},
 		Flows:      Flows{Entries: flowEntries},
 		API:        API{Socket: s.Socket},

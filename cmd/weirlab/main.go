@@ -1,0 +1,101 @@
+// Command weirlab shows and measures weir in networks that it builds out of
+// network namespaces.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"weir/lab/demo"
+	"weir/lab/netlab"
+)
+
+// version is set by the linker.
+var version = "development"
+
+// interrupted is the exit status after a signal, as shells have it for SIGINT.
+const interrupted = 130
+
+func main() {
+	// SIGPIPE and SIGHUP as well: when the reader or the terminal goes away,
+	// the lab has to go too. Signals that come while it does are ignored.
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
+	defer stop()
+	app := &cli.App{
+		Name:                 "weirlab",
+		Usage:                "show and measure weir in network namespaces",
+		Version:              version,
+		EnableBashCompletion: true,
+		Suggest:              true,
+		Commands:             []*cli.Command{demoCommand(), sweepCommand()},
+	}
+	err := app.RunContext(ctx, os.Args)
+	switch {
+	case err == nil:
+	case errors.Is(err, demo.ErrFailed):
+		os.Exit(1) // the reasons have been printed
+	default:
+		fmt.Fprintln(os.Stderr, "weirlab:", err)
+		if errors.Is(err, demo.ErrInterrupted) {
+			os.Exit(interrupted)
+		}
+		os.Exit(1)
+	}
+}
+
+func demoCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "demo",
+		Usage: "watch weir balance a web service, and a backend die (root)",
+		Description: "Builds a network of namespaces with a client, weir, and web servers behind it;\n" +
+			"makes requests over IPv4 and IPv6, stops a server and brings it back, and says\n" +
+			"in the end whether all went as it should. The exit status is 0 only then, and\n" +
+			"130 after Ctrl-C. Nothing is left behind.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "weir", Value: "bin/weir", Usage: "the weir `BINARY` to show"},
+			&cli.DurationFlag{Name: "duration", Value: 30 * time.Second, Usage: fmt.Sprintf("`TIME` with traffic, %v to %v", demo.MinDuration, demo.MaxDuration)},
+			&cli.BoolFlag{Name: "plain", Usage: "print lines one after the other, on a terminal too"},
+			&cli.BoolFlag{Name: "keep", Usage: "leave the lab up in the end until Ctrl-C, and say how to look around"},
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return fmt.Errorf("unexpected argument %q", c.Args().First())
+			}
+			d, err := demo.New(demo.Options{
+				Weir: c.String("weir"), Duration: c.Duration("duration"), Keep: c.Bool("keep"),
+				Out: os.Stdout, Plain: c.Bool("plain"),
+			})
+			if err != nil {
+				return err
+			}
+			return d.Run(c.Context)
+		},
+	}
+}
+
+func sweepCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "sweep",
+		Usage: "remove what labs that were killed have left (root)",
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return fmt.Errorf("unexpected argument %q", c.Args().First())
+			}
+			removed, err := netlab.Sweep()
+			for _, name := range removed {
+				fmt.Fprintln(c.App.Writer, "removed", name)
+			}
+			if err == nil && len(removed) == 0 {
+				fmt.Fprintln(c.App.Writer, "nothing was left")
+			}
+			return err
+		},
+	}
+}

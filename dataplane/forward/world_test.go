@@ -1,0 +1,260 @@
+package forward_test
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"weir/dataplane/flow"
+	"weir/dataplane/forward"
+	"weir/dataplane/maglev"
+	"weir/dataplane/packet"
+	"weir/dataplane/packet/packettest"
+	"weir/dataplane/queue"
+	"weir/dataplane/rewrite"
+	"weir/dataplane/snapshot"
+	"weir/dataplane/stats"
+)
+
+var (
+	clientMAC = packet.MAC{0x02, 0, 0, 0, 0, 0x01}
+	eth0MAC   = packet.MAC{0x02, 0, 0, 0, 1, 0x00}
+	eth1MAC   = packet.MAC{0x02, 0, 0, 0, 1, 0x01}
+	otherMAC  = packet.MAC{0x02, 0, 0, 0, 9, 0x09}
+
+	client4 = netip.MustParseAddrPort("192.0.2.1:1234")
+	client6 = netip.MustParseAddrPort("[2001:db8::1]:1234")
+)
+
+// backendMAC names a backend slot on the link.
+func backendMAC(slot uint32) packet.MAC {
+	return packet.MAC{0x02, 0, 0, 2, byte(slot >> 8), byte(slot)}
+}
+
+// The VIPs of the fixed world that goldens, fuzzing and allocation tests share.
+// Each one is served on tcp/80 and udp/53, by one backend, in the way that its
+// name says.
+var (
+	vipDSR4     = netip.MustParseAddr("203.0.113.10")
+	vip4in4     = netip.MustParseAddr("203.0.113.11")
+	vip4in6     = netip.MustParseAddr("203.0.113.12")
+	vipTagged   = netip.MustParseAddr("203.0.113.13") // DSR, on VLAN 7
+	vipEth1     = netip.MustParseAddr("203.0.113.14") // DSR, by eth1
+	vipSpread4  = netip.MustParseAddr("203.0.113.15") // as vip4in4, with a spread source
+	vipEmpty    = netip.MustParseAddr("203.0.113.20") // no backend is up
+	vipNoHop    = netip.MustParseAddr("203.0.113.21") // no next hop is resolved
+	vipDSR6     = netip.MustParseAddr("2001:db8:1::10")
+	vip6in6     = netip.MustParseAddr("2001:db8:1::11")
+	vip6in4     = netip.MustParseAddr("2001:db8:1::12")
+	vipSpread6  = netip.MustParseAddr("2001:db8:1::15") // as vip6in6, with a spread source
+	vipTagged6  = netip.MustParseAddr("2001:db8:1::13") // 6in6, on VLAN 7
+	notVIP4     = netip.MustParseAddr("203.0.113.99")
+	notVIP6     = netip.MustParseAddr("2001:db8:1::99")
+	mappedDSR4  = netip.MustParseAddr("::ffff:203.0.113.10")
+	weirTunnel4 = netip.MustParseAddr("10.0.0.2")
+	weirTunnel6 = netip.MustParseAddr("fd00::2")
+)
+
+// tunnelTo returns a tunnel to a backend slot.
+func tunnelTo(slot uint32, ipv6 bool) rewrite.Tunnel {
+	if ipv6 {
+		dst := netip.MustParseAddr("fd00::1:0").As16()
+		dst[15] = byte(slot)
+		return rewrite.Tunnel{Source: weirTunnel6, Destination: netip.AddrFrom16(dst)}
+	}
+	return rewrite.Tunnel{Source: weirTunnel4, Destination: netip.AddrFrom4([4]byte{10, 0, 1, byte(slot)})}
+}
+
+func interfaces() []snapshot.Interface {
+	return []snapshot.Interface{{Name: "eth0", MAC: eth0MAC}, {Name: "eth1", MAC: eth1MAC}}
+}
+
+// must is for fixtures: an error there is a mistake in the test.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// worldSnapshot is the fixed world.
+func worldSnapshot() *snapshot.Snapshot {
+	spec := snapshot.Spec{Generation: 1, Interfaces: interfaces()}
+	add := func(vip netip.Addr, make func(slot uint32) (rewrite.Rewrite, error)) {
+		service, slot := uint32(len(spec.Services)), uint32(len(spec.Backends))
+		spec.Services = append(spec.Services, snapshot.Service{
+			Name: vip.String(), Table: []uint16{0}, Members: []uint32{slot},
+		})
+		spec.Backends = append(spec.Backends, snapshot.Backend{
+			Rewrite: must(make(slot)), State: snapshot.Active, Generation: 1, Service: service,
+		})
+		claim(&spec, vip, service)
+	}
+	link := func(slot uint32) rewrite.Link {
+		return rewrite.Link{Src: eth0MAC, Dst: backendMAC(slot), MTU: 1500}
+	}
+	tagged := func(slot uint32) rewrite.Link {
+		l := link(slot)
+		l.VLAN = 7
+		return l
+	}
+	spread := func(t rewrite.Tunnel) rewrite.Tunnel {
+		t.Spread = true
+		return t
+	}
+	add(vipDSR4, func(s uint32) (rewrite.Rewrite, error) { return rewrite.DSR(link(s), false) })
+	add(vipDSR6, func(s uint32) (rewrite.Rewrite, error) { return rewrite.DSR(link(s), true) })
+	add(vip4in4, func(s uint32) (rewrite.Rewrite, error) { return rewrite.IPIP(link(s), false, tunnelTo(s, false)) })
+	add(vip4in6, func(s uint32) (rewrite.Rewrite, error) { return rewrite.IPIP(link(s), false, tunnelTo(s, true)) })
+	add(vip6in6, func(s uint32) (rewrite.Rewrite, error) { return rewrite.IPIP(link(s), true, tunnelTo(s, true)) })
+	add(vip6in4, func(s uint32) (rewrite.Rewrite, error) { return rewrite.IPIP(link(s), true, tunnelTo(s, false)) })
+	add(vipTagged, func(s uint32) (rewrite.Rewrite, error) { return rewrite.DSR(tagged(s), false) })
+	add(vipTagged6, func(s uint32) (rewrite.Rewrite, error) {
+		return rewrite.IPIP(tagged(s), true, tunnelTo(s, true))
+	})
+	add(vipEth1, func(s uint32) (rewrite.Rewrite, error) {
+		return rewrite.DSR(rewrite.Link{Egress: 1, Src: eth1MAC, Dst: backendMAC(s), MTU: 9000}, false)
+	})
+	add(vipSpread4, func(s uint32) (rewrite.Rewrite, error) {
+		return rewrite.IPIP(link(s), false, spread(tunnelTo(s, false)))
+	})
+	add(vipSpread6, func(s uint32) (rewrite.Rewrite, error) {
+		return rewrite.IPIP(link(s), true, spread(tunnelTo(s, true)))
+	})
+	for vip, why := range map[netip.Addr]stats.Reason{vipEmpty: stats.NoBackend, vipNoHop: stats.Unresolved} {
+		claim(&spec, vip, uint32(len(spec.Services)))
+		spec.Services = append(spec.Services, snapshot.Service{Name: vip.String(), Empty: why})
+	}
+	return must(snapshot.New(spec))
+}
+
+// claim gives tcp/80 and udp/53 of a VIP to a service.
+func claim(spec *snapshot.Spec, vip netip.Addr, service uint32) {
+	spec.VIPs = append(spec.VIPs,
+		snapshot.VIPSpec{Addr: vip.As16(), Proto: packet.ProtoTCP, Lo: 80, Hi: 80, Service: service},
+		snapshot.VIPSpec{Addr: vip.As16(), Proto: packet.ProtoUDP, Lo: 53, Hi: 53, Service: service})
+}
+
+// pool is a service whose backends come and go. Its backend number i has slot
+// i; its name is stable, so that Maglev sees the same backend again.
+type pool struct {
+	affinity snapshot.Affinity
+	backends []member
+	service  uint32 // index the pool's service has; others before it are empty
+	owner    uint32 // index of the service that the VIP belongs to, usually service
+}
+
+type member struct {
+	state      snapshot.BackendState
+	weight     uint32
+	generation uint32
+}
+
+// newPool returns a pool of n active backends.
+func newPool(n int) *pool {
+	p := &pool{}
+	for range n {
+		p.backends = append(p.backends, member{snapshot.Active, 100, 1})
+	}
+	return p
+}
+
+// tableSize is a small prime: the tests have few backends.
+const tableSize = 1021
+
+// snapshot compiles the pool, as the control plane does.
+func (p *pool) snapshot() *snapshot.Snapshot {
+	spec := snapshot.Spec{Interfaces: interfaces()}
+	for range max(p.service, p.owner) + 1 {
+		spec.Services = append(spec.Services, snapshot.Service{Empty: stats.NoBackend})
+	}
+	svc := &spec.Services[p.service]
+	svc.Affinity = p.affinity
+	var candidates []maglev.Backend
+	for i, m := range p.backends {
+		slot := uint32(i)
+		spec.Backends = append(spec.Backends, snapshot.Backend{
+			Rewrite: must(rewrite.DSR(rewrite.Link{Src: eth0MAC, Dst: backendMAC(slot), MTU: 1500}, false)),
+			State:   m.state, Generation: m.generation, Service: p.service,
+		})
+		if m.state == snapshot.Active {
+			svc.Members = append(svc.Members, slot)
+			candidates = append(candidates, maglev.Backend{Name: fmt.Sprint("backend ", i), Weight: m.weight})
+		}
+	}
+	svc.Table = must(maglev.Build(tableSize, candidates))
+	claim(&spec, vipDSR4, p.owner)
+	return must(snapshot.New(spec))
+}
+
+// bench is a Forwarder with its counters and table in the test's hands.
+type bench struct {
+	*forward.Forwarder
+	counters stats.Counters
+	table    *flow.Table
+}
+
+func newBench(tb testing.TB, entries int, s *snapshot.Snapshot) *bench {
+	b := &bench{}
+	var err error
+	if b.table, err = flow.New(entries, flow.DefaultTimeouts()); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = b.table.Close() })
+	b.Forwarder = forward.New(b.table, &b.counters)
+	b.Adopt(s)
+	return b
+}
+
+// one processes a single frame that came in on eth0.
+func (b *bench) one(frame []byte, now flow.Tick) (queue.Frame, forward.Verdict) {
+	frames := []queue.Frame{buffer(frame)}
+	verdicts := make([]forward.Verdict, 1)
+	b.Process(0, now, frames, verdicts)
+	return frames[0], verdicts[0]
+}
+
+// slot processes a single frame and returns the backend slot it was sent to,
+// snapshot.None if it was dropped.
+func (b *bench) slot(frame []byte, now flow.Tick) uint32 {
+	f, v := b.one(frame, now)
+	if v.Action != forward.Send {
+		return snapshot.None
+	}
+	mac := packet.MAC(f.Bytes())
+	return uint32(mac[4])<<8 | uint32(mac[5])
+}
+
+// buffer puts a frame into a buffer, as a driver does.
+func buffer(frame []byte) queue.Frame {
+	buf := bytes.Repeat([]byte{0xee}, max(2048, queue.Headroom+len(frame)))
+	n := copy(buf[queue.Headroom:], frame)
+	return queue.Frame{Buf: buf, Start: queue.Headroom, End: uint32(queue.Headroom + n)}
+}
+
+// to describes a TCP packet, SYN, from the client to port 80 of an address. Of
+// the address's family is the client.
+func to(dst netip.Addr) packettest.Spec {
+	s := packettest.Spec{
+		SrcMAC: clientMAC, DstMAC: eth0MAC, Src: client4, Dst: netip.AddrPortFrom(dst, 80),
+		Proto: packet.ProtoTCP, TCPFlags: packet.TCPSyn, ID: 0x4711,
+	}
+	if dst.Is6() {
+		s.Src = client6
+	}
+	return s
+}
+
+// udpTo describes a UDP packet to port 53.
+func udpTo(dst netip.Addr) packettest.Spec {
+	s := to(dst)
+	s.Proto, s.Dst, s.Payload = packet.ProtoUDP, netip.AddrPortFrom(dst, 53), []byte("question")
+	return s
+}
+
+// with changes a description.
+func with(s packettest.Spec, change func(*packettest.Spec)) packettest.Spec {
+	change(&s)
+	return s
+}

@@ -1,0 +1,251 @@
+package demo
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"weir/controlplane/show"
+)
+
+// state is all that is shown at a moment.
+type state struct {
+	elapsed, total time.Duration
+	driver         string
+	cpu            float64 // that weir used since the last poll, as a part of one CPU
+	meanCPU        float64 // the same since the start
+	services       []serviceRow
+	requests       []requestRow
+	drops          []dropRow
+	events         []event
+}
+
+type serviceRow struct {
+	name, mode string
+	vips       []string
+	load       load
+	backends   []backendRow
+}
+
+type backendRow struct {
+	name, status string
+	load         load
+}
+
+// load is what weir has sent on: packets on the way to backends, and their
+// bytes with Ethernet headers.
+type load struct {
+	packets, bytes uint64
+	flows          int64
+	packetRate     float64 // per second
+	bitRate        float64 // bits per second
+}
+
+type requestRow struct {
+	service, family        string
+	sent, answered, failed int
+	latency                latency
+}
+
+type dropRow struct {
+	reason, help string
+	packets      uint64
+}
+
+// event is something that has happened.
+type event struct {
+	at   time.Duration // after the start
+	kind eventKind
+	text string
+}
+
+type eventKind int
+
+const (
+	plainEvent eventKind = iota
+	goodEvent
+	badEvent
+)
+
+func (e event) String() string { return fmt.Sprintf("%4.1f s  %s", e.at.Seconds(), e.text) }
+
+// The colours of SGR (ECMA-48 section 8.3.117) that the screen uses.
+const (
+	bold  = "1"
+	faint = "2"
+	red   = "31"
+	green = "32"
+)
+
+func (k eventKind) style() string {
+	return [...]string{plainEvent: bold, goodEvent: green, badEvent: red}[k]
+}
+
+// canvas collects lines of limited width.
+type canvas struct {
+	width  int
+	colour bool
+	lines  []string
+}
+
+// styled is a piece of a line.
+type styled struct{ text, style string }
+
+// line adds a line. What does not fit is cut off.
+func (c *canvas) line(pieces ...styled) {
+	var b strings.Builder
+	left := c.width
+	for _, p := range pieces {
+		text := cut(p.text, left)
+		left -= utf8.RuneCountInString(text)
+		if c.colour && p.style != "" && text != "" {
+			text = "\x1b[" + p.style + "m" + text + "\x1b[0m"
+		}
+		b.WriteString(text)
+	}
+	c.lines = append(c.lines, strings.TrimRight(b.String(), " "))
+}
+
+// cut returns the first n characters of text, the last of them an ellipsis if
+// that is not all.
+func cut(text string, n int) string {
+	if utf8.RuneCountInString(text) <= n {
+		return text
+	}
+	if n <= 0 {
+		return ""
+	}
+	return string([]rune(text)[:n-1]) + "…"
+}
+
+// render draws the state in at most height lines of at most width characters.
+// What happened longest ago gives way first.
+func render(s *state, width, height int, colour bool) []string {
+	c := &canvas{width: width, colour: colour}
+	const bar = 20
+	done := 0
+	if s.total > 0 {
+		done = min(bar, int(bar*s.elapsed/s.total))
+	}
+	c.line(styled{"weir demo", bold},
+		styled{fmt.Sprintf("  %2.0f of %.0f s  ", s.elapsed.Seconds(), s.total.Seconds()), ""},
+		styled{strings.Repeat("━", done), green}, styled{strings.Repeat("─", bar-done), faint},
+		styled{fmt.Sprintf("  %s  CPU %4.1f %%", s.driver, 100*s.cpu), ""})
+	if n := len(s.events); n > 0 {
+		e := s.events[n-1]
+		c.line(styled{fmt.Sprintf("%.0f s: %s", e.at.Seconds(), e.text), joinStyles(bold, e.kind.style())})
+	} else {
+		c.line()
+	}
+	c.line()
+	c.services(s.services)
+	c.line()
+	c.requests(s.requests)
+	if room := height - len(c.lines) - 1; room > 0 && len(s.events) > 0 {
+		c.line()
+		for _, e := range s.events[max(0, len(s.events)-room):] {
+			c.line(styled{cut(e.String(), width), strings.TrimPrefix(e.kind.style(), bold)})
+		}
+	}
+	return c.lines[:min(len(c.lines), height)]
+}
+
+func joinStyles(a, b string) string {
+	if a == b {
+		return a
+	}
+	return a + ";" + b
+}
+
+const serviceFormat = "%-10s %-10s %7s %9s %11s %10s %13s"
+
+func (c *canvas) services(all []serviceRow) {
+	c.line(styled{fmt.Sprintf(serviceFormat, "TO SERVICE", "STATUS", "FLOWS", "PACKETS", "BYTES", "PACKETS/S", "BIT/S"), faint})
+	row := func(name, status, nameStyle, statusStyle string, l *load) {
+		text := fmt.Sprintf(serviceFormat, cut(name, 10), cut(status, 10), fmt.Sprint(l.flows), fmt.Sprint(l.packets), show.Bytes(l.bytes),
+			fmt.Sprintf("%.0f", l.packetRate), bits(l.bitRate))
+		c.line(styled{text[:10], nameStyle}, styled{text[10:21], statusStyle}, styled{text[21:], nameStyle})
+	}
+	for _, s := range all {
+		up := 0
+		for _, b := range s.backends {
+			if b.status == "up" {
+				up++
+			}
+		}
+		row(s.name, fmt.Sprintf("%d of %d up", up, len(s.backends)), bold, bold, &s.load)
+		for _, b := range s.backends {
+			style := red
+			if b.status == "up" {
+				style = green
+			}
+			row("  "+b.name, b.status, "", style, &b.load)
+		}
+	}
+}
+
+const requestFormat = "%-10s %-10s %7s %9s %11s %10s %13s"
+
+func (c *canvas) requests(all []requestRow) {
+	c.line(styled{fmt.Sprintf(requestFormat, "REQUESTS", "OVER", "SENT", "SUCCEEDED", "FAILED", "MEDIAN", "P99 OF 5 S"), faint})
+	for _, r := range all {
+		text := fmt.Sprintf(requestFormat, cut(r.service, 10), r.family, fmt.Sprint(r.sent), fmt.Sprint(r.answered), fmt.Sprint(r.failed),
+			span(r.latency.median), span(r.latency.p99))
+		style := ""
+		if r.failed > 0 {
+			style = red
+		}
+		c.line(styled{text[:39], ""}, styled{text[39:51], style}, styled{text[51:], ""})
+	}
+}
+
+// plainLine sums the state up in one line, for when there is no terminal.
+func plainLine(s *state) string {
+	sent, answered, failed := 0, 0, 0
+	var slow latency
+	for _, r := range s.requests {
+		sent, answered, failed = sent+r.sent, answered+r.answered, failed+r.failed
+		slow.median, slow.p99 = max(slow.median, r.latency.median), max(slow.p99, r.latency.p99)
+	}
+	var parts []string
+	for _, service := range s.services {
+		part := service.name + ":"
+		for _, b := range service.backends {
+			if b.status == "up" {
+				part += fmt.Sprintf(" %s %.0f/s", b.name, b.load.packetRate)
+			} else {
+				part += fmt.Sprintf(" %s %s", b.name, b.status)
+			}
+		}
+		parts = append(parts, part)
+	}
+	return fmt.Sprintf("%4.1f s  %d requests, %d succeeded, %d failed, median %s, p99 %s; packets to %s",
+		s.elapsed.Seconds(), sent, answered, failed, span(slow.median), span(slow.p99), strings.Join(parts, "; "))
+}
+
+// bits writes a rate in bits per second with a decimal prefix.
+func bits(v float64) string {
+	prefixes := []string{"", "k", "M", "G"}
+	i := 0
+	for ; v >= 999.5 && i < len(prefixes)-1; i++ {
+		v /= 1000
+	}
+	if i == 0 {
+		return fmt.Sprintf("%.0f bit/s", v)
+	}
+	return fmt.Sprintf("%.1f %sbit/s", v, prefixes[i])
+}
+
+// span writes a latency; 0 is none.
+func span(d time.Duration) string {
+	switch {
+	case d == 0:
+		return "-"
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}

@@ -1,0 +1,96 @@
+package demo
+
+import (
+	"fmt"
+	"strings"
+)
+
+// summary says in the end what was seen and what came of it.
+func summary(e *evidence, a *account, s *state, reasons []string, colour bool) string {
+	c := &canvas{width: 1 << 10, colour: colour}
+	plain := func(format string, args ...any) { c.line(styled{fmt.Sprintf(format, args...), ""}) }
+
+	c.line()
+	c.line(styled{"Summary", bold})
+	c.line()
+	sent, failed := 0, 0
+	for _, s := range a.streams {
+		sent, failed = sent+s.sent, failed+s.failed
+	}
+	plain("weir       %s, %.1f %% of one CPU", s.driver, 100*s.meanCPU)
+	plain("requests   %d in %.0f s: %d succeeded, verified byte for byte, and %d failed",
+		sent, e.course.since(e.course.ended).Seconds(), sent-failed, failed)
+	plain("failed     %d %s, %d until weir noticed, %d %s, %d %s",
+		a.failedIn[allUp], "before the stop",
+		failed-a.failedIn[allUp]-a.failedIn[oneDown]-a.failedIn[allBack],
+		a.failedIn[oneDown], e.when(oneDown), a.failedIn[allBack], e.when(allBack))
+	if c := &e.course; !c.noticed.IsZero() {
+		plain("outage     %s stopped at %.1f s; weir noticed after %.1f s", e.victim, c.since(c.stopped).Seconds(), c.noticed.Sub(c.stopped).Seconds())
+		plain("           %s", outage(e, a))
+		if !c.restored.IsZero() {
+			plain("           %s came back at %.1f s; weir used it again after %.1f s",
+				e.victim, c.since(c.returned).Seconds(), c.restored.Sub(c.returned).Seconds())
+		}
+	}
+	plain("dropped    %s", drops(s.drops))
+	c.line()
+	c.streams(e, a)
+	c.line()
+	c.shares(e, a)
+	c.line()
+	if len(reasons) == 0 {
+		c.line(styled{"PASSED", joinStyles(bold, green)},
+			styled{": every request that had to succeed did, and each backend got its share", ""})
+	} else {
+		c.line(styled{"FAILED", joinStyles(bold, red)}, styled{":", ""})
+		for _, r := range reasons {
+			plain("  - %s", r)
+		}
+	}
+	return strings.Join(c.lines, "\n") + "\n"
+}
+
+// outage says what became of the requests that the victim took with it.
+func outage(e *evidence, a *account) string {
+	if a.caught == 0 {
+		return "no request was on its way to it in between"
+	}
+	text := fmt.Sprintf("%d requests were on their way to it in between: %d failed", a.caught, a.lost)
+	if a.rescued > 0 {
+		text += fmt.Sprintf(", %d succeeded elsewhere on TCP's next try, in %s at most", a.rescued, span(a.slowest))
+	}
+	return text
+}
+
+func drops(all []dropRow) string {
+	if len(all) == 0 {
+		return "nothing"
+	}
+	var texts []string
+	for _, d := range all {
+		texts = append(texts, fmt.Sprintf("%d %s (%s)", d.packets, d.reason, d.help))
+	}
+	return strings.Join(texts, ", ")
+}
+
+func (c *canvas) streams(e *evidence, a *account) {
+	const format = "%-10s %-6s %8s %10s %8s %9s %9s"
+	c.line(styled{fmt.Sprintf(format, "REQUESTS", "OVER", "SENT", "SUCCEEDED", "FAILED", "MEDIAN", "P99"), faint})
+	for i, s := range e.streams {
+		r := a.streams[i]
+		c.line(styled{fmt.Sprintf(format, s.service, s.family(), fmt.Sprint(r.sent), fmt.Sprint(r.sent-r.failed), fmt.Sprint(r.failed),
+			span(r.latency.median), span(r.latency.p99)), ""})
+	}
+}
+
+func (c *canvas) shares(e *evidence, a *account) {
+	const format = "%-10s %-8s  %-18s  %-18s  %-18s"
+	c.line(styled{fmt.Sprintf(format, "ANSWERED", "BY", "ALL UP", strings.ToUpper(e.victim)+" OUT", strings.ToUpper(e.victim)+" BACK"), faint})
+	for _, cell := range a.cells {
+		var texts [numPhases]string
+		for p, s := range cell.shares {
+			texts[p] = fmt.Sprintf("%4.1f %% (want %.1f)", s.part(float64(s.got)), s.part(s.expected))
+		}
+		c.line(styled{fmt.Sprintf(format, cell.service, cell.backend, texts[allUp], texts[oneDown], texts[allBack]), ""})
+	}
+}

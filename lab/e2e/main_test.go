@@ -1,0 +1,263 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"weir/controlplane/api"
+	"weir/lab/netlab"
+	"weir/lab/site"
+)
+
+// weirBinary is what all tests run; TestMain builds it, once and as a release
+// is built. It is empty where no test can run.
+var weirBinary string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		return m.Run()
+	}
+	if _, err := netlab.Sweep(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	dir, err := os.MkdirTemp("", "weir-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	weirBinary = filepath.Join(dir, "weir")
+	build := exec.Command("go", "build", "-o", weirBinary, "weir/cmd/weir")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build weir: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// needRoot skips the test where it cannot run, and fails it where it has to.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("network namespaces need root")
+	}
+	t.Skip("network namespaces need root")
+}
+
+// driver is a way of taking frames that the tests ask for, and what the api has
+// to say about it then.
+type driver struct {
+	name            string
+	driver, xdpMode string // in the configuration
+}
+
+var (
+	xdpCopy    = driver{"afxdp-copy", "afxdp", "copy"}
+	xdpGeneric = driver{"afxdp-generic", "afxdp", "generic"}
+	afPacket   = driver{"afpacket", "afpacket", ""}
+)
+
+// eachDriver runs f as a subtest for each of the drivers.
+func eachDriver(t *testing.T, f func(t *testing.T, d driver), drivers ...driver) {
+	t.Helper()
+	needRoot(t)
+	for _, d := range drivers {
+		t.Run(d.name, func(t *testing.T) { f(t, d) })
+	}
+}
+
+// patience is how long anything may take that is polled for.
+const patience = 15 * time.Second
+
+// testSite is a site and the test it is for.
+type testSite struct {
+	*site.Site
+	t   *testing.T
+	ctx context.Context // of the test's calls; not yet done in its clean-up
+}
+
+var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
+
+// newSite builds a site without a weir in it. It is removed at the end of the
+// test, after everything a person wants to see of a failure has been printed.
+func newSite(t *testing.T, opt site.Options) *testSite {
+	t.Helper()
+	needRoot(t)
+	name := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(strings.TrimPrefix(t.Name(), "Test")), "_"), "_")
+	opt.Name, opt.Weir = name[:min(len(name), 32)], weirBinary
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	built, err := site.New(ctx, opt)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	s := &testSite{Site: built, t: t, ctx: ctx}
+	t.Cleanup(func() {
+		defer cancel()
+		if t.Failed() {
+			s.explain()
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("close site: %v", err)
+		}
+	})
+	return s
+}
+
+// startSite builds a site and starts weir in it.
+func startSite(t *testing.T, opt site.Options, mutate func(*site.Config)) *testSite {
+	t.Helper()
+	s := newSite(t, opt)
+	if mutate != nil {
+		mutate(s.Config)
+	}
+	s.start()
+	return s
+}
+
+// start starts weir and waits until it is ready.
+func (s *testSite) start() {
+	s.t.Helper()
+	s.must(s.StartWeir(s.ctx))
+	s.must(s.WaitReady(s.ctx))
+}
+
+// explain prints what is known about a failure.
+func (s *testSite) explain() {
+	s.t.Logf("weir's log:\n%s", s.WeirLog())
+	if s.Weir() == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, noun := range []string{"interfaces", "services", "backends", "workers", "drops", "announcements"} {
+		text, err := s.RunWeir(ctx, "show", noun)
+		if noun == "drops" {
+			text = withoutZeros(text)
+		}
+		s.t.Logf("weir show %s (%v):\n%s", noun, err, text)
+	}
+}
+
+// withoutZeros leaves the lines of a table out whose last number is 0.
+func withoutZeros(table string) string {
+	var kept []string
+	for line := range strings.Lines(table) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[1] == "0" {
+			continue
+		}
+		kept = append(kept, line)
+	}
+	return strings.Join(kept, "")
+}
+
+func (s *testSite) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// await polls until check returns nil, and returns how long that took.
+func (s *testSite) await(what string, check func() error) time.Duration {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	start := time.Now()
+	if err := s.Await(ctx, check); err != nil {
+		s.t.Fatalf("%s: %v", what, err)
+	}
+	return time.Since(start)
+}
+
+// get reads a noun from the api.
+func get[T any](s *testSite, noun string) T {
+	s.t.Helper()
+	var v T
+	s.must(s.API().Get(s.ctx, noun, &v))
+	return v
+}
+
+// reload changes the configuration and has weir put it in force.
+func (s *testSite) reload(mutate func(*site.Config)) {
+	s.t.Helper()
+	mutate(s.Config)
+	_, err := s.Reload(s.ctx)
+	s.must(err)
+}
+
+// backend returns what the api says of a backend of a service.
+func (s *testSite) backend(service string, addr netip.Addr) api.Backend {
+	s.t.Helper()
+	for _, b := range get[[]api.Backend](s, "backends") {
+		if b.Service == service && b.Address == addr {
+			return b
+		}
+	}
+	s.t.Fatalf("the api knows no backend %s of service %s", addr, service)
+	return api.Backend{}
+}
+
+// iface returns what the api says of an interface.
+func (s *testSite) iface(name string) api.Interface {
+	s.t.Helper()
+	for _, i := range get[[]api.Interface](s, "interfaces") {
+		if i.Name == name {
+			return i
+		}
+	}
+	s.t.Fatalf("the api knows no interface %s", name)
+	return api.Interface{}
+}
+
+// wantDriver fails the test if an interface is not worked as it should be.
+func (s *testSite) wantDriver(name string, want driver) {
+	s.t.Helper()
+	if i := s.iface(name); i.Driver != want.driver || i.Mode != want.xdpMode {
+		s.t.Errorf("interface %s is worked by %q in mode %q, want %q and %q; better ones do not work because of %q",
+			name, i.Driver, i.Mode, want.driver, want.xdpMode, i.Reasons)
+	}
+}
+
+// drops returns the dropped frames by reason.
+func (s *testSite) drops() map[string]uint64 {
+	s.t.Helper()
+	all := make(map[string]uint64)
+	for _, d := range get[[]api.Drop](s, "drops") {
+		if d.Packets > 0 {
+			all[d.Reason] = d.Packets
+		}
+	}
+	return all
+}
+
+// noDrops fails the test if weir has dropped a frame.
+func (s *testSite) noDrops() {
+	s.t.Helper()
+	if drops := s.drops(); len(drops) > 0 {
+		s.t.Errorf("weir has dropped frames: %v", drops)
+	}
+}
+
+// clientOf returns the client's address of a VIP's family.
+func (s *testSite) clientOf(vip netip.AddrPort) netip.Addr {
+	if vip.Addr().Is6() {
+		return s.Client6
+	}
+	return s.Client4
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+
+// generate makes one frame of a flow and sends it out of an interface. The
+// kernel runs it over and over on the frames of a small pool
+// (Documentation/bpf/bpf_prog_run.rst, live frames).
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define FRAME 60
+#define FIRST_ADDRESS 0xc6120000 // 198.18.0.0 (RFC 2544, appendix C.2.2)
+#define FIRST_PORT 1024
+#define PORTS_LOG2 14
+
+// How far behind its pace the generator may fall and still catch up. What is
+// missed beyond that is not sent: a burst is not the rate that was asked for.
+#define BEHIND_NS 100000
+
+// Written before the first run, and not after. The checksums' parts are the
+// sums over all that does not change from frame to frame.
+__u8 template[FRAME];
+__u32 ip_sum;
+__u32 udp_sum;
+__u32 ifindex;
+__u32 flows;
+
+// Written at any time: nanoseconds from one frame to the next, with 32 binary
+// places. Zero is as fast as possible, all ones is never.
+volatile __u64 interval;
+
+struct state {
+	__u64 sent; // frames given to the interface
+	__u64 next; // when the next one is due, in nanoseconds
+	__u64 part; // of a nanosecond after that, in the lower 32 bits
+};
+
+// Written by the program only.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct state);
+} states SEC(".maps");
+
+static __always_inline _Bool is_due(struct state *state)
+{
+	__u64 gap = interval;
+
+	if (gap == 0)
+		return 1;
+	if (gap == ~0ULL)
+		return 0;
+	__u64 now = bpf_ktime_get_ns();
+	if (now < state->next)
+		return 0;
+	if (now - state->next > BEHIND_NS)
+		state->next = now;
+	state->part = (__u32)state->part + (__u64)(__u32)gap;
+	state->next += (gap >> 32) + (state->part >> 32);
+	return 1;
+}
+
+static __always_inline __u16 fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~(sum + (sum >> 16));
+}
+
+SEC("xdp")
+int generate(struct xdp_md *ctx)
+{
+	__u8 *frame = (void *)(long)ctx->data;
+	__u32 zero = 0;
+	struct state *state = bpf_map_lookup_elem(&states, &zero);
+
+	if (!state || flows == 0 || frame + FRAME > (__u8 *)(long)ctx->data_end)
+		return XDP_ABORTED;
+	if (!is_due(state))
+		return XDP_DROP;
+
+	__u32 flow = state->sent++ % flows;
+	__u32 address = FIRST_ADDRESS + (flow >> PORTS_LOG2);
+	__u32 port = FIRST_PORT + (flow & ((1 << PORTS_LOG2) - 1));
+	__u32 sum = (address >> 16) + (address & 0xffff);
+	struct iphdr *ip = (void *)(frame + ETH_HLEN);
+	struct udphdr *udp = (void *)(ip + 1);
+
+	__builtin_memcpy(frame, template, FRAME);
+	ip->saddr = bpf_htonl(address);
+	ip->check = bpf_htons(fold(ip_sum + sum));
+	udp->source = bpf_htons(port);
+	__u16 check = fold(udp_sum + sum + port);
+	udp->check = check ? bpf_htons(check) : 0xffff;
+	return bpf_redirect(ifindex, 0);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,134 @@
+// Package loops is the same small program on different AF_XDP libraries: take a
+// batch of frames from an interface, swap their MAC addresses, send them back.
+//
+// The problem it solves: to say what a library costs, everything else has to be
+// the same. So the loops differ in nothing but the calls they make, and these
+// are made as each library's documentation shows them.
+//
+// All of them work on queue 0, in copy mode, with the XDP program in the driver
+// (generic on an interface without XDP of its own, when they only send).
+package loops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kind names a loop.
+type Kind string
+
+// The loops.
+const (
+	// Own is on dataplane/afxdp, with the worker's batch.
+	Own Kind = "own"
+
+	// Asavie is the loop in the package documentation of
+	// github.com/asavie/xdp v0.3.3.
+	Asavie Kind = "asavie"
+
+	// AsavieDrained is Asavie, which then calls Transmit with nothing until the
+	// kernel has taken all frames: what a user can do about its single wake-up.
+	AsavieDrained Kind = "asavie-drained"
+)
+
+// Kinds returns all loops.
+func Kinds() []Kind { return []Kind{Own, Asavie, AsavieDrained} }
+
+// Task is what a loop does.
+type Task string
+
+// The tasks.
+const (
+	Forward Task = "forward" // send back what comes in
+	Send    Task = "send"    // send one frame, as often as possible
+)
+
+// Options says what to run, and on what.
+type Options struct {
+	Kind      Kind
+	Task      Task
+	Interface string // in the calling thread's network namespace
+	CPU       int    // that the loop's thread is pinned to
+	Frame     []byte // what [Send] sends
+}
+
+// Counters counts frames.
+type Counters struct {
+	Received       uint64 `json:"received"`        // by the loop
+	ReceiveDropped uint64 `json:"receive_dropped"` // by the kernel, which found no room in the rings
+	Sent           uint64 `json:"sent"`            // handed to the kernel
+	GivenUp        uint64 `json:"given_up"`        // by library or driver, for want of room
+}
+
+// idle is how long a loop sleeps at most without looking whether it is to end.
+const idle = 50 * time.Millisecond
+
+// A loop is one library at work. None of its methods may run at the same time
+// as another.
+type loop interface {
+	forward() error // one batch, or a sleep of at most idle
+	send() error    // one batch
+	counters() (Counters, error)
+	close() error
+}
+
+// Run opens the interface, calls ready with the id of its thread, and works
+// until ctx ends. It takes the calling goroutine's thread with it.
+func Run(ctx context.Context, opt Options, ready func(thread int)) (_ Counters, err error) {
+	runtime.LockOSThread() // never unlocked: the thread's affinity is not for others
+	var set unix.CPUSet
+	set.Set(opt.CPU)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return Counters{}, fmt.Errorf("run loop: pin to cpu %d: %w", opt.CPU, err)
+	}
+	l, err := open(&opt)
+	if err != nil {
+		return Counters{}, fmt.Errorf("run loop %s: %w", opt.Kind, err)
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+	turn := l.forward
+	if opt.Task == Send {
+		turn = l.send
+	}
+
+	var ended atomic.Bool
+	defer context.AfterFunc(ctx, func() { ended.Store(true) })()
+	ready(unix.Gettid())
+	for !ended.Load() {
+		if err := turn(); err != nil {
+			return Counters{}, fmt.Errorf("run loop %s: %w", opt.Kind, err)
+		}
+	}
+	return l.counters()
+}
+
+func open(opt *Options) (loop, error) {
+	if !slices.Contains([]Task{Forward, Send}, opt.Task) {
+		return nil, fmt.Errorf("no task %q", opt.Task)
+	}
+	switch opt.Kind {
+	case Own:
+		return openOwn(opt)
+	case Asavie, AsavieDrained:
+		return openAsavie(opt)
+	}
+	return nil, fmt.Errorf("no such loop: there are %v", Kinds())
+}
+
+// swap exchanges the MAC addresses of an Ethernet frame.
+func swap(frame []byte) {
+	if len(frame) < 12 {
+		return
+	}
+	var destination [6]byte
+	copy(destination[:], frame)
+	copy(frame[:6], frame[6:12])
+	copy(frame[6:12], destination[:])
+}

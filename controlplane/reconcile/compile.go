@@ -44,11 +44,11 @@ type compilation struct {
 	wanted map[slotKey]bool
 }
 
-// compile builds the snapshot for in and the view that explains it.
+// compile builds the snapshot for in and the view that explains it. An error
+// leaves the slots and tables of the latest snapshot as they are.
 func (c *compiler) compile(in input) (*snapshot.Snapshot, *View, error) {
 	c.generation++
 	c.tables.begin()
-	defer c.tables.end()
 	run := compilation{
 		compiler: c,
 		in:       in,
@@ -75,23 +75,22 @@ func (c *compiler) compile(in input) (*snapshot.Snapshot, *View, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	c.slots.keep(run.wanted)
+	c.tables.keep()
 	return snap, run.view, nil
 }
 
-// reserveSlots frees the slots of backends that are not configured any more
-// before new ones are given out.
+// reserveSlots finds a slot for every backend that is configured.
 func (c *compilation) reserveSlots() {
 	for i := range c.in.config.Services {
 		s := &c.in.config.Services[i]
 		for _, family := range families(s) {
 			for _, b := range backendsOf(s, family) {
-				c.wanted[slotKey{s.Name, family, s.Backends[b].Address}] = true
+				key := slotKey{s.Name, family, s.Backends[b].Address}
+				c.wanted[key] = true
+				c.slots.get(key)
 			}
 		}
-	}
-	c.slots.keep(c.wanted)
-	for key := range c.wanted {
-		c.slots.get(key)
 	}
 	c.spec.Backends = make([]snapshot.Backend, c.slots.size())
 	for i := range c.spec.Backends {
@@ -185,8 +184,12 @@ func (c *compilation) unreachable(s *config.Service, hop *nexthop.Hop) string {
 		}
 		return hop.Reason
 	}
-	if _, ours := c.egress[hop.Interface]; !ours {
+	egress, ours := c.egress[hop.Interface]
+	if !ours {
 		return fmt.Sprintf("the route to it leaves by %s, which is not among weir's interfaces", hop.Interface)
+	}
+	if nic := &c.in.interfaces[egress]; nic.Err != nil || nic.Workers == 0 {
+		return fmt.Sprintf("the route to it leaves by %s, which weir cannot work at the moment", hop.Interface)
 	}
 	if s.Mode == config.ModeDSR && hop.Gateway.IsValid() {
 		return fmt.Sprintf("it is behind the router %s, and mode dsr reaches backends on the link only; use mode ipip", hop.Gateway)
@@ -211,20 +214,18 @@ func (c *compilation) family(s *config.Service, view *Service, ipv6 bool) error 
 		c.view.Slots[slot.number] = SlotUse{s.Name, v.Address, slot.generation}
 		compiled := &c.spec.Backends[slot.number]
 		compiled.Service = index
-		if v.Status == StatusUnreachable || v.Status == StatusResolving {
+		if v.Status == StatusUp || v.Status == StatusDraining {
+			var err error
+			if compiled.Rewrite, err = c.rewrite(s, &s.Backends[i], &v.Hop, ipv6); err != nil {
+				v.Status, v.Reason = StatusUnreachable, err.Error()
+			}
+		}
+		switch v.Status {
+		case StatusUnreachable, StatusResolving:
 			svc.Empty = stats.Unresolved
-		}
-		if v.Status != StatusUp && v.Status != StatusDraining {
-			continue
-		}
-		rw, err := c.rewrite(s, &s.Backends[i], &v.Hop, ipv6)
-		if err != nil {
-			v.Status, v.Reason = StatusUnreachable, err.Error()
-			continue
-		}
-		compiled.Rewrite = rw
-		compiled.State = snapshot.Keeps
-		if v.Status == StatusUp {
+		case StatusDraining:
+			compiled.State = snapshot.Keeps
+		case StatusUp:
 			compiled.State = snapshot.Active
 			weighted = append(weighted, maglev.Backend{Name: v.Address.String(), Weight: v.Weight})
 			svc.Members = append(svc.Members, slot.number)
@@ -284,7 +285,11 @@ func (c *compilation) rewrite(s *config.Service, b *config.Backend, hop *nexthop
 	if s.Mode == config.ModeDSR {
 		return rewrite.DSR(link, ipv6)
 	}
-	return rewrite.IPIP(link, ipv6, c.tunnel(b, hop))
+	t := c.tunnel(b, hop)
+	if !t.Source.IsValid() {
+		return rewrite.Rewrite{}, errors.New("the kernel has no source address for the tunnel to it; give the box one, or set ipip.source")
+	}
+	return rewrite.IPIP(link, ipv6, t)
 }
 
 // tunnel addresses the outer header: from what is configured for the backend's

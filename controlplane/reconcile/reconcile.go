@@ -26,10 +26,15 @@ import (
 )
 
 // settle is how long changes are collected before a snapshot is compiled: a
-// burst of them (a link that comes up) makes one.
-const settle = 10 * time.Millisecond
+// burst of them (a link that comes up) makes one. After a failure, retry is how
+// long it takes until the next attempt, if nothing changes before.
+const (
+	settle = 10 * time.Millisecond
+	retry  = time.Second
+)
 
-// DataPlane is what is told about snapshots.
+// DataPlane is what is told about snapshots. One that Apply was called with is
+// in force even if it returns an error.
 type DataPlane interface {
 	Apply(snap *snapshot.Snapshot, vips []netip.Addr) error
 	Interfaces() []engine.InterfaceStatus
@@ -71,7 +76,7 @@ type Reconciler struct {
 	view   atomic.Pointer[View]
 	config atomic.Pointer[config.Config]
 
-	mu       sync.Mutex // held while compiling; guards compiler
+	mu       sync.Mutex // held while the configuration changes or is compiled; guards compiler
 	compiler *compiler
 }
 
@@ -102,13 +107,18 @@ func (r *Reconciler) adopt(cfg *config.Config) {
 // SetConfig replaces the configuration and compiles it at once. On an error
 // the old one stays in force.
 func (r *Reconciler) SetConfig(cfg *config.Config) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	before := r.config.Load()
 	r.adopt(cfg)
-	if err := r.compile(); err != nil {
+	err := r.compile()
+	if err != nil {
 		r.adopt(before)
-		return err
+		if err := r.compile(); err != nil {
+			r.log.Error("cannot go back to the old configuration", "error", err)
+		}
 	}
-	return nil
+	return err
 }
 
 // Config returns the configuration in force.
@@ -135,13 +145,15 @@ func VIPs(cfg *config.Config) []netip.Addr {
 // Run compiles a snapshot now and whenever something has changed, until ctx
 // ends.
 func (r *Reconciler) Run(ctx context.Context) error {
-	if err := r.compile(); err != nil {
+	if err := r.reconcile(); err != nil {
 		return err
 	}
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-again:
 		case <-r.parts.DataPlane.Changes():
 		case <-r.parts.NextHops.Changes():
 		case <-r.parts.Health.Changes():
@@ -151,15 +163,22 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(settle):
 		}
-		if err := r.compile(); err != nil {
-			r.log.Error("cannot compile a snapshot; the old one stays", "error", err)
+		again = nil
+		if err := r.reconcile(); err != nil {
+			r.log.Error("cannot reconcile; will try again", "error", err)
+			again = time.After(retry)
 		}
 	}
 }
 
-func (r *Reconciler) compile() error {
+func (r *Reconciler) reconcile() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.compile()
+}
+
+// compile makes a snapshot and puts it in force. It is called with mu held.
+func (r *Reconciler) compile() error {
 	start := time.Now()
 	cfg := r.config.Load()
 	interfaces := r.parts.DataPlane.Interfaces()
@@ -173,11 +192,12 @@ func (r *Reconciler) compile() error {
 		return fmt.Errorf("compile snapshot: %w", err)
 	}
 	vips := VIPs(cfg)
-	if err := r.parts.DataPlane.Apply(snap, vips); err != nil {
-		return fmt.Errorf("apply snapshot: %w", err)
-	}
+	err = r.parts.DataPlane.Apply(snap, vips)
 	r.parts.Announcer.Set(vips, links(interfaces))
 	r.report(r.view.Swap(view), view)
+	if err != nil {
+		return fmt.Errorf("apply snapshot: %w", err)
+	}
 	r.log.Debug("snapshot applied", "generation", view.Generation, "took", time.Since(start))
 	return nil
 }

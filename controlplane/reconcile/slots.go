@@ -1,6 +1,10 @@
 package reconcile
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
 
 // slotKey names what a backend slot of the snapshot stands for. A backend of a
 // service with VIPs of both families has two, since what is done to packets
@@ -21,7 +25,7 @@ type slot struct {
 // slots gives out numbers that stay with a backend for as long as it is
 // configured: flow tables remember them across snapshots. A number that is
 // free again is used again, with another generation, so that the table of
-// backends stays as small as the largest configuration so far.
+// backends stays about as small as the largest configuration so far.
 type slots struct {
 	used        map[slotKey]slot
 	generations []uint32 // by number: the last given out
@@ -47,7 +51,9 @@ func (s *slots) get(key slotKey) slot {
 	return got
 }
 
-// keep frees all slots that are not in wanted.
+// keep frees all slots that are not in wanted. It is called only when what
+// wants them has been compiled: had it failed, the backends of before would
+// still need theirs.
 func (s *slots) keep(wanted map[slotKey]bool) {
 	for key, got := range s.used {
 		if !wanted[key] {
@@ -55,6 +61,7 @@ func (s *slots) keep(wanted map[slotKey]bool) {
 			s.free = append(s.free, got.number)
 		}
 	}
+	slices.SortFunc(s.free, func(a, b uint32) int { return cmp.Compare(b, a) }) // the lowest is last, and goes first
 }
 
 // size is the number of slots there have ever been.

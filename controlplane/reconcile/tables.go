@@ -18,9 +18,10 @@ type tables struct {
 
 func newTables() *tables { return &tables{current: make(map[string][]uint16)} }
 
-// begin starts a compilation; end drops the tables it did not ask for.
+// begin starts a compilation. keep, if that succeeded, drops the tables it did
+// not ask for.
 func (t *tables) begin() { t.next = make(map[string][]uint16) }
-func (t *tables) end()   { t.current, t.next = t.next, nil }
+func (t *tables) keep()  { t.current, t.next = t.next, nil }
 
 func (t *tables) get(size int, backends []maglev.Backend) ([]uint16, error) {
 	var b strings.Builder

@@ -113,7 +113,7 @@ func (d *Device) open(ifi *net.Interface, opt Options) error {
 			return err
 		}
 	}
-	opt.Log.Info("opened", "driver", "afpacket", "interface", ifi.Name, "queues", queues,
+	opt.Log.Debug("AF_PACKET opened", "interface", ifi.Name, "queues", queues,
 		"slots", geo.slots, "slot_size", geo.size, "guard", how)
 	return nil
 }

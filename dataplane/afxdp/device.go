@@ -108,7 +108,7 @@ func open(filter *steer.Filter, opt Options) (*Device, error) {
 	if c.frameSize, err = frameSize(nic.Attrs().MTU); err != nil {
 		return nil, err
 	}
-	queues, err := countQueues(nic.Attrs())
+	queues, err := pairQueues(nic.Attrs())
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func open(filter *steer.Filter, opt Options) (*Device, error) {
 		err := d.try(c, queues)
 		if err == nil {
 			d.mode = c.mode
-			log.Info("AF_XDP opened", "interface", opt.Interface, "mode", d.mode,
+			log.Debug("AF_XDP opened", "interface", opt.Interface, "mode", d.mode,
 				"queues", queues, "frame_size", c.frameSize, "refused", d.reasons)
 			return d, nil
 		}

@@ -25,20 +25,36 @@ func frameSize(mtu int) (int, error) {
 	return 0, fmt.Errorf("an MTU of %d does not fit a packet buffer: set it to %d or less, or use another driver", mtu, most)
 }
 
-// countQueues returns how many receive queues the interface has in use. A queue
-// has one number for both directions here, so it needs a transmit queue for
-// each.
-func countQueues(nic *netlink.LinkAttrs) (int, error) {
-	rx, tx, err := channels(nic.Name)
+// ReceiveQueues returns how many receive queues the interface of this name has
+// in use.
+func ReceiveQueues(ifname string) (int, error) {
+	nic, err := netlink.LinkByName(ifname)
 	if err != nil {
-		// The driver has no channels to set, so all its queues are in use.
-		rx, tx = nic.NumRxQueues, nic.NumTxQueues
+		return 0, fmt.Errorf("look up interface: %w", err)
 	}
+	rx, _ := countQueues(nic.Attrs())
+	return rx, nil
+}
+
+// pairQueues returns how many queues the interface has in use. A queue has one
+// number for both directions here, so each receive queue needs a transmit queue.
+func pairQueues(nic *netlink.LinkAttrs) (int, error) {
+	rx, tx := countQueues(nic)
 	if tx < rx {
 		return 0, fmt.Errorf("the interface has %d receive and only %d transmit queues: make them equal with ethtool -L %s rx %d tx %d",
 			rx, tx, nic.Name, tx, tx)
 	}
 	return rx, nil
+}
+
+// countQueues returns how many receive and transmit queues are in use.
+func countQueues(nic *netlink.LinkAttrs) (rx, tx int) {
+	rx, tx, err := channels(nic.Name)
+	if err != nil {
+		// The driver has no channels to set, so all its queues are in use.
+		return nic.NumRxQueues, nic.NumTxQueues
+	}
+	return rx, tx
 }
 
 // channels asks the driver how many of its queues are in use.

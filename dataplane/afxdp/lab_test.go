@@ -204,6 +204,21 @@ func turn(f *queue.Frame) {
 	copy(f.Buf[f.Start+6:], hostMAC)
 }
 
+// made returns n new frames with the same content, turned.
+func made(t testing.TB, q queue.Queue, n int, content []byte) []queue.Frame {
+	t.Helper()
+	frames := make([]queue.Frame, n)
+	if got := q.Alloc(frames); got != n {
+		t.Fatalf("%d free frames, want %d", got, n)
+	}
+	for i := range frames {
+		f := &frames[i]
+		f.End += uint32(copy(f.Buf[f.Start:], content))
+		turn(f)
+	}
+	return frames
+}
+
 // echo returns what is there, and how many frames that was.
 func echo(t testing.TB, q queue.Queue, frames []queue.Frame) int {
 	n, err := q.Receive(frames)

@@ -105,16 +105,8 @@ func TestAlloc(t *testing.T) {
 func TestSendRefuses(t *testing.T) {
 	l := newLab(t, 1)
 	q := l.open(Options{Modes: []Mode{Copy}, RingSize: 64}).Queues()[0]
-	frames := make([]queue.Frame, 8)
-	if n := q.Alloc(frames); n != len(frames) {
-		t.Fatal(n)
-	}
 	good := udp(t, vip, 1, []byte("good"))
-	for i := range frames {
-		f := &frames[i]
-		f.End += uint32(copy(f.Buf[f.Start:], good))
-		turn(f)
-	}
+	frames := made(t, q, 8, good)
 	frames[0].End = frames[0].Start
 	frames[2].End = frames[2].Start + minFrame - 1
 	frames[3].Start = frames[3].End + 1
@@ -134,16 +126,8 @@ func TestSendRefuses(t *testing.T) {
 		t.Errorf("%d dropped, want 5", got)
 	}
 
-	// More at once than the ring holds is no reason to lose any.
-	many := make([]queue.Frame, 200)
-	if n := q.Alloc(many); n != len(many) {
-		t.Fatal(n)
-	}
-	for i := range many {
-		many[i].End += uint32(copy(many[i].Buf[many[i].Start:], good))
-		turn(&many[i])
-	}
-	n, err = q.Send(many)
+	// More at once than the ring holds: the rest is given up, not lost.
+	n, err = q.Send(made(t, q, 200, good))
 	if n != 64 || err != nil {
 		t.Errorf("sent %d, %v, want 64", n, err)
 	}
@@ -275,16 +259,7 @@ func TestLinkDownAndUp(t *testing.T) {
 				l.must(netlink.LinkSetDown(end))
 				// Sending does not fail, wait for anything, or lose buffers.
 				for range 100 {
-					frames := make([]queue.Frame, 16)
-					n := q.Alloc(frames)
-					if n != len(frames) {
-						t.Fatalf("only %d free frames with the link down", n)
-					}
-					for i := range frames {
-						frames[i].End += uint32(copy(frames[i].Buf[frames[i].Start:], frame))
-						turn(&frames[i])
-					}
-					if _, err := q.Send(frames); err != nil {
+					if _, err := q.Send(made(t, q, 16, frame)); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -316,6 +291,32 @@ func TestLinkDownAndUp(t *testing.T) {
 			wantHeld(t, q, 0)
 		}
 	})
+}
+
+// A worker that always has frames to send never waits.
+func TestSendFindsLinkUp(t *testing.T) {
+	l := newLab(t, 1)
+	q := l.open(Options{Modes: []Mode{Copy}, RingSize: 64}).Queues()[0]
+	frame := udp(t, vip, 1000, []byte("up again"))
+	l.must(netlink.LinkSetDown(l.host))
+	for range 10 {
+		if n, err := q.Send(made(t, q, 16, frame)); n != 0 && q.(*xsk).send.pending() != 16 || err != nil {
+			t.Errorf("sent %d, %v", n, err)
+		}
+	}
+	l.must(netlink.LinkSetUp(l.host))
+	sent := 0
+	for end := time.Now().Add(patience); sent == 0 && time.Now().Before(end); {
+		n, err := q.Send(made(t, q, 16, frame))
+		l.must(err)
+		if l.read() != nil {
+			sent = n
+		}
+	}
+	if sent != 16 {
+		t.Errorf("sent %d with the link up", sent)
+	}
+	wantHeld(t, q, 0)
 }
 
 func TestGone(t *testing.T) {

@@ -188,15 +188,15 @@ func (p *pool) snapshot() *snapshot.Snapshot {
 	return must(snapshot.New(spec))
 }
 
-// bench is a Forwarder with its counters and table in the test's hands.
-type bench struct {
+// rig is a Forwarder with its counters and table in the test's hands.
+type rig struct {
 	*forward.Forwarder
 	counters stats.Counters
 	table    *flow.Table
 }
 
-func newBench(tb testing.TB, entries int, s *snapshot.Snapshot) *bench {
-	b := &bench{}
+func newRig(tb testing.TB, entries int, s *snapshot.Snapshot) *rig {
+	b := &rig{}
 	var err error
 	if b.table, err = flow.New(entries, flow.DefaultTimeouts()); err != nil {
 		tb.Fatal(err)
@@ -208,7 +208,7 @@ func newBench(tb testing.TB, entries int, s *snapshot.Snapshot) *bench {
 }
 
 // one processes a single frame that came in on eth0.
-func (b *bench) one(frame []byte, now flow.Tick) (queue.Frame, forward.Verdict) {
+func (b *rig) one(frame []byte, now flow.Tick) (queue.Frame, forward.Verdict) {
 	frames := []queue.Frame{buffer(frame)}
 	verdicts := make([]forward.Verdict, 1)
 	b.Process(0, now, frames, verdicts)
@@ -217,7 +217,7 @@ func (b *bench) one(frame []byte, now flow.Tick) (queue.Frame, forward.Verdict) 
 
 // slot processes a single frame and returns the backend slot it was sent to,
 // snapshot.None if it was dropped.
-func (b *bench) slot(frame []byte, now flow.Tick) uint32 {
+func (b *rig) slot(frame []byte, now flow.Tick) uint32 {
 	f, v := b.one(frame, now)
 	if v.Action != forward.Send {
 		return snapshot.None
@@ -257,4 +257,29 @@ func udpTo(dst netip.Addr) packettest.Spec {
 func with(s packettest.Spec, change func(*packettest.Spec)) packettest.Spec {
 	change(&s)
 	return s
+}
+
+// client4b is another flow of the same client.
+func client4b() netip.AddrPort { return netip.AddrPortFrom(client4.Addr(), 4321) }
+
+type worldTunnel struct {
+	name     string
+	vip      netip.Addr
+	overhead int
+}
+
+// worldTunnels returns the VIP for each pair of families.
+func worldTunnels() []worldTunnel {
+	return []worldTunnel{
+		{"4in4", vip4in4, 20}, {"4in6", vip4in6, 40}, {"6in6", vip6in6, 40}, {"6in4", vip6in4, 20},
+	}
+}
+
+// batch puts frames into buffers, with room for their verdicts.
+func batch(in ...[]byte) ([]queue.Frame, []forward.Verdict) {
+	frames := make([]queue.Frame, len(in))
+	for i := range in {
+		frames[i] = buffer(in[i])
+	}
+	return frames, make([]forward.Verdict, len(in))
 }

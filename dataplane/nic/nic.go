@@ -98,28 +98,38 @@ func (n *NIC) open(ifi *net.Interface, opt Options) error {
 }
 
 func (n *NIC) openAFXDP(opt Options) error {
-	modes := opt.XDPModes
-	if modes == nil {
-		modes = []afxdp.Mode{afxdp.ZeroCopy, afxdp.Copy, afxdp.Generic}
+	before := len(n.closers)
+	err := n.tryAFXDP(opt)
+	if err != nil {
+		return errors.Join(err, n.closeDownTo(before))
+	}
+	return nil
+}
+
+func (n *NIC) tryAFXDP(opt Options) error {
+	// Some drivers refuse XDP while LRO is on, and a tag that the NIC has taken
+	// off is lost to XDP.
+	if err := n.disable(opt, offload.LRO, offload.VLANStripped); err != nil {
+		return err
 	}
 	d, err := afxdp.Open(n.filter, afxdp.Options{
-		Interface: opt.Interface, Modes: modes, Log: opt.Log,
+		Interface: opt.Interface, Modes: opt.XDPModes, Log: opt.Log,
 	})
 	if err != nil {
 		return err
 	}
+	n.closers = append(n.closers, d.Close)
 	queues := d.Queues()
 	if opt.Queues != 0 && opt.Queues != len(queues) {
-		return errors.Join(fmt.Errorf("%d queues are configured and the interface has %d; set `queues: all`, or the NIC by `ethtool -L %s combined %d`",
-			opt.Queues, len(queues), opt.Interface, opt.Queues), d.Close())
+		return fmt.Errorf("%d queues are configured and the interface has %d; set `queues: all`, or the NIC by `ethtool -L %s combined %d`",
+			opt.Queues, len(queues), opt.Interface, opt.Queues)
 	}
 	if d.Mode() == afxdp.Generic {
 		// Generic XDP sees packets after aggregation; native XDP before it.
-		if err := n.disableAggregation(opt); err != nil {
-			return errors.Join(err, d.Close())
+		if err := n.disable(opt, offload.GRO, offload.HardwareGRO); err != nil {
+			return err
 		}
 	}
-	n.closers = append(n.closers, d.Close)
 	n.Driver, n.Mode, n.Queues = AFXDP, string(d.Mode()), queues
 	for _, reason := range d.Reasons() {
 		n.Reasons = append(n.Reasons, "afxdp "+reason)
@@ -128,11 +138,18 @@ func (n *NIC) openAFXDP(opt Options) error {
 }
 
 func (n *NIC) openAFPacket(opt Options) error {
-	if err := n.disableAggregation(opt); err != nil {
+	if err := n.disable(opt, offload.LRO, offload.GRO, offload.HardwareGRO); err != nil {
 		return err
 	}
+	queues := opt.Queues
+	if queues == 0 {
+		var err error
+		if queues, err = afxdp.ReceiveQueues(opt.Interface); err != nil {
+			return err
+		}
+	}
 	d, err := afpacket.Open(n.filter, afpacket.Options{
-		Interface: opt.Interface, Queues: max(opt.Queues, 1), Log: opt.Log,
+		Interface: opt.Interface, Queues: queues, Log: opt.Log,
 	})
 	if err != nil {
 		return err
@@ -142,8 +159,8 @@ func (n *NIC) openAFPacket(opt Options) error {
 	return nil
 }
 
-func (n *NIC) disableAggregation(opt Options) error {
-	settings, err := offload.Disable(opt.Interface, opt.Log)
+func (n *NIC) disable(opt Options, features ...offload.Feature) error {
+	settings, err := offload.Disable(opt.Interface, features, opt.Log)
 	if err != nil {
 		return err
 	}
@@ -161,12 +178,15 @@ func (n *NIC) SetMAC(mac net.HardwareAddr) error { return n.filter.SetMAC(mac) }
 func (n *NIC) Beat() error { return n.filter.Beat() }
 
 // Close puts the interface back to how it was found. It may be called twice.
-func (n *NIC) Close() error {
+func (n *NIC) Close() error { return n.closeDownTo(0) }
+
+// closeDownTo undoes all but the first so many steps of opening.
+func (n *NIC) closeDownTo(keep int) error {
 	var errs []error
-	for i := len(n.closers) - 1; i >= 0; i-- {
+	for i := len(n.closers) - 1; i >= keep; i-- {
 		errs = append(errs, n.closers[i]())
 	}
-	n.closers = nil
+	n.closers = n.closers[:min(keep, len(n.closers))]
 	return errors.Join(errs...)
 }
 

@@ -1,11 +1,12 @@
-// Package offload switches off receive aggregation on a NIC while weir reads
-// frames from it.
+// Package offload switches off what a NIC does to received frames while weir
+// reads them.
 //
 // The problem it solves: GRO and LRO glue the segments of a TCP stream together
 // before anything else sees them. What they make is larger than the MTU: it
-// fits neither a packet buffer nor the link it has to go out on. A load
-// balancer has nothing to gain from it, so it is off while weir runs, and on
-// again afterwards.
+// fits neither a packet buffer nor the link it has to go out on. And a VLAN tag
+// that the NIC takes off is nowhere to be seen for an XDP program. A load
+// balancer has nothing to gain from either, so they are off while weir runs,
+// and on again afterwards.
 package offload
 
 import (
@@ -27,28 +28,40 @@ type Settings struct {
 	turned []string         // features that were on
 }
 
-// aggregation returns the features that hand over frames larger than the MTU,
-// by their names in the kernel (net/ethtool/common.c, netdev_features_strings).
-func aggregation() []string { return []string{"rx-lro", "rx-gro-hw", "rx-gro"} }
+// Feature is something a NIC does, by its name in the kernel
+// (net/ethtool/common.c, netdev_features_strings).
+type Feature string
 
-// Disable switches receive aggregation off on the interface of this name in
-// the calling thread's network namespace. A feature that the NIC does not have
-// or that is off already is left alone; one that cannot be switched off is
-// logged, as frames larger than the MTU will be dropped. Whoever calls it calls
-// [Settings.Restore] in the end.
-func Disable(ifname string, log *slog.Logger) (*Settings, error) {
+// The features that are in weir's way.
+const (
+	LRO          Feature = "rx-lro"
+	HardwareGRO  Feature = "rx-gro-hw"
+	GRO          Feature = "rx-gro"
+	VLANStripped Feature = "rx-vlan-hw-parse"
+)
+
+// Disable switches features off on the interface of this name in the calling
+// thread's network namespace. A feature that the NIC does not have or that is
+// off already is left alone; one that cannot be switched off is logged, as
+// frames larger than the MTU will be dropped, or tags go unseen. Whoever calls
+// it calls [Settings.Restore] in the end.
+func Disable(ifname string, features []Feature, log *slog.Logger) (*Settings, error) {
 	nic, err := ethtool.NewEthtool()
 	if err != nil {
 		return nil, fmt.Errorf("open ethtool socket: %w", err)
 	}
 	s := &Settings{ifname: ifname, nic: nic}
-	if err := s.disable(log); err != nil {
+	if err := s.disable(features, log); err != nil {
 		return nil, errors.Join(err, s.Restore())
 	}
 	return s, nil
 }
 
-func (s *Settings) disable(log *slog.Logger) error {
+func (s *Settings) disable(features []Feature, log *slog.Logger) error {
+	names := make([]string, len(features))
+	for i, f := range features {
+		names[i] = string(f)
+	}
 	before, err := s.nic.FeaturesWithState(s.ifname)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil
@@ -56,7 +69,7 @@ func (s *Settings) disable(log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("read features of %s: %w", s.ifname, err)
 	}
-	for _, name := range aggregation() {
+	for _, name := range names {
 		if !before[name].Active {
 			continue
 		}
@@ -77,9 +90,9 @@ func (s *Settings) disable(log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("read features of %s: %w", s.ifname, err)
 	}
-	for _, name := range aggregation() {
+	for _, name := range names {
 		if after[name] {
-			log.Warn("receive aggregation stays on, frames larger than the MTU will be dropped",
+			log.Warn("an offload cannot be switched off; frames larger than the MTU will be dropped, and VLAN tags may go unseen",
 				"interface", s.ifname, "feature", name)
 		}
 	}

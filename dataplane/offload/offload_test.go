@@ -73,26 +73,31 @@ func set(t *testing.T, ifname, feature string, on bool) {
 }
 
 func TestDisableAndRestore(t *testing.T) {
+	all := []Feature{LRO, HardwareGRO, GRO, VLANStripped}
 	for _, tc := range []struct {
-		name string
-		on   bool
-	}{{"was on", true}, {"was off", false}} {
+		name    string
+		feature string // one that a veth has
+		on      bool
+	}{
+		{"GRO was on", "rx-gro", true}, {"GRO was off", "rx-gro", false},
+		{"tags were stripped", "rx-vlan-hw-parse", true}, {"tags were left", "rx-vlan-hw-parse", false},
+	} {
 		t.Run(tc.name, func(t *testing.T) {
 			inNewNS(t, func() {
-				set(t, "n0", "rx-gro", tc.on)
+				set(t, "n0", tc.feature, tc.on)
 				before := features(t, "n0")
 				var log bytes.Buffer
-				s, err := Disable("n0", slog.New(slog.NewTextHandler(&log, nil)))
+				s, err := Disable("n0", all, slog.New(slog.NewTextHandler(&log, nil)))
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				during := features(t, "n0")
-				for _, name := range aggregation() {
-					if during[name] {
-						t.Errorf("%s is on", name)
+				for _, f := range all {
+					if during[string(f)] {
+						t.Errorf("%s is on", f)
 					}
-					delete(during, name)
+					delete(during, string(f))
 				}
 				for name, on := range during {
 					if on != before[name] {
@@ -114,11 +119,11 @@ func TestDisableAndRestore(t *testing.T) {
 				}
 
 				// Once restored, what others set is none of its business.
-				set(t, "n0", "rx-gro", !tc.on)
+				set(t, "n0", tc.feature, !tc.on)
 				if err := s.Restore(); err != nil {
 					t.Error(err)
 				}
-				if features(t, "n0")["rx-gro"] == tc.on {
+				if features(t, "n0")[tc.feature] == tc.on {
 					t.Error("restored twice")
 				}
 			})
@@ -129,7 +134,7 @@ func TestDisableAndRestore(t *testing.T) {
 func TestInterfaceGone(t *testing.T) {
 	inNewNS(t, func() {
 		set(t, "n0", "rx-gro", true)
-		s, err := Disable("n0", slog.New(slog.DiscardHandler))
+		s, err := Disable("n0", []Feature{GRO}, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Error(err)
 			return
@@ -145,7 +150,7 @@ func TestInterfaceGone(t *testing.T) {
 		if err := s.Restore(); err != nil {
 			t.Errorf("restore: %v", err)
 		}
-		if _, err := Disable("n0", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "n0") {
+		if _, err := Disable("n0", []Feature{GRO}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "n0") {
 			t.Errorf("disable: %v, want an error that names the interface", err)
 		}
 	})

@@ -78,8 +78,10 @@ func explain(err, limitErr error) error {
 }
 
 // XDP is the program for an interface's XDP hook: it redirects weir's frames
-// to the queue's AF_XDP socket, or passes them if there is none. It is nil if
-// the kernel has no AF_XDP sockets. It belongs to the Filter.
+// to the queue's AF_XDP socket, or passes them if there is none. It does not
+// see an 802.1Q tag that the NIC has taken out of the frame: where weir's
+// frames have tags, "ethtool -K IF rxvlan off" keeps them in. It is nil if the
+// kernel has no AF_XDP sockets. It belongs to the Filter.
 func (f *Filter) XDP() *ebpf.Program { return f.objects.Programs[steerProgWeirXdp] }
 
 // TC is the program for an interface's ingress (TCX, or clsact with direct

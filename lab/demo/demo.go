@@ -36,7 +36,7 @@ var (
 
 	// ErrInterrupted is returned by Run when its context was cancelled before
 	// the demo was through.
-	ErrInterrupted = errors.New("interrupted; everything has been removed")
+	ErrInterrupted = errors.New("interrupted; the lab has been removed")
 )
 
 // The bounds of how long there is traffic.
@@ -97,11 +97,11 @@ func New(opt Options) (*Demo, error) {
 // if weir did all it should.
 func (d *Demo) Run(ctx context.Context) error {
 	err := d.run(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = ErrInterrupted
+	}
 	if d.site != nil {
 		err = errors.Join(err, d.site.Close())
-	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return ErrInterrupted
 	}
 	return err
 }
@@ -176,10 +176,10 @@ func (d *Demo) introduce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.screen.printf("\nweir runs on %s with the configuration %s:\n\n%s\n", weir, d.site.ConfigPath, indent(brief(string(text))))
-	d.screen.printf("Each of the services is asked for pages of %d KiB over IPv4 and over IPv6, %d times a\n"+
-		"second each, on a new connection every time. Pages come back from the backends\n"+
-		"directly, so weir sees only the way there. After %v, backend %s will die.\n\n",
+	d.screen.printf("\nweir runs on %s. Its configuration, %s:\n\n%s\n", weir, d.site.ConfigPath, indent(brief(string(text))))
+	d.screen.printf("Both services are asked for pages of %d KiB, over IPv4 and over IPv6, %d times\n"+
+		"a second each, on a new connection every time. The pages come back from the\n"+
+		"backends directly: weir sees only the way there. After %v backend %s will die.\n\n",
 		pageSize>>10, int(time.Second/requestInterval), (d.opt.Duration / 3).Round(time.Second), d.site.Backends[victim].Name)
 	return ctx.Err()
 }
@@ -214,7 +214,12 @@ func (d *Demo) together(ctx context.Context, s *scenario) error {
 	defer stopRequests()
 	defer stopWatching()
 	group.Go(func() error { return d.load(ctx, requesting) })
-	group.Go(func() error { return d.display(watching, s.evidence.course.started) })
+	group.Go(func() error {
+		if err := d.display(watching, s.evidence.course.started); err != nil || ctx.Err() != nil {
+			return err
+		}
+		return d.screen.show(d.state(s.evidence.course.started, time.Now()), true)
+	})
 	group.Go(func() error {
 		defer stopWatching()
 		if err := s.run(ctx); err != nil {
@@ -240,14 +245,15 @@ func (d *Demo) explain(err error) error {
 	}
 }
 
-// display shows the state once a second, and at once when something happens.
+// display shows the state once a second, and at once when something happens,
+// until ctx is done.
 func (d *Demo) display(ctx context.Context, started time.Time) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return d.screen.show(d.state(started, time.Now()), true)
+			return nil
 		case <-d.journal.news:
 		case <-tick.C:
 			if err := d.monitor.poll(ctx); err != nil && ctx.Err() == nil {

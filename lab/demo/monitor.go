@@ -93,27 +93,19 @@ func (m *monitor) cpu() (time.Duration, error) {
 // parseCPU adds up utime and stime, the fields 14 and 15. The second field is
 // the program's name in parentheses and may contain anything.
 func parseCPU(stat string) (time.Duration, error) {
-	_, rest, _ := cutLast(stat, ")")
-	fields := strings.Fields(rest)
+	fields := strings.Fields(stat[strings.LastIndex(stat, ")")+1:])
 	if len(fields) < 13 {
 		return 0, fmt.Errorf("parse cpu time: %d fields after the name, want 13 at least", len(fields))
 	}
 	var ticks uint64
 	for _, f := range fields[11:13] {
-		n, err := strconv.ParseUint(f, 10, 48)
+		n, err := strconv.ParseUint(f, 10, 32) // more is over a year
 		if err != nil {
 			return 0, fmt.Errorf("parse cpu time: %w", err)
 		}
 		ticks += n
 	}
 	return time.Duration(ticks) * time.Second / userHZ, nil
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
 
 // newFlows returns how many flows weir has decided, by service.

@@ -48,6 +48,9 @@ type requestRow struct {
 	latency                latency
 }
 
+// waiting is the number of requests that are under way.
+func (r *requestRow) waiting() int { return r.sent - r.answered - r.failed }
+
 type dropRow struct {
 	reason, help string
 	packets      uint64
@@ -131,7 +134,7 @@ func render(s *state, width, height int, colour bool) []string {
 	c.line(styled{"weir demo", bold},
 		styled{fmt.Sprintf("  %2.0f of %.0f s  ", s.elapsed.Seconds(), s.total.Seconds()), ""},
 		styled{strings.Repeat("━", done), green}, styled{strings.Repeat("─", bar-done), faint},
-		styled{fmt.Sprintf("  %s  CPU %4.1f %%", s.driver, 100*s.cpu), ""})
+		styled{fmt.Sprintf("  %s  weir CPU %2.0f %%", s.driver, 100*s.cpu), ""})
 	if n := len(s.events); n > 0 {
 		e := s.events[n-1]
 		c.line(styled{fmt.Sprintf("%.0f s: %s", e.at.Seconds(), e.text), joinStyles(bold, e.kind.style())})
@@ -145,18 +148,13 @@ func render(s *state, width, height int, colour bool) []string {
 	if room := height - len(c.lines) - 1; room > 0 && len(s.events) > 0 {
 		c.line()
 		for _, e := range s.events[max(0, len(s.events)-room):] {
-			c.line(styled{cut(e.String(), width), strings.TrimPrefix(e.kind.style(), bold)})
+			c.line(styled{cut(e.String(), width), e.kind.style()})
 		}
 	}
 	return c.lines[:min(len(c.lines), height)]
 }
 
-func joinStyles(a, b string) string {
-	if a == b {
-		return a
-	}
-	return a + ";" + b
-}
+func joinStyles(a, b string) string { return strings.Trim(a+";"+b, ";") }
 
 const serviceFormat = "%-10s %-10s %7s %9s %11s %10s %13s"
 
@@ -185,27 +183,27 @@ func (c *canvas) services(all []serviceRow) {
 	}
 }
 
-const requestFormat = "%-10s %-10s %7s %9s %11s %10s %13s"
+const requestFormat = "%-10s %-5s %7s %10s %7s %8s %17s %8s"
 
 func (c *canvas) requests(all []requestRow) {
-	c.line(styled{fmt.Sprintf(requestFormat, "REQUESTS", "OVER", "SENT", "SUCCEEDED", "FAILED", "MEDIAN", "P99 OF 5 S"), faint})
+	c.line(styled{fmt.Sprintf(requestFormat, "REQUESTS", "OVER", "SENT", "SUCCEEDED", "FAILED", "WAITING", "MEDIAN, LAST 5 S", "P99"), faint})
 	for _, r := range all {
-		text := fmt.Sprintf(requestFormat, cut(r.service, 10), r.family, fmt.Sprint(r.sent), fmt.Sprint(r.answered), fmt.Sprint(r.failed),
+		text := fmt.Sprintf(requestFormat, cut(r.service, 10), r.family, fmt.Sprint(r.sent), fmt.Sprint(r.answered), fmt.Sprint(r.failed), fmt.Sprint(r.waiting()),
 			span(r.latency.median), span(r.latency.p99))
 		style := ""
 		if r.failed > 0 {
 			style = red
 		}
-		c.line(styled{text[:39], ""}, styled{text[39:51], style}, styled{text[51:], ""})
+		c.line(styled{text[:35], ""}, styled{text[35:43], style}, styled{text[43:], ""})
 	}
 }
 
 // plainLine sums the state up in one line, for when there is no terminal.
 func plainLine(s *state) string {
-	sent, answered, failed := 0, 0, 0
+	var sum requestRow
 	var slow latency
 	for _, r := range s.requests {
-		sent, answered, failed = sent+r.sent, answered+r.answered, failed+r.failed
+		sum.sent, sum.answered, sum.failed = sum.sent+r.sent, sum.answered+r.answered, sum.failed+r.failed
 		slow.median, slow.p99 = max(slow.median, r.latency.median), max(slow.p99, r.latency.p99)
 	}
 	var parts []string
@@ -220,8 +218,8 @@ func plainLine(s *state) string {
 		}
 		parts = append(parts, part)
 	}
-	return fmt.Sprintf("%4.1f s  %d requests, %d succeeded, %d failed, median %s, p99 %s; packets to %s",
-		s.elapsed.Seconds(), sent, answered, failed, span(slow.median), span(slow.p99), strings.Join(parts, "; "))
+	return fmt.Sprintf("%4.1f s  %d requests, %d succeeded, %d failed, %d waiting, median %s, p99 %s; packets to %s",
+		s.elapsed.Seconds(), sum.sent, sum.answered, sum.failed, sum.waiting(), span(slow.median), span(slow.p99), strings.Join(parts, "; "))
 }
 
 // bits writes a rate in bits per second with a decimal prefix.

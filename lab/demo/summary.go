@@ -55,11 +55,8 @@ func outage(e *evidence, a *account) string {
 	if a.caught == 0 {
 		return "no request was on its way to it in between"
 	}
-	text := fmt.Sprintf("%d requests were on their way to it in between: %d failed", a.caught, a.lost)
-	if a.rescued > 0 {
-		text += fmt.Sprintf(", %d succeeded elsewhere on TCP's next try, in %s at most", a.rescued, span(a.slowest))
-	}
-	return text
+	text := fmt.Sprintf("%d requests were on their way to it in between: %d failed,", a.caught, a.lost)
+	return text + fmt.Sprintf("\n           %d succeeded elsewhere on TCP's next try, in %s at most", a.rescued, span(a.slowest))
 }
 
 func drops(all []dropRow) string {
@@ -84,12 +81,13 @@ func (c *canvas) streams(e *evidence, a *account) {
 }
 
 func (c *canvas) shares(e *evidence, a *account) {
-	const format = "%-10s %-8s  %-18s  %-18s  %-18s"
-	c.line(styled{fmt.Sprintf(format, "ANSWERED", "BY", "ALL UP", strings.ToUpper(e.victim)+" OUT", strings.ToUpper(e.victim)+" BACK"), faint})
+	const format = "%-10s %-8s  %-16s  %-16s  %-16s"
+	c.line(styled{"Who answered, and in brackets who should have by weight:", ""})
+	c.line(styled{fmt.Sprintf(format, "SERVICE", "BACKEND", "ALL UP", strings.ToUpper(e.victim)+" OUT", strings.ToUpper(e.victim)+" BACK"), faint})
 	for _, cell := range a.cells {
 		var texts [numPhases]string
 		for p, s := range cell.shares {
-			texts[p] = fmt.Sprintf("%4.1f %% (want %.1f)", s.part(float64(s.got)), s.part(s.expected))
+			texts[p] = fmt.Sprintf("%4.1f %% (%.1f %%)", s.part(float64(s.got)), s.part(s.expected))
 		}
 		c.line(styled{fmt.Sprintf(format, cell.service, cell.backend, texts[allUp], texts[oneDown], texts[allBack]), ""})
 	}

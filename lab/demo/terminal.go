@@ -27,7 +27,7 @@ type terminal struct {
 }
 
 func newTerminal(out io.Writer, plain bool) *terminal {
-	t := &terminal{out: out}
+	t := &terminal{out: out, next: plainEvery}
 	file, ok := out.(*os.File)
 	if !ok || plain || os.Getenv("TERM") == "dumb" {
 		return t

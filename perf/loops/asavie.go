@@ -9,17 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// asavieRing is the size of all four rings.
-	asavieRing = 64
+// AsavieVersion is the version of github.com/asavie/xdp in go.mod.
+const AsavieVersion = "v0.3.3"
 
-	// asavieFrames is how many frames there are.
-	asavieFrames = 2 * asavieRing
-
-	// maxStalls is how often in a row the kernel may take nothing before a
-	// drained loop goes on.
-	maxStalls = 8
-)
+// maxStalls is how often in a row the kernel may take nothing before a drained
+// loop goes on.
+const maxStalls = 8
 
 // asavie is the loop on github.com/asavie/xdp, with that library's own XDP
 // program, which sends every frame to the socket.
@@ -28,6 +23,7 @@ type asavie struct {
 	program *xdp.Program
 	socket  *xdp.Socket
 	drained bool
+	ring    int
 	sample  []byte
 
 	received uint64
@@ -36,7 +32,7 @@ type asavie struct {
 }
 
 func openAsavie(opt *Options) (_ *asavie, err error) {
-	l := &asavie{drained: opt.Kind == AsavieDrained, sample: opt.Frame}
+	l := &asavie{drained: opt.Kind == AsavieDrained, ring: opt.Ring, sample: make([]byte, sendLen)}
 	defer func() {
 		if err != nil {
 			_ = l.close() // the first error tells more
@@ -60,12 +56,12 @@ func openAsavie(opt *Options) (_ *asavie, err error) {
 		return nil, fmt.Errorf("attach XDP program: %w", err)
 	}
 	l.socket, err = xdp.NewSocket(l.ifindex, 0, &xdp.SocketOptions{
-		NumFrames:              asavieFrames,
+		NumFrames:              2 * l.ring, // as in the library's defaults
 		FrameSize:              2048,
-		FillRingNumDescs:       asavieRing,
-		CompletionRingNumDescs: asavieRing,
-		RxRingNumDescs:         asavieRing,
-		TxRingNumDescs:         asavieRing,
+		FillRingNumDescs:       l.ring,
+		CompletionRingNumDescs: l.ring,
+		RxRingNumDescs:         l.ring,
+		TxRingNumDescs:         l.ring,
 	})
 	if err != nil {
 		return nil, err
@@ -113,7 +109,7 @@ func (l *asavie) transmit(descs []xdp.Desc) {
 		return
 	}
 	free := l.socket.NumFreeTxSlots()
-	for stalls := 0; free < asavieRing && stalls < maxStalls; stalls++ {
+	for stalls := 0; free < l.ring && stalls < maxStalls; stalls++ {
 		l.socket.Complete(l.socket.NumCompleted()) // the kernel stops when this ring is full
 		l.socket.Transmit(nil)
 		if now := l.socket.NumFreeTxSlots(); now > free {

@@ -56,7 +56,7 @@ type Options struct {
 	Task      Task
 	Interface string // in the calling thread's network namespace
 	CPU       int    // that the loop's thread is pinned to
-	Frame     []byte // what [Send] sends
+	Ring      int    // entries of the rings that frames come in and go out by, a power of two of at least 64
 }
 
 // Counters counts frames.
@@ -66,6 +66,9 @@ type Counters struct {
 	Sent           uint64 `json:"sent"`            // handed to the kernel
 	GivenUp        uint64 `json:"given_up"`        // by library or driver, for want of room
 }
+
+// sendLen is the length of the frames of [Send], in bytes.
+const sendLen = 60
 
 // idle is how long a loop sleeps at most without looking whether it is to end.
 const idle = 50 * time.Millisecond

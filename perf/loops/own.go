@@ -28,7 +28,7 @@ type own struct {
 }
 
 func openOwn(opt *Options) (_ *own, err error) {
-	l := &own{frames: make([]queue.Frame, forward.BatchSize), sample: opt.Frame}
+	l := &own{frames: make([]queue.Frame, forward.BatchSize), sample: make([]byte, sendLen)}
 	defer func() {
 		if err != nil {
 			_ = l.close() // the first error tells more
@@ -44,7 +44,7 @@ func openOwn(opt *Options) (_ *own, err error) {
 	if opt.Task == Send {
 		modes = append(modes, afxdp.Generic)
 	}
-	if l.device, err = afxdp.Open(l.filter, afxdp.Options{Interface: opt.Interface, Modes: modes}); err != nil {
+	if l.device, err = afxdp.Open(l.filter, afxdp.Options{Interface: opt.Interface, Modes: modes, RingSize: opt.Ring}); err != nil {
 		return nil, err
 	}
 	l.queue = l.device.Queues()[0]

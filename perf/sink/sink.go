@@ -7,7 +7,6 @@
 package sink
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -70,7 +69,7 @@ func (s *Sink) Arrived() (uint64, error) {
 func (s *Sink) Close() error {
 	err := s.link.Close()
 	s.objects.Close()
-	if err != nil && !errors.Is(err, link.ErrNotSupported) {
+	if err != nil {
 		return fmt.Errorf("close sink: %w", err)
 	}
 	return nil

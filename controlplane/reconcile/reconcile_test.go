@@ -1,0 +1,396 @@
+package reconcile
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weir/controlplane/announce/l2"
+	"weir/controlplane/config"
+	"weir/controlplane/health"
+	"weir/controlplane/nexthop"
+	"weir/dataplane/engine"
+	"weir/dataplane/snapshot"
+)
+
+// parts are a Reconciler's surroundings, played by a world.
+type parts struct {
+	mu        sync.Mutex
+	world     *world
+	applied   []*snapshot.Snapshot
+	vips      []netip.Addr
+	refuse    error // what Apply returns
+	targets   []netip.Addr
+	checks    []health.Check
+	announced []l2.Interface
+
+	dataPlane, nextHops, health chan struct{}
+}
+
+func newParts(w *world) *parts {
+	return &parts{
+		world: w, dataPlane: make(chan struct{}, 1), nextHops: make(chan struct{}, 1), health: make(chan struct{}, 1),
+	}
+}
+
+// change changes something in the world and signals it.
+func (p *parts) change(signal chan struct{}, f func(*world)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(p.world)
+	select {
+	case signal <- struct{}{}:
+	default:
+	}
+}
+
+func (p *parts) setRefuse(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuse = err
+}
+
+func (p *parts) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.applied)
+}
+
+// The roles.
+type (
+	fakeDataPlane struct{ *parts }
+	fakeNextHops  struct{ *parts }
+	fakeHealth    struct{ *parts }
+	fakeAnnouncer struct{ *parts }
+)
+
+func (f fakeDataPlane) Apply(snap *snapshot.Snapshot, vips []netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.applied, f.vips = append(f.applied, snap), vips
+	return f.refuse
+}
+
+func (f fakeDataPlane) Interfaces() []engine.InterfaceStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.world.interfaces)
+}
+func (f fakeDataPlane) Changes() <-chan struct{} { return f.dataPlane }
+
+func (f fakeNextHops) SetTargets(addrs []netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.targets = addrs
+}
+
+func (f fakeNextHops) Hops() map[netip.Addr]nexthop.Hop {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.world.hops)
+}
+func (f fakeNextHops) Changes() <-chan struct{} { return f.nextHops }
+
+func (f fakeHealth) SetChecks(checks []health.Check) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.checks = checks
+}
+
+func (f fakeHealth) Results() map[string]health.Result {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.world.health)
+}
+func (f fakeHealth) Changes() <-chan struct{} { return f.parts.health }
+
+func (f fakeAnnouncer) Set(_ []netip.Addr, interfaces []l2.Interface) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.announced = interfaces
+}
+
+func (p *parts) reconciler(cfg *config.Config, log *slog.Logger) *Reconciler {
+	return New(cfg, Parts{fakeDataPlane{p}, fakeNextHops{p}, fakeHealth{p}, fakeAnnouncer{p}}, log)
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// running starts a reconciler in the bubble of a test and waits for its first
+// snapshot.
+func running(t *testing.T, text string) (*Reconciler, *parts) {
+	t.Helper()
+	cfg := parse(t, text)
+	p := newParts(newWorld(cfg))
+	r := p.reconciler(cfg, quiet())
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+	synctest.Wait()
+	if n := p.count(); n != 1 {
+		t.Fatalf("%d snapshots at the start, want 1", n)
+	}
+	return r, p
+}
+
+func TestNewStartsNothing(t *testing.T) {
+	cfg := parse(t, web)
+	p := newParts(newWorld(cfg))
+	r := p.reconciler(cfg, quiet())
+	if p.count() != 0 {
+		t.Error("New has applied a snapshot")
+	}
+	if want := []netip.Addr{netip.MustParseAddr("10.0.0.11"), netip.MustParseAddr("10.0.0.12")}; !slices.Equal(p.targets, want) {
+		t.Errorf("next hops are asked for %v, want %v", p.targets, want)
+	}
+	if v := r.View(); v == nil || v.Generation != 0 || len(v.Services) != 0 {
+		t.Errorf("the view of nothing is %+v", v)
+	}
+}
+
+func TestEveryKindOfChangeIsApplied(t *testing.T) {
+	const checked = `
+services:
+  - name: web
+    addresses: [203.0.113.10]
+    ports: [tcp/80]
+    table_size: 10007
+    health: {http: {path: /healthz, codes: [200]}, interval: 3s}
+    backends: [{address: 10.0.0.11}, {address: 10.0.0.12, state: disabled}]
+`
+	synctest.Test(t, func(t *testing.T) {
+		r, p := running(t, checked)
+		status := func() Status { return r.View().Services[0].Backends[0].Status }
+		if len(p.checks) != 1 || p.checks[0].Address.String() != "10.0.0.11" || p.checks[0].Kind != health.HTTP ||
+			p.checks[0].Port != 80 || p.checks[0].Path != "/healthz" || p.checks[0].Interval != 3*time.Second {
+			t.Errorf("checks are %+v", p.checks)
+		}
+		for i, step := range []struct {
+			signal chan struct{}
+			change func(*world)
+			want   Status
+		}{
+			{p.nextHops, func(w *world) { w.hop("10.0.0.11", func(h *nexthop.Hop) { h.State = nexthop.Unreachable }) }, StatusUnreachable},
+			{p.nextHops, func(w *world) { w.hop("10.0.0.11", func(h *nexthop.Hop) { h.State = nexthop.Resolved }) }, StatusUp},
+			{p.health, func(w *world) { w.sick("web", "10.0.0.11", health.Down) }, StatusDown},
+			{p.health, func(w *world) { w.sick("web", "10.0.0.11", health.Up) }, StatusUp},
+			{p.dataPlane, func(w *world) { w.interfaces[0].Workers = 0 }, StatusUnreachable},
+			{p.dataPlane, func(w *world) { w.interfaces[0].Workers = 1 }, StatusUp},
+		} {
+			p.change(step.signal, step.change)
+			time.Sleep(settle)
+			synctest.Wait()
+			if n := p.count(); n != i+2 || status() != step.want {
+				t.Fatalf("step %d: %d snapshots, backend %s; want %d, %s", i, n, status(), i+2, step.want)
+			}
+			if r.View().Generation != p.applied[i+1].Generation {
+				t.Errorf("step %d: view %d of snapshot %d", i, r.View().Generation, p.applied[i+1].Generation)
+			}
+		}
+		time.Sleep(time.Hour)
+		if n := p.count(); n != 7 {
+			t.Errorf("%d snapshots after an hour without changes, want 7", n)
+		}
+	})
+}
+
+func TestBurstsAreSettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, p := running(t, web)
+		for i := range 9 {
+			p.change([]chan struct{}{p.dataPlane, p.nextHops, p.health}[i%3], func(*world) {})
+			time.Sleep(settle / 10)
+		}
+		time.Sleep(time.Minute)
+		// What was signalled after the first signal was taken may be looked at
+		// once more.
+		if n := p.count(); n < 2 || n > 5 {
+			t.Errorf("%d snapshots, want one for the burst and a few for what it left", n)
+		}
+	})
+}
+
+func TestAnnouncesWhereFramesWouldBeTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, p := running(t, web)
+		p.change(p.dataPlane, func(w *world) { w.interfaces[1].Err, w.interfaces[1].Workers = errors.New("gone"), 0 })
+		time.Sleep(settle)
+		synctest.Wait()
+		if len(p.announced) != 2 || !p.announced[0].Up || p.announced[1].Up || p.announced[0].MAC != p.world.interfaces[0].MAC {
+			t.Errorf("announced on %+v", p.announced)
+		}
+		if want := []netip.Addr{netip.MustParseAddr("203.0.113.10")}; !slices.Equal(p.vips, want) {
+			t.Errorf("VIPs are %v, want %v", p.vips, want)
+		}
+	})
+}
+
+func TestSetConfig(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, p := running(t, web)
+		more := parse(t, strings.Replace(web, "10.0.0.12}", "10.0.0.12}, {address: 10.0.0.13}", 1))
+		if err := r.SetConfig(more); err != nil {
+			t.Fatal(err)
+		}
+		if r.Config() != more || p.count() != 2 || len(p.targets) != 3 || len(r.View().Services[0].Backends) != 3 {
+			t.Errorf("%d snapshots, targets %v, view %+v", p.count(), p.targets, r.View())
+		}
+		if got := r.View().Services[0].Backends[2].Status; got != StatusResolving {
+			t.Errorf("a backend nobody has looked for yet is %s", got)
+		}
+	})
+}
+
+func TestSetConfigThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, p := running(t, web)
+		before := r.Config()
+		bad := parse(t, strings.NewReplacer("10.0.0.11", "10.0.0.13", "203.0.113.10", "203.0.113.11").Replace(web))
+		bad.Services = append(bad.Services, bad.Services[0])
+		bad.Services[1].Name = "web2"
+		if err := r.SetConfig(bad); err == nil || !strings.Contains(err.Error(), "203.0.113.11") {
+			t.Fatalf("SetConfig returned %v", err)
+		}
+		old := []netip.Addr{netip.MustParseAddr("10.0.0.11"), netip.MustParseAddr("10.0.0.12")}
+		if r.Config() != before || !slices.Equal(p.targets, old) {
+			t.Errorf("targets are %v; want those of the old configuration, %v", p.targets, old)
+		}
+
+		// The same if the data plane does not take it: it goes back.
+		good := parse(t, strings.Replace(web, "203.0.113.10", "203.0.113.12", 1))
+		p.setRefuse(errors.New("no room"))
+		if err := r.SetConfig(good); err == nil || !strings.Contains(err.Error(), "no room") {
+			t.Fatalf("SetConfig returned %v", err)
+		}
+		if r.Config() != before || len(p.vips) != 1 || p.vips[0].String() != "203.0.113.10" || r.View().Services[0].Addresses[0] != p.vips[0] {
+			t.Errorf("VIPs are %v, view %+v", p.vips, r.View().Services)
+		}
+	})
+}
+
+func TestTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, p := running(t, web)
+		p.setRefuse(errors.New("no room"))
+		p.change(p.health, func(*world) {})
+		time.Sleep(settle)
+		synctest.Wait()
+		if n := p.count(); n != 2 {
+			t.Fatalf("%d snapshots, want 2", n)
+		}
+		p.setRefuse(nil)
+		time.Sleep(time.Hour)
+		if n := p.count(); n != 3 {
+			t.Errorf("%d snapshots, want a third and no more", n)
+		}
+	})
+}
+
+func TestRunFailsIfTheFirstSnapshotDoes(t *testing.T) {
+	cfg := parse(t, web)
+	p := newParts(newWorld(cfg))
+	p.refuse = errors.New("no room")
+	if err := p.reconciler(cfg, quiet()).Run(t.Context()); err == nil || !errors.Is(err, p.refuse) {
+		t.Errorf("Run returned %v, want %v", err, p.refuse)
+	}
+}
+
+func TestLogsEachChangeOnce(t *testing.T) {
+	var out bytes.Buffer
+	cfg := parse(t, web)
+	p := newParts(newWorld(cfg))
+	r := p.reconciler(cfg, slog.New(slog.NewTextHandler(&out, nil)))
+	reconcile := func() string {
+		t.Helper()
+		out.Reset()
+		if err := r.reconcile(); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	if got := reconcile(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "backend=10.0.0.11 status=up\n") {
+		t.Errorf("at the start: %s", got)
+	}
+	if got := reconcile(); got != "" {
+		t.Errorf("nothing has changed: %s", got)
+	}
+	p.world.hop("10.0.0.11", func(h *nexthop.Hop) { h.State, h.Reason = nexthop.Unreachable, "there is no route" })
+	if got := reconcile(); strings.Count(got, "\n") != 1 ||
+		!strings.Contains(got, `backend=10.0.0.11 status=unreachable was=up reason="there is no route"`) {
+		t.Errorf("one is unreachable: %s", got)
+	}
+	p.world.hop("10.0.0.11", func(h *nexthop.Hop) { h.Reason = "interface eth1 is down" })
+	if got := reconcile(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "is down") {
+		t.Errorf("for another reason: %s", got)
+	}
+}
+
+// large is so many services with so many backends each, on tables of size
+// entries.
+func large(tb testing.TB, services, backends, size int) (*compiler, *world) {
+	tb.Helper()
+	cfg := parse(tb, web)
+	one := cfg.Services[0]
+	cfg.Services = nil
+	for i := range services {
+		s := one
+		s.Name, s.TableSize, s.Backends = fmt.Sprintf("service-%d", i), size, nil
+		s.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})}
+		for k := range backends {
+			s.Backends = append(s.Backends, config.Backend{
+				Address: netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(k)}), Weight: 100, State: config.Active,
+			})
+		}
+		cfg.Services = append(cfg.Services, s)
+	}
+	return newCompiler(), newWorld(cfg)
+}
+
+func BenchmarkCompile(b *testing.B) {
+	const services, backends, size = 1000, 100, 10007
+	b.Run("all", func(b *testing.B) {
+		for range b.N {
+			c, w := large(b, services, backends, size)
+			if _, _, err := c.compile(w.input); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("one backend changed", func(b *testing.B) {
+		c, w := large(b, services, backends, size)
+		if _, _, err := c.compile(w.input); err != nil {
+			b.Fatal(err)
+		}
+		up := false
+		b.ReportAllocs()
+		b.ResetTimer()
+		for range b.N {
+			w.hop("10.0.0.7", func(h *nexthop.Hop) {
+				h.State = nexthop.Unreachable
+				if up {
+					h.State = nexthop.Resolved
+				}
+			})
+			up = !up
+			if _, _, err := c.compile(w.input); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,211 @@
+package forward_test
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"weir/dataplane/packet"
+	"weir/dataplane/packet/packettest"
+	"weir/dataplane/stats"
+)
+
+func arpCases() []goldenCase {
+	ask := packettest.Spec{SrcMAC: clientMAC, Src: client4}
+	arp := func(change func(arp []byte)) []byte {
+		f := packettest.ARPRequest(ask, vipDSR4)
+		change(f[14:])
+		return f
+	}
+	vip := vipDSR4.As4()
+	return []goldenCase{
+		sent("arp-request", "42 bytes, and the answer has as many", packettest.ARPRequest(ask, vipDSR4)),
+		sent("arp-padded", "the answer to a padded request has no padding",
+			packettest.ARPRequest(with(ask, func(s *packettest.Spec) { s.Padding = 18 }), vip4in4)),
+		sent("arp-tagged", "the answer goes back into the same VLAN",
+			packettest.ARPRequest(with(ask, func(s *packettest.Spec) { s.VLAN, s.Priority = 9, 3 }), vipDSR4)),
+		sent("arp-probe", "a station that wants the address, and has none yet, is told (RFC 5227 section 2.4)",
+			packettest.ARPRequest(packettest.Spec{SrcMAC: clientMAC, Src: netip.MustParseAddrPort("0.0.0.0:0")}, vipDSR4)),
+		sent("arp-unicast", "the request that keeps a neighbour entry alive", toMAC(arp(func([]byte) {}), eth0MAC)),
+		one("arp-foreign", "a unicast request to another station, seen because the NIC is promiscuous",
+			stats.ForeignMAC, toMAC(arp(func([]byte) {}), otherMAC)),
+		one("arp-conflict", "another station announces a VIP as its own", stats.AddressConflict,
+			packettest.ARPRequest(packettest.Spec{SrcMAC: otherMAC, Src: netip.AddrPortFrom(vipDSR4, 0)}, vipDSR4)),
+		one("arp-conflict-reply", "the same by an answer", stats.AddressConflict,
+			arp(func(b []byte) { b[7] = 2; copy(b[14:], vip[:]) })),
+		one("arp-reply", "an answer to nobody's question", stats.UnknownVIP, arp(func(b []byte) { b[7] = 2 })),
+		one("arp-other", "the question is about another address", stats.UnknownVIP, packettest.ARPRequest(ask, notVIP4)),
+		one("arp-token-ring", "not for IPv4 over Ethernet", stats.Malformed, arp(func(b []byte) { b[1] = 6 })),
+		one("arp-short", "27 of 28 bytes", stats.Truncated, arp(func([]byte) {})[:14+27]),
+	}
+}
+
+func toMAC(frame []byte, mac packet.MAC) []byte {
+	copy(frame, mac[:])
+	return frame
+}
+
+// solicitation describes a neighbour solicitation in all detail.
+type solicitation struct {
+	src, dst, target netip.Addr
+	dstMAC           packet.MAC
+	ttl, code        uint8
+	options          []byte
+	extensions       []uint8
+}
+
+func solicited(target netip.Addr) solicitation {
+	group := netip.AddrFrom16(packet.SolicitedNode(target.As16()))
+	return solicitation{
+		src: client6.Addr(), dst: group, target: target, ttl: 255,
+		dstMAC:  packet.MulticastMAC(group.As16()),
+		options: append([]byte{1, 1}, clientMAC[:]...),
+	}
+}
+
+func (n solicitation) spec() packettest.Spec {
+	target := n.target.As16()
+	return packettest.Spec{
+		SrcMAC: clientMAC, DstMAC: n.dstMAC,
+		Src: netip.AddrPortFrom(n.src, 0), Dst: netip.AddrPortFrom(n.dst, 0),
+		TTL: n.ttl, Extensions: n.extensions,
+		Payload: append(target[:], n.options...),
+	}
+}
+
+// nonce is an option of RFC 3971 section 5.3.2, of 16 bytes.
+func nonce() []byte { return []byte{14, 2, 15: 0x42} }
+
+func (n solicitation) frame() []byte {
+	return packettest.ICMP(n.spec(), packet.ICMPv6NeighborSolicit, n.code, 0)
+}
+
+func ndpCases() []goldenCase {
+	change := func(f func(n *solicitation)) []byte {
+		n := solicited(vipDSR6)
+		f(&n)
+		return n.frame()
+	}
+	ask := packettest.Spec{SrcMAC: clientMAC, Src: client6}
+	unspecified := packettest.Spec{SrcMAC: clientMAC, Src: netip.MustParseAddrPort("[::]:0")}
+	badSum := packettest.NeighborSolicitation(ask, vipDSR6)
+	badSum[14+40+2] ^= 0x10
+	fragment := solicited(vipDSR6).spec()
+	fragment.Proto = packet.ProtoICMPv6
+	fragment.Payload = packettest.NeighborSolicitation(ask, vipDSR6)[14+40:]
+	return []goldenCase{
+		sent("ndp-multicast", "a question to the solicited-node group", packettest.NeighborSolicitation(ask, vipDSR6)),
+		sent("ndp-tagged", "the answer goes back into the same VLAN",
+			packettest.NeighborSolicitation(with(ask, func(s *packettest.Spec) { s.VLAN = 9 }), vip6in6)),
+		sent("ndp-unicast", "unreachability detection: a question to the VIP itself",
+			change(func(n *solicitation) { n.dst, n.dstMAC = n.target, eth0MAC })),
+		sent("ndp-group-by-unicast", "some switches turn multicast into unicast",
+			change(func(n *solicitation) { n.dstMAC = eth0MAC })),
+		sent("ndp-dad", "duplicate address detection is answered to all nodes, unsolicited",
+			packettest.NeighborSolicitation(unspecified, vipDSR6)),
+		sent("ndp-no-option", "a question without an option is shorter than its answer",
+			change(func(n *solicitation) { n.options = nil })),
+		sent("ndp-many-options", "a question with more options is longer than its answer",
+			change(func(n *solicitation) { n.options = append(n.options, nonce()...) })),
+		sent("ndp-extensions", "the answer has no extension headers",
+			change(func(n *solicitation) { n.extensions = []uint8{packet.ProtoDestOptions} })),
+		one("ndp-hop-limit", "it was routed, so it is no neighbour's (RFC 4861 section 7.1.1)", stats.Malformed,
+			change(func(n *solicitation) { n.ttl = 254 })),
+		one("ndp-checksum", "wrong checksum", stats.Malformed, badSum),
+		one("ndp-code", "code 1", stats.Malformed, change(func(n *solicitation) { n.code = 1 })),
+		one("ndp-short", "the target is cut short by the IP length", stats.Malformed,
+			packettest.ICMP(with(solicited(vipDSR6).spec(), func(s *packettest.Spec) { s.Payload = s.Payload[:15] }),
+				packet.ICMPv6NeighborSolicit, 0, 0)),
+		one("ndp-dad-unicast", "without a source, only the group may be asked (RFC 4861 section 7.1.1)", stats.Malformed,
+			change(func(n *solicitation) { n.src, n.dst, n.dstMAC = netip.IPv6Unspecified(), n.target, eth0MAC })),
+		one("ndp-multicast-source", "nobody is at a multicast address", stats.Malformed,
+			change(func(n *solicitation) { n.src = netip.MustParseAddr("ff02::1") })),
+		one("ndp-other", "the question is about another address", stats.UnknownVIP,
+			packettest.NeighborSolicitation(ask, notVIP6)),
+		one("ndp-mapped", "an IPv4 VIP is not to be had by neighbour discovery", stats.UnknownVIP,
+			change(func(n *solicitation) { n.target = mappedDSR4 })),
+		one("ndp-conflict", "another station asks as if it were a VIP", stats.AddressConflict,
+			change(func(n *solicitation) { n.src = vip6in6 })),
+		one("ndp-fragment", "NDP is never fragmented (RFC 6980)", stats.Fragment, packettest.Fragments(fragment, 16)[0]),
+		one("ndp-foreign", "to another station's MAC", stats.ForeignMAC,
+			change(func(n *solicitation) { n.dst, n.dstMAC = n.target, otherMAC })),
+		one("ndp-advertisement", "weir asks nobody", stats.ICMPUnhandled,
+			packettest.ICMP(solicited(vipDSR6).spec(), packet.ICMPv6NeighborAdvert, 0, 0)),
+	}
+}
+
+func echoCases() []goldenCase {
+	var cases []goldenCase
+	for _, family := range []struct {
+		name string
+		vip  netip.Addr
+	}{{"echo4", vipDSR4}, {"echo6", vip6in6}} {
+		ping := func(change func(s *packettest.Spec)) []byte {
+			s := with(to(family.vip), func(s *packettest.Spec) { s.Payload = []byte("ping"); change(s) })
+			return packettest.EchoRequest(s, 0xbeef, 7)
+		}
+		group := "224.0.0.1"
+		if family.vip.Is6() {
+			group = "ff02::1"
+		}
+		cases = append(cases,
+			sent(family.name, "an answer with TTL 64", ping(func(s *packettest.Spec) { s.TTL = 3 })),
+			sent(family.name+"-empty", "no data", ping(func(s *packettest.Spec) { s.Payload = nil })),
+			sent(family.name+"-odd", "an odd number of bytes", ping(func(s *packettest.Spec) { s.Payload = []byte("odd") })),
+			sent(family.name+"-class", "the traffic class comes back", ping(func(s *packettest.Spec) { s.TOS = 0xb8 })),
+			sent(family.name+"-tagged", "the answer goes back into the same VLAN", ping(func(s *packettest.Spec) { s.VLAN = 9 })),
+			sent(family.name+"-padded", "padding comes back", ping(func(s *packettest.Spec) { s.Padding = 10 })),
+			sent(family.name+"-large", "as long as came in", ping(func(s *packettest.Spec) { s.Payload = make([]byte, 1400) })),
+			sent(family.name+"-carry", "the checksum goes through zero", carryPing(ping)),
+			one(family.name+"-reply", "an answer to nobody's question", stats.ICMPUnhandled,
+				packettest.EchoReply(to(family.vip), 1, 1)),
+			one(family.name+"-code", "code 1 is nothing", stats.ICMPUnhandled, codeOne(to(family.vip))),
+			one(family.name+"-multicast-source", "an answer would go to many", stats.Malformed,
+				ping(func(s *packettest.Spec) { s.Src = netip.AddrPortFrom(netip.MustParseAddr(group), 0) })),
+			one(family.name+"-other", "not a VIP", stats.UnknownVIP,
+				packettest.EchoRequest(to(map[bool]netip.Addr{false: notVIP4, true: notVIP6}[family.vip.Is6()]), 1, 1)),
+			one(family.name+"-unreachable", "an error about a packet that a backend has sent", stats.ICMPUnhandled,
+				packettest.ICMP(to(family.vip), map[bool]uint8{false: 3, true: 1}[family.vip.Is6()], 1, 0)),
+		)
+	}
+	group := netip.MustParseAddr("ff02::1")
+	allNodes := with(to(group), func(s *packettest.Spec) { s.DstMAC = packet.MulticastMAC(group.As16()) })
+	return append(cases,
+		sent("echo4-options", "IP options come back",
+			packettest.EchoRequest(with(to(vipDSR4), func(s *packettest.Spec) { s.IPOptions = 2 }), 1, 2)),
+		sent("echo6-extensions", "extension headers come back",
+			packettest.EchoRequest(with(to(vipDSR6), extensions), 1, 2)),
+		one("echo4-broadcast-source", "an answer would go to all", stats.Malformed,
+			packettest.EchoRequest(with(to(vipDSR4), func(s *packettest.Spec) {
+				s.Src = netip.MustParseAddrPort("255.255.255.255:0")
+			}), 1, 2)),
+		one("echo6-all-nodes", "a VIP is no node", stats.ICMPUnhandled, packettest.EchoRequest(allNodes, 1, 2)),
+		one("echo6-other-by-multicast", "not to a VIP, but sent to a multicast MAC", stats.ForeignMAC,
+			toMAC(packettest.EchoRequest(to(notVIP6), 1, 2), packet.MulticastMAC(group.As16()))),
+		one("echo6-vip-by-multicast", "to a VIP, but sent to a multicast MAC", stats.ForeignMAC,
+			toMAC(packettest.EchoRequest(to(vipDSR6), 1, 2), packet.MulticastMAC(group.As16()))),
+	)
+}
+
+func codeOne(s packettest.Spec) []byte {
+	if s.Src.Addr().Is6() {
+		return packettest.ICMP(s, packet.ICMPv6EchoRequest, 1, 0)
+	}
+	return packettest.ICMP(s, packet.ICMPv4EchoRequest, 1, 0)
+}
+
+// carryPing returns the ping whose answer has the checksum 0xffff or 0: there
+// an incremental update most easily goes wrong.
+func carryPing(ping func(func(*packettest.Spec)) []byte) []byte {
+	for n := range uint16(0xffff) {
+		f := ping(func(s *packettest.Spec) { s.Payload = binary.BigEndian.AppendUint16(nil, n) })
+		icmp := f[len(f)-10:]
+		delta := uint16(0x0800) // echo request 8 to reply 0 in IPv4
+		if f[12] == 0x86 {
+			delta = 0xff00 // 128 to 129 in IPv6
+		}
+		if sum := binary.BigEndian.Uint16(icmp[2:]); sum == ^delta || sum == ^delta+1 {
+			return f
+		}
+	}
+	panic("no such ping")
+}

@@ -1,0 +1,86 @@
+package e2e
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/gopacket/layers"
+
+	"weir/lab/site"
+)
+
+// TestSpreadSource gives weir prefixes to take tunnel sources from. Each flow
+// has one source in them, and flows differ, so that a backend's NIC can spread
+// them.
+func TestSpreadSource(t *testing.T) {
+	eachDriver(t, func(t *testing.T, d driver) {
+		prefix4, prefix6 := netip.MustParsePrefix("172.16.0.0/16"), netip.MustParsePrefix("fd00:9::/64")
+		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode}, func(c *site.Config) {
+			c.IPIP = site.IPIP{SourcePrefix: prefix4.String(), SourcePrefix6: prefix6.String()}
+		})
+		wires := tapSwitch(t, s.FrontNet)
+		const flows, rounds = 32, 3
+		for _, c := range []struct {
+			vip    netip.AddrPort
+			prefix netip.Prefix
+		}{{s.IPIP4, prefix4}, {s.IPIP6, prefix6}} {
+			for range flows {
+				conn, err := s.Client.OpenEcho(s.ctx, c.vip)
+				s.must(err)
+				for range rounds {
+					if r := conn.Echo(s.ctx, []byte("spread")); r.Err != nil {
+						t.Error(r)
+					}
+				}
+				conn.Close()
+			}
+			sources, ports := make(map[netip.Addr]bool), make(map[layers.UDPPort]netip.Addr)
+			for _, f := range wires.received(func([]byte) bool { return true }) {
+				outer, inner, ok := tunnelOf(f)
+				if !ok || inner.vip != c.vip.Addr() {
+					continue
+				}
+				if !c.prefix.Contains(outer) {
+					t.Fatalf("the outer source %s is not in %s", outer, c.prefix)
+				}
+				if was, ok := ports[inner.port]; ok && was != outer {
+					t.Errorf("the flow from port %d has sources %s and %s", inner.port, was, outer)
+				}
+				sources[outer], ports[inner.port] = true, outer
+			}
+			// 32 draws from 65536 sources: three fewer than that happens once
+			// in ten million runs.
+			if len(ports) != flows || len(sources) < flows-2 {
+				t.Errorf("%d flows to %s were seen with %d sources, want %d and about as many", len(ports), c.vip, len(sources), flows)
+			}
+		}
+		for _, c := range []vipCase{{"ipip-4in4", s.IPIP4}, {"ipip-6in6", s.IPIP6}} {
+			t.Run(c.name, func(t *testing.T) { s.checkService(t, c.vip, 4*megabyte) })
+		}
+		s.noDrops()
+	}, xdpCopy, afPacket)
+}
+
+// tunnelled is what is in a tunnel's packet.
+type tunnelled struct {
+	vip  netip.Addr
+	port layers.UDPPort // of the client
+}
+
+// tunnelOf takes a tunnel's packet that carries UDP apart.
+func tunnelOf(frame []byte) (outer netip.Addr, inner tunnelled, ok bool) {
+	var addrs []netip.Addr // source and destination of each IP header
+	for _, l := range layersOf(frame).Layers() {
+		switch ip := l.(type) {
+		case *layers.IPv4:
+			addrs = append(addrs, netip.AddrFrom4([4]byte(ip.SrcIP.To4())), netip.AddrFrom4([4]byte(ip.DstIP.To4())))
+		case *layers.IPv6:
+			addrs = append(addrs, netip.AddrFrom16([16]byte(ip.SrcIP)), netip.AddrFrom16([16]byte(ip.DstIP)))
+		case *layers.UDP:
+			if len(addrs) == 4 {
+				return addrs[0], tunnelled{addrs[3], ip.SrcPort}, true
+			}
+		}
+	}
+	return netip.Addr{}, tunnelled{}, false
+}

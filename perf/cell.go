@@ -17,7 +17,8 @@ type Cell struct {
 	Round    int        `json:"round"`
 
 	Seconds   float64 `json:"seconds"`
-	Offered   float64 `json:"offered_pps"`   // what the generator sent; 0 in send
+	Asked     int     `json:"asked_pps"`     // of the generator; 0 in send, and for as much as it can
+	Offered   float64 `json:"offered_pps"`   // what the generator sent, less than asked if it was held up; 0 in send
 	Delivered float64 `json:"delivered_pps"` // what came out at the other end
 	Loss      float64 `json:"loss"`          // share of what was offered
 	NsPerPkt  float64 `json:"ns_per_packet"` // time the loop's thread ran, system calls included, for each frame delivered
@@ -86,6 +87,9 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 
 func (c *Cell) set(t trial) {
 	c.Seconds = t.seconds
+	if t.asked != generator.Unlimited {
+		c.Asked = t.asked
+	}
 	c.Offered = float64(t.offered) / t.seconds
 	c.Delivered = float64(t.delivered) / t.seconds
 	c.Loss = t.loss()

@@ -11,6 +11,7 @@ import (
 // trial is what happened between two moments.
 type trial struct {
 	seconds   float64
+	asked     int // frames per second
 	offered   uint64
 	delivered uint64
 	loop      threadTime
@@ -88,7 +89,9 @@ func (r *rig) try(ctx context.Context, rate int, d time.Duration) (trial, error)
 		return trial{}, err
 	}
 	after, err := r.read()
-	return after.since(before, d), err
+	t := after.since(before, d)
+	t.asked = rate
+	return t, err
 }
 
 // watch says what happens in some time without anything being done.

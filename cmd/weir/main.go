@@ -21,7 +21,14 @@ var version = "development"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	app := &cli.App{
+	if err := newApp().RunContext(ctx, os.Args); err != nil {
+		report(err)
+		os.Exit(1)
+	}
+}
+
+func newApp() *cli.App {
+	return &cli.App{
 		Name:                 "weir",
 		Usage:                "layer-4 load balancer on AF_XDP",
 		Version:              version,
@@ -30,10 +37,6 @@ func main() {
 		Commands: []*cli.Command{
 			runCommand(), checkCommand(), showCommand(), reloadCommand(), decapCommand(), completionCommand(),
 		},
-	}
-	if err := app.RunContext(ctx, os.Args); err != nil {
-		report(err)
-		os.Exit(1)
 	}
 }
 

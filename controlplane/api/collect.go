@@ -193,10 +193,7 @@ func flows(ctx context.Context, a Appliance, filter flowFilter) (Flows, error) {
 }
 
 func (out *Flows) add(f *worker.Flow, ifname string, index int, view *reconcile.View, filter flowFilter) {
-	use, known := view.Slots[f.Slot]
-	if !known || use.Generation != f.Generation {
-		use = reconcile.SlotUse{}
-	}
+	use, _ := view.Slot(f.Slot, f.Generation) // of nobody if the backend is gone
 	if filter.service != "" && use.Service != filter.service {
 		return
 	}

@@ -14,13 +14,17 @@ import (
 
 // metricsHandler serves the Prometheus exposition format.
 func metricsHandler(a Appliance) http.Handler {
+	return promhttp.HandlerFor(newRegistry(a), promhttp.HandlerOpts{})
+}
+
+func newRegistry(a Appliance) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collector{a},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	return registry
 }
 
 // collector asks the appliance at each scrape; it keeps nothing.
@@ -88,16 +92,25 @@ func (m emitter) worker(w *Worker) {
 	m.counter("weir_worker_received_bytes_total", "Bytes received.", float64(w.Received.Bytes), l)
 	m.counter("weir_worker_transmitted_packets_total", "Packets sent.", float64(w.Transmitted.Packets), l)
 	m.counter("weir_worker_transmitted_bytes_total", "Bytes sent.", float64(w.Transmitted.Bytes), l)
+	m.counter("weir_worker_handed_over_packets_total", "Packets handed to a worker of another interface for sending.",
+		float64(w.HandedOver.Packets), l)
 	for r := stats.ReasonNone + 1; r < stats.NumReasons; r++ {
 		m.counter("weir_worker_dropped_packets_total", "Packets dropped, by reason.",
 			float64(w.Drops[r.String()]), l.with("reason", r.String()))
 	}
-	m.counter("weir_worker_kernel_dropped_packets_total", "Packets the kernel dropped before the worker.",
+	m.counter("weir_worker_kernel_dropped_packets_total", "Packets the kernel had no room for before the worker.",
 		float64(w.KernelDropped), l)
+	m.counter("weir_worker_kernel_invalid_packets_total", "Packets before the worker that did not fit a frame.",
+		float64(w.KernelInvalid), l)
+	for kind, n := range map[string]uint64{"arp": w.ARPReplies, "ndp": w.NDPReplies, "echo": w.EchoReplies} {
+		m.counter("weir_worker_replies_total", "Questions about VIPs answered.", float64(n), l.with("kind", kind))
+	}
 	m.gauge("weir_worker_flows", "Entries in use in the flow table.", float64(w.Flows), l)
 	m.gauge("weir_worker_flow_capacity", "Entries of the flow table.", float64(w.FlowCapacity), l)
 	m.counter("weir_worker_flows_evicted_total", "Flows pushed out of the table by newer ones.", float64(w.FlowsEvicted), l)
 	m.counter("weir_worker_flows_expired_total", "Flows that were idle for too long.", float64(w.FlowsExpired), l)
+	m.counter("weir_worker_flows_rejected_total", "Flows for which the table had no room.", float64(w.FlowsRejected), l)
+	m.counter("weir_worker_wakeups_total", "Times the worker came back from sleeping.", float64(w.Wakeups), l)
 }
 
 func truth(b bool) float64 {

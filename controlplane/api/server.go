@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -19,6 +20,14 @@ const (
 	// askTimeout bounds how long a request waits for workers; one that does
 	// not answer in this time is stuck.
 	askTimeout = 2 * time.Second
+
+	// listTimeout bounds a list of flows, which is many requests to each worker.
+	// It is below what the client waits.
+	listTimeout = 20 * time.Second
+
+	// idleTimeout is how long a client may keep a connection for its next
+	// request.
+	idleTimeout = 2 * time.Minute
 
 	// defaultFlowLimit bounds a list of flows unless the client says otherwise.
 	defaultFlowLimit = 1000
@@ -53,12 +62,8 @@ func listenUnix(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make folder of api socket: %w", err)
 	}
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("listen on %s: another weir answers there; stop it, or set api.socket to another path", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove old api socket: %w", err)
+	if err := clearSocket(path); err != nil {
+		return nil, err
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -70,11 +75,34 @@ func listenUnix(path string) (net.Listener, error) {
 	return l, nil
 }
 
+// clearSocket removes a socket that nobody listens on any more.
+func clearSocket(path string) error {
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for an old api socket: %w", err)
+	case info.Mode().Type() != os.ModeSocket:
+		return fmt.Errorf("listen on %s: there is a file that is no socket; remove it, or set api.socket to another path", path)
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close()
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("listen on %s: another weir answers there; stop it, or set api.socket to another path", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove old api socket: %w", err)
+	}
+	return nil
+}
+
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	failed := make(chan error, 2)
 	serve := func(l net.Listener, h http.Handler) *http.Server {
-		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: idleTimeout}
 		go func() { failed <- srv.Serve(l) }()
 		return srv
 	}
@@ -131,7 +159,9 @@ func (s *Server) handler() http.Handler {
 			fail(w, http.StatusBadRequest, err)
 			return
 		}
-		v, err := flows(r.Context(), a, filter)
+		ctx, cancel := context.WithTimeout(r.Context(), listTimeout)
+		defer cancel()
+		v, err := flows(ctx, a, filter)
 		answer(w, v, err)
 	})
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,6 +53,9 @@ type Appliance struct {
 // Run runs weir until ctx ends or a part fails. SIGHUP reloads the
 // configuration. All that is wrong with the file is in the error, a line each.
 func Run(ctx context.Context, opt Options) error {
+	hup := make(chan os.Signal, 1) // from the start, since an unexpected SIGHUP ends a process
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	cfg, warnings, err := Load(opt.ConfigPath)
 	if err != nil {
 		return err
@@ -88,7 +92,7 @@ func Run(ctx context.Context, opt Options) error {
 	g.Go(func() error { return a.reconciler.Run(ctx) })
 	g.Go(func() error { return a.announcer.Run(ctx) })
 	g.Go(func() error { return server.Run(ctx) })
-	g.Go(func() error { return a.reloadOnSignal(ctx) })
+	g.Go(func() error { return a.reloadOnSignal(ctx, hup) })
 	err = g.Wait()
 	if err == nil || errors.Is(err, context.Canceled) {
 		log.Info("stopped")
@@ -98,10 +102,20 @@ func Run(ctx context.Context, opt Options) error {
 }
 
 // Load reads a configuration file and checks it, also against this host.
-func Load(path string) (*config.Config, []string, error) {
+func Load(path string) (*config.Config, []string, error) { return load(path, nil) }
+
+// load takes the interfaces that are in use for present, also while they are
+// not: one that is gone for the moment must not keep backends from being
+// changed.
+func load(path string, inUse []config.Interface) (*config.Config, []string, error) {
 	host, err := thisHost()
 	if err != nil {
 		return nil, nil, err
+	}
+	for _, i := range inUse {
+		if !slices.Contains(host.Interfaces, i.Name) {
+			host.Interfaces = append(host.Interfaces, i.Name)
+		}
 	}
 	cfg, warnings, err := config.Load(path, &host)
 	var texts []string
@@ -168,10 +182,7 @@ func (a *Appliance) logStart(cfg *config.Config) {
 	a.log.Info("weir runs", "version", a.opt.Version, "node", cfg.Node, "services", len(cfg.Services), "api", cfg.API.Socket)
 }
 
-func (a *Appliance) reloadOnSignal(ctx context.Context) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+func (a *Appliance) reloadOnSignal(ctx context.Context, hup <-chan os.Signal) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -190,11 +201,15 @@ func (a *Appliance) reloadOnSignal(ctx context.Context) error {
 func (a *Appliance) Reload() (api.Reloaded, error) {
 	a.reload.Lock()
 	defer a.reload.Unlock()
-	cfg, warnings, err := Load(a.opt.ConfigPath)
+	before := a.reconciler.Config()
+	cfg, warnings, err := load(a.opt.ConfigPath, before.Interfaces)
 	if err != nil {
 		return api.Reloaded{}, err
 	}
-	if fixed := fixedChanges(a.reconciler.Config(), cfg); len(fixed) > 0 {
+	for _, w := range warnings {
+		a.log.Warn(w)
+	}
+	if fixed := fixedChanges(before, cfg); len(fixed) > 0 {
 		return api.Reloaded{}, fmt.Errorf("%s changed, which needs a restart; nothing was reloaded", strings.Join(fixed, ", "))
 	}
 	if err := a.reconciler.SetConfig(cfg); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"weir/controlplane/config"
 	"weir/controlplane/health"
@@ -41,27 +42,26 @@ type compilation struct {
 	egress map[string]uint16 // interface name to index
 	spec   snapshot.Spec
 	view   *View
-	wanted map[slotKey]bool
 }
 
 // compile builds the snapshot for in and the view that explains it. An error
 // leaves the slots and tables of the latest snapshot as they are.
 func (c *compiler) compile(in input) (*snapshot.Snapshot, *View, error) {
 	c.generation++
+	c.slots.begin()
 	c.tables.begin()
 	run := compilation{
 		compiler: c,
 		in:       in,
 		egress:   make(map[string]uint16),
 		spec:     snapshot.Spec{Generation: c.generation},
-		view:     &View{Generation: c.generation, Slots: make(map[uint32]SlotUse)},
-		wanted:   make(map[slotKey]bool),
+		view:     &View{Generation: c.generation},
 	}
 	for i, ifc := range in.interfaces {
 		run.egress[ifc.Name] = uint16(i)
 		run.spec.Interfaces = append(run.spec.Interfaces, snapshot.Interface{Name: ifc.Name, MAC: ifc.MAC})
 	}
-	run.reserveSlots()
+	run.growBackends()
 	var errs []error
 	for i := range in.config.Services {
 		if err := run.service(&in.config.Services[i]); err != nil {
@@ -71,30 +71,33 @@ func (c *compiler) compile(in input) (*snapshot.Snapshot, *View, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, nil, err
 	}
+	for n := range run.spec.Backends {
+		run.spec.Backends[n].Generation = c.slots.generations[n]
+	}
 	snap, err := snapshot.New(run.spec)
 	if err != nil {
 		return nil, nil, err
 	}
-	c.slots.keep(run.wanted)
+	c.slots.keep()
 	c.tables.keep()
 	return snap, run.view, nil
 }
 
-// reserveSlots finds a slot for every backend that is configured.
-func (c *compilation) reserveSlots() {
-	for i := range c.in.config.Services {
-		s := &c.in.config.Services[i]
-		for _, family := range families(s) {
-			for _, b := range backendsOf(s, family) {
-				key := slotKey{s.Name, family, s.Backends[b].Address}
-				c.wanted[key] = true
-				c.slots.get(key)
-			}
-		}
-	}
-	c.spec.Backends = make([]snapshot.Backend, c.slots.size())
-	for i := range c.spec.Backends {
-		c.spec.Backends[i] = snapshot.Backend{Generation: c.slots.generations[i], Service: snapshot.None}
+// backend returns the place for a slot in the snapshot, and that in the view.
+func (c *compilation) backend(s slot) (*snapshot.Backend, *SlotUse) {
+	c.growBackends()
+	return &c.spec.Backends[s.number], &c.view.Slots[s.number]
+}
+
+// growBackends makes room for all slots there are. Those that turn out to be
+// used by nobody stay as they are made here.
+func (c *compilation) growBackends() {
+	missing := c.slots.size() - len(c.spec.Backends)
+	c.spec.Backends = slices.Grow(c.spec.Backends, missing)
+	c.view.Slots = slices.Grow(c.view.Slots, missing)
+	for n := len(c.spec.Backends); n < c.slots.size(); n++ {
+		c.spec.Backends = append(c.spec.Backends, snapshot.Backend{Service: snapshot.None})
+		c.view.Slots = append(c.view.Slots, SlotUse{})
 	}
 }
 
@@ -211,9 +214,9 @@ func (c *compilation) family(s *config.Service, view *Service, ipv6 bool) error 
 		v := &view.Backends[i]
 		slot := c.slots.get(slotKey{s.Name, ipv6, v.Address})
 		v.Slots = append(v.Slots, SlotRef{slot.number, slot.generation})
-		c.view.Slots[slot.number] = SlotUse{s.Name, v.Address, slot.generation}
-		compiled := &c.spec.Backends[slot.number]
+		compiled, use := c.backend(slot)
 		compiled.Service = index
+		*use = SlotUse{s.Name, v.Address, slot.generation}
 		if v.Status == StatusUp || v.Status == StatusDraining {
 			var err error
 			if compiled.Rewrite, err = c.rewrite(s, &s.Backends[i], &v.Hop, ipv6); err != nil {
@@ -236,25 +239,13 @@ func (c *compilation) family(s *config.Service, view *Service, ipv6 bool) error 
 	if err != nil {
 		return err
 	}
-	svc.Table = table
-	noteShares(view, table, ofTable)
+	svc.Table = table.entries
+	for k, i := range ofTable {
+		view.Backends[i].Share = max(view.Backends[i].Share, table.shares[k])
+	}
 	c.spec.Services = append(c.spec.Services, svc)
 	c.claim(s, ipv6, index)
 	return nil
-}
-
-// noteShares writes into the view which part of the table each backend has.
-func noteShares(view *Service, table []uint16, ofTable []int) {
-	if len(table) == 0 {
-		return
-	}
-	count := make([]int, len(ofTable))
-	for _, i := range table {
-		count[i]++
-	}
-	for k, i := range ofTable {
-		view.Backends[i].Share = max(view.Backends[i].Share, float64(count[k])/float64(len(table)))
-	}
 }
 
 // claim gives the service's ports on its VIPs of one family to it.

@@ -173,13 +173,15 @@ func TestSlotsStayWithTheirBackend(t *testing.T) {
 
 	// .11 goes, .13 comes, .12 changes all it can.
 	two := parse(t, strings.NewReplacer("10.0.0.11", "10.0.0.13", "12}", "12, weight: 7, state: draining}").Replace(web))
-	snap, _ := newWorld(two).compile(t, c)
+	snap, view := newWorld(two).compile(t, c)
 	second := slotsOf(c, two)
 	if second["10.0.0.12"] != first["10.0.0.12"] {
 		t.Errorf("10.0.0.12 moved from %v to %v", first["10.0.0.12"], second["10.0.0.12"])
 	}
 	if old := first["10.0.0.11"]; snap.Backends[old.number].State != 0 {
 		t.Error("the slot of 10.0.0.11, which is gone, is in use")
+	} else if use, ok := view.Slot(old.number, old.generation); ok {
+		t.Errorf("its flows are said to be of %v", use)
 	}
 
 	// What was 10.0.0.11's is used again, and tells that it is another's.

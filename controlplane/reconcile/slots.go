@@ -27,17 +27,46 @@ type slot struct {
 // free again is used again, with another generation, so that the table of
 // backends stays about as small as the largest configuration so far.
 type slots struct {
-	used        map[slotKey]slot
+	used        map[slotKey]*use
 	generations []uint32 // by number: the last given out
 	free        []uint32
+	round       uint64 // of compiling
 }
 
-func newSlots() *slots { return &slots{used: make(map[slotKey]slot)} }
+// use is a slot and the round in which it was last asked for.
+type use struct {
+	slot
+	round uint64
+}
+
+func newSlots() *slots { return &slots{used: make(map[slotKey]*use)} }
+
+// begin starts a round. keep ends it and frees all slots that were not asked
+// for; it is called only if the round was a success, since after a failure the
+// backends of before still need theirs.
+func (s *slots) begin() { s.round++ }
+
+func (s *slots) keep() {
+	for key, u := range s.used {
+		if u.round != s.round {
+			delete(s.used, key)
+			s.free = append(s.free, u.number)
+		}
+	}
+	slices.SortFunc(s.free, func(a, b uint32) int { return cmp.Compare(b, a) }) // the lowest is last, and goes first
+}
 
 func (s *slots) get(key slotKey) slot {
-	if got, ok := s.used[key]; ok {
-		return got
+	u := s.used[key]
+	if u == nil {
+		u = &use{slot: s.take()}
+		s.used[key] = u
 	}
+	u.round = s.round
+	return u.slot
+}
+
+func (s *slots) take() slot {
 	var n uint32
 	if last := len(s.free) - 1; last >= 0 {
 		n, s.free = s.free[last], s.free[:last]
@@ -46,22 +75,7 @@ func (s *slots) get(key slotKey) slot {
 		s.generations = append(s.generations, 0)
 	}
 	s.generations[n]++
-	got := slot{number: n, generation: s.generations[n]}
-	s.used[key] = got
-	return got
-}
-
-// keep frees all slots that are not in wanted. It is called only when what
-// wants them has been compiled: had it failed, the backends of before would
-// still need theirs.
-func (s *slots) keep(wanted map[slotKey]bool) {
-	for key, got := range s.used {
-		if !wanted[key] {
-			delete(s.used, key)
-			s.free = append(s.free, got.number)
-		}
-	}
-	slices.SortFunc(s.free, func(a, b uint32) int { return cmp.Compare(b, a) }) // the lowest is last, and goes first
+	return slot{number: n, generation: s.generations[n]}
 }
 
 // size is the number of slots there have ever been.

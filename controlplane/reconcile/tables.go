@@ -1,45 +1,63 @@
 package reconcile
 
 import (
-	"fmt"
 	"strconv"
-	"strings"
 
 	"weir/dataplane/maglev"
 )
+
+// table is a Maglev table and what part of it each backend has, 0 to 1. It is
+// never changed once built.
+type table struct {
+	entries []uint16
+	shares  []float64
+}
 
 // tables remembers the Maglev tables in use by what they were built from, so
 // that a change that leaves a service's backends and weights alone (a new MAC,
 // say) builds nothing, and services with the same backends share one.
 type tables struct {
-	current map[string][]uint16
-	next    map[string][]uint16 // those asked for since begin
+	current map[string]*table
+	next    map[string]*table // those asked for since begin
+	key     []byte            // scratch
 }
 
-func newTables() *tables { return &tables{current: make(map[string][]uint16)} }
+func newTables() *tables { return &tables{current: make(map[string]*table)} }
 
 // begin starts a compilation. keep, if that succeeded, drops the tables it did
 // not ask for.
-func (t *tables) begin() { t.next = make(map[string][]uint16) }
+func (t *tables) begin() { t.next = make(map[string]*table) }
 func (t *tables) keep()  { t.current, t.next = t.next, nil }
 
-func (t *tables) get(size int, backends []maglev.Backend) ([]uint16, error) {
-	var b strings.Builder
-	b.WriteString(strconv.Itoa(size))
-	for _, be := range backends {
-		fmt.Fprintf(&b, " %s/%d", be.Name, be.Weight)
+func (t *tables) get(size int, backends []maglev.Backend) (*table, error) {
+	key := strconv.AppendInt(t.key[:0], int64(size), 10)
+	for i := range backends {
+		key = append(append(key, ' '), backends[i].Name...)
+		key = strconv.AppendUint(append(key, '/'), uint64(backends[i].Weight), 10)
 	}
-	key := b.String()
-	if table, ok := t.next[key]; ok {
-		return table, nil
+	t.key = key
+	if found, ok := t.next[string(key)]; ok {
+		return found, nil
 	}
-	table, ok := t.current[key]
+	found, ok := t.current[string(key)]
 	if !ok {
 		var err error
-		if table, err = maglev.Build(size, backends); err != nil {
+		if found, err = build(size, backends); err != nil {
 			return nil, err
 		}
 	}
-	t.next[key] = table
-	return table, nil
+	t.next[string(key)] = found
+	return found, nil
+}
+
+func build(size int, backends []maglev.Backend) (*table, error) {
+	entries, err := maglev.Build(size, backends)
+	if err != nil {
+		return nil, err
+	}
+	t := &table{entries: entries, shares: make([]float64, len(backends))}
+	for _, i := range entries {
+		t.shares[i] += 1 / float64(len(entries))
+	}
+	return t, nil
 }

@@ -13,7 +13,7 @@ import (
 type View struct {
 	Generation uint64 // of the snapshot that was compiled with it
 	Services   []Service
-	Slots      map[uint32]SlotUse // who uses a backend slot of the snapshot
+	Slots      []SlotUse // by slot of the snapshot
 }
 
 // Service is a configured service.
@@ -71,7 +71,16 @@ type SlotRef struct {
 	Generation uint32
 }
 
-// SlotUse says what a slot's counters and flows are of.
+// Slot returns what the flows and counters of a slot are of. ok is false if the
+// slot has changed hands since, or is nobody's now.
+func (v *View) Slot(number, generation uint32) (use SlotUse, ok bool) {
+	if uint64(number) >= uint64(len(v.Slots)) || v.Slots[number].Generation != generation || generation == 0 {
+		return SlotUse{}, false
+	}
+	return v.Slots[number], true
+}
+
+// SlotUse says who uses a slot: nobody, if Generation is zero.
 type SlotUse struct {
 	Service    string
 	Backend    netip.Addr

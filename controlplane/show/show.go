@@ -6,6 +6,7 @@
 package show
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -65,16 +66,31 @@ func noun[T any](name, usage string, table func(T) [][]string) Noun {
 	return Noun{name, usage, show}
 }
 
-// Write writes rows, the first of which is the heading, in aligned columns.
+// Write writes rows, the first of which is the heading, in aligned columns. A
+// cell is put on one line, and no line ends in blanks.
 func Write(w io.Writer, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var aligned bytes.Buffer
+	t := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		fmt.Fprintln(t, strings.TrimRight(strings.Join(row, "\t"), "\t "))
+		for _, cell := range row {
+			fmt.Fprint(t, oneLine(cell), "\t") // every cell ends in a tab, or columns would not go through
+		}
+		fmt.Fprintln(t)
 	}
 	if err := t.Flush(); err != nil {
-		return fmt.Errorf("write table: %w", err)
+		return fmt.Errorf("align table: %w", err)
+	}
+	for line := range strings.Lines(aligned.String()) {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+			return fmt.Errorf("write table: %w", err)
+		}
 	}
 	return nil
+}
+
+// oneLine makes of an error in several lines one that stands in a cell.
+func oneLine(text string) string {
+	return strings.NewReplacer("\n", "; ", "\t", " ").Replace(text)
 }
 
 func servicesTable(all []api.Service) [][]string {
@@ -176,7 +192,7 @@ func interfacesTable(all []api.Interface) [][]string {
 		}
 		rows = append(rows, []string{
 			i.Name, state, dash(i.Driver), dash(i.Mode), fmt.Sprint(i.Workers), i.MAC, fmt.Sprint(i.MTU),
-			strings.ReplaceAll(strings.Join(notes, "; "), "\n", "; "),
+			strings.Join(notes, "; "),
 		})
 	}
 	return rows

@@ -42,7 +42,7 @@ var (
 // The bounds of how long there is traffic.
 const (
 	MinDuration = 10 * time.Second // a third of it is enough to notice a dead backend
-	MaxDuration = 10 * time.Minute // all requests are kept in memory until the end
+	MaxDuration = 5 * time.Minute  // no port of the client is used twice
 )
 
 // LabName is the name of the demo's lab: its namespaces are called

@@ -208,8 +208,11 @@ func TestInterrupt(t *testing.T) {
 		t.Run(test.at, func(t *testing.T) {
 			r := start(t, dir, "--duration", MinDuration.String())
 			r.await(t, test.at)
-			if err := r.cmd.Process.Signal(test.signal); err != nil {
-				t.Fatal(err)
+			for range 2 { // the second one changes nothing
+				if err := r.cmd.Process.Signal(test.signal); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Millisecond)
 			}
 			if status := r.exit(t); status != 130 || !strings.Contains(r.String(), "interrupted") {
 				t.Errorf("exit status %d", status)
@@ -285,6 +288,14 @@ func TestKeep(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 	r.checkNothingLeft(t)
+}
+
+// TestPorts checks that the client's ports last for the longest demo.
+func TestPorts(t *testing.T) {
+	const streams = 4
+	if need := streams * int(MaxDuration/requestInterval+1); need > ports || firstPort+ports > 1<<16 {
+		t.Errorf("%d requests, %d ports from %d on", need, ports, firstPort)
+	}
 }
 
 // TestNew has what is wrong before anything is built.

@@ -1,7 +1,6 @@
 package demo
 
 import (
-	"cmp"
 	"errors"
 	"math"
 	"net/netip"
@@ -96,12 +95,12 @@ type account struct {
 	streams []streamAccount
 	cells   []cell // for each service each backend
 
-	failedIn [numPhases]int // failed requests by the phase of their start
-	caught   int            // requests the victim had or was given before weir noticed
-	lost     int            // of these: failed
-	rescued  int            // of these: answered by another backend
-	slowest  time.Duration  // of the rescued
-	faults   []request      // failed without an excuse
+	caught  int           // requests the victim had or was given before weir noticed
+	lost    int           // of these: failed
+	rescued int           // of these: answered by another backend
+	slowest time.Duration // of the rescued
+	faults  []request     // failed without an excuse, in order of their starts
+	early   int           // of these: started before the stop
 }
 
 // streamAccount is what became of a stream's requests.
@@ -167,13 +166,13 @@ func (e *evidence) add() *account {
 		}
 		if r.Err != nil {
 			s.failed++
-			if settled {
-				a.failedIn[phase]++
-			}
 			if caught && !errors.Is(r.Err, traffic.ErrCorrupt) {
 				a.lost++
 			} else {
 				a.faults = append(a.faults, *r)
+				if settled && phase == allUp {
+					a.early++
+				}
 			}
 			continue
 		}
@@ -254,8 +253,8 @@ func (e *evidence) services() []string {
 
 // since returns how long after the start something happened, 0 if it did not.
 func (c *course) since(t time.Time) time.Duration {
-	if t.IsZero() || c.started.IsZero() {
+	if t.IsZero() {
 		return 0
 	}
-	return cmp.Or(t.Sub(c.started), 1)
+	return t.Sub(c.started)
 }

@@ -15,14 +15,13 @@ import (
 // What each stream asks for.
 const (
 	requestInterval = 25 * time.Millisecond
-	requestTimeout  = 5 * time.Second // longer than TCP's second try at a SYN, after 3 s
+	requestTimeout  = 5 * time.Second // TCP repeats a SYN several times before
 	pageSize        = 32 << 10        // bytes
 )
 
-// The client's ports are taken in turn from this range, so that it is known
-// beforehand which connection a request will use, and all streams use different
-// ones. A port comes up again after five minutes, which is long after its
-// TIME_WAIT.
+// The client's ports are taken in turn from this range, all streams using
+// different ones, so that it is known beforehand which connection a request will
+// use, and that there is no second one like it. They last for [MaxDuration].
 const (
 	firstPort = 10000
 	ports     = 50000

@@ -156,14 +156,20 @@ func render(s *state, width, height int, colour bool) []string {
 
 func joinStyles(a, b string) string { return strings.Trim(a+";"+b, ";") }
 
-const serviceFormat = "%-10s %-10s %7s %9s %11s %10s %13s"
+const (
+	serviceName   = "%-10s"
+	serviceStatus = " %-11s"
+	serviceLoad   = " %6s %9s %11s %10s %13s"
+)
 
 func (c *canvas) services(all []serviceRow) {
-	c.line(styled{fmt.Sprintf(serviceFormat, "TO SERVICE", "STATUS", "FLOWS", "PACKETS", "BYTES", "PACKETS/S", "BIT/S"), faint})
-	row := func(name, status, nameStyle, statusStyle string, l *load) {
-		text := fmt.Sprintf(serviceFormat, cut(name, 10), cut(status, 10), fmt.Sprint(l.flows), fmt.Sprint(l.packets), show.Bytes(l.bytes),
-			fmt.Sprintf("%.0f", l.packetRate), bits(l.bitRate))
-		c.line(styled{text[:10], nameStyle}, styled{text[10:21], statusStyle}, styled{text[21:], nameStyle})
+	c.line(styled{fmt.Sprintf(serviceName+serviceStatus+serviceLoad, "TO SERVICE", "STATUS", "FLOWS", "PACKETS", "BYTES", "PACKETS/S", "BIT/S"), faint})
+	row := func(name, status, style, statusStyle string, l *load) {
+		c.line(
+			styled{fmt.Sprintf(serviceName, cut(name, 10)), style},
+			styled{fmt.Sprintf(serviceStatus, status), statusStyle},
+			styled{fmt.Sprintf(serviceLoad, fmt.Sprint(l.flows), fmt.Sprint(l.packets), show.Bytes(l.bytes),
+				fmt.Sprintf("%.0f", l.packetRate), bits(l.bitRate)), style})
 	}
 	for _, s := range all {
 		up := 0
@@ -183,18 +189,24 @@ func (c *canvas) services(all []serviceRow) {
 	}
 }
 
-const requestFormat = "%-10s %-5s %7s %10s %7s %8s %17s %8s"
+const (
+	requestCounts  = "%-10s %-5s %7s %10s"
+	requestFailed  = " %7s"
+	requestLatency = " %8s %17s %8s"
+)
 
 func (c *canvas) requests(all []requestRow) {
-	c.line(styled{fmt.Sprintf(requestFormat, "REQUESTS", "OVER", "SENT", "SUCCEEDED", "FAILED", "WAITING", "MEDIAN, LAST 5 S", "P99"), faint})
+	c.line(styled{fmt.Sprintf(requestCounts+requestFailed+requestLatency,
+		"REQUESTS", "OVER", "SENT", "SUCCEEDED", "FAILED", "WAITING", "MEDIAN, LAST 5 S", "P99"), faint})
 	for _, r := range all {
-		text := fmt.Sprintf(requestFormat, cut(r.service, 10), r.family, fmt.Sprint(r.sent), fmt.Sprint(r.answered), fmt.Sprint(r.failed), fmt.Sprint(r.waiting()),
-			span(r.latency.median), span(r.latency.p99))
 		style := ""
 		if r.failed > 0 {
 			style = red
 		}
-		c.line(styled{text[:35], ""}, styled{text[35:43], style}, styled{text[43:], ""})
+		c.line(
+			styled{fmt.Sprintf(requestCounts, cut(r.service, 10), r.family, fmt.Sprint(r.sent), fmt.Sprint(r.answered)), ""},
+			styled{fmt.Sprintf(requestFailed, fmt.Sprint(r.failed)), style},
+			styled{fmt.Sprintf(requestLatency, fmt.Sprint(r.waiting()), span(r.latency.median), span(r.latency.p99)), ""})
 	}
 }
 

@@ -48,7 +48,7 @@ func sample() *state {
 		for n := range backends {
 			row := backendRow{fmt.Sprintf("b%d", n+1), "up", load{uint64(12000 + n), 900 << 10, 128, 550.4, 351e3}}
 			if n == victim {
-				row.status = []string{"down", "partly up"}[i]
+				row.status = []string{"down", "unreachable"}[i]
 				row.load.packetRate, row.load.bitRate = 0, 0
 			}
 			service.backends = append(service.backends, row)

@@ -20,10 +20,7 @@ func summary(e *evidence, a *account, s *state, reasons []string, colour bool) s
 	plain("weir       %s, %.1f %% of one CPU", s.driver, 100*s.meanCPU)
 	plain("requests   %d in %.0f s: %d succeeded, verified byte for byte, and %d failed",
 		sent, e.course.since(e.course.ended).Seconds(), sent-failed, failed)
-	plain("failed     %d %s, %d until weir noticed, %d %s, %d %s",
-		a.failedIn[allUp], "before the stop",
-		failed-a.failedIn[allUp]-a.failedIn[oneDown]-a.failedIn[allBack],
-		a.failedIn[oneDown], e.when(oneDown), a.failedIn[allBack], e.when(allBack))
+	plain("failed     %d with %s as it stopped, which no balancer can prevent; %d before that, %d later", a.lost, e.victim, a.early, len(a.faults)-a.early)
 	if c := &e.course; !c.noticed.IsZero() {
 		plain("outage     %s stopped at %.1f s; weir noticed after %.1f s", e.victim, c.since(c.stopped).Seconds(), c.noticed.Sub(c.stopped).Seconds())
 		plain("           %s", outage(e, a))
@@ -82,12 +79,12 @@ func (c *canvas) streams(e *evidence, a *account) {
 
 func (c *canvas) shares(e *evidence, a *account) {
 	const format = "%-10s %-8s  %-16s  %-16s  %-16s"
-	c.line(styled{"Who answered, and in brackets who should have by weight:", ""})
+	c.line(styled{"Who answered, and in brackets the share by weight:", ""})
 	c.line(styled{fmt.Sprintf(format, "SERVICE", "BACKEND", "ALL UP", strings.ToUpper(e.victim)+" OUT", strings.ToUpper(e.victim)+" BACK"), faint})
 	for _, cell := range a.cells {
 		var texts [numPhases]string
 		for p, s := range cell.shares {
-			texts[p] = fmt.Sprintf("%4.1f %% (%.1f %%)", s.part(float64(s.got)), s.part(s.expected))
+			texts[p] = fmt.Sprintf("%4.1f %% (%4.1f %%)", s.part(float64(s.got)), s.part(s.expected))
 		}
 		c.line(styled{fmt.Sprintf(format, cell.service, cell.backend, texts[allUp], texts[oneDown], texts[allBack]), ""})
 	}

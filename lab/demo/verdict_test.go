@@ -63,12 +63,16 @@ func good() *evidence {
 
 func TestGood(t *testing.T) {
 	e := good()
+	last := e.find(0, 9.9, "b2")
+	last.Duration = 200 * time.Millisecond
+	e.reached[last.Local] = true
 	a := e.add()
 	if reasons := judge(e, a); len(reasons) > 0 {
 		t.Fatalf("failed: %q", reasons)
 	}
-	// 60 of the 200 requests that each stream starts in the gap were for b2.
-	if a.caught != 240 || a.lost != 0 || a.rescued != 240 || a.slowest != time.Second {
+	// 60 of the 200 requests that each stream starts in the gap were for b2, and
+	// one that was under way at the stop it still answers.
+	if a.caught != 241 || a.lost != 0 || a.rescued != 240 || a.slowest != time.Second {
 		t.Errorf("caught %d, lost %d, rescued %d, slowest %v", a.caught, a.lost, a.rescued, a.slowest)
 	}
 	for i, s := range a.streams {
@@ -140,6 +144,9 @@ func TestExcused(t *testing.T) {
 		a := e.add()
 		if reasons := judge(e, a); len(reasons) > 0 || a.lost == 0 {
 			t.Errorf("%s: %d lost, %q", name, a.lost, reasons)
+		}
+		if got, want := a.cells[1].shares[allUp].got, 600-strings.Count(name, "under way"); got != want {
+			t.Errorf("%s: b2 is said to have answered %d, want %d", name, got, want)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func TestAnnouncements(t *testing.T) {
 		}
 		for _, vip := range s.VIPs() {
 			s.must(s.ClientHost.DelNeigh(vip.Addr(), "eth0"))
-			s.must(s.ClientHost.Ping(s.ctx, vip.Addr()))
+			s.must(s.ping(vip.Addr()))
 			if got := s.neighbour(s.ClientHost, vip.Addr()); !bytes.Equal(got, weir[:]) {
 				t.Errorf("asked for %s, the client got %s, want %v", vip.Addr(), got, weir)
 			}
@@ -93,23 +93,26 @@ func TestAnnouncements(t *testing.T) {
 		if w.ARPReplies < 2 || w.NDPReplies < 2 || w.EchoReplies < 4 {
 			t.Errorf("weir says it answered %d ARP and %d NDP requests and %d pings, want 2, 2 and 4 at least", w.ARPReplies, w.NDPReplies, w.EchoReplies)
 		}
-		announced := get[[]api.Announcement](s, "announcements")
-		if len(announced) != len(s.VIPs()) {
-			t.Errorf("announced are %v, want each VIP once", announced)
-		}
-		for _, a := range announced {
-			if a.Sent == 0 || a.Error != "" {
-				t.Errorf("announcement of %s was sent %d times, error %q", a.Address, a.Sent, a.Error)
+		s.await("the api has all announcements", func() error {
+			announced := get[[]api.Announcement](s, "announcements")
+			if len(announced) != len(s.VIPs()) {
+				return fmt.Errorf("announced are %v, want each VIP once", announced)
 			}
-		}
+			for _, a := range announced {
+				if a.Sent == 0 || a.Error != "" {
+					return fmt.Errorf("announcement of %s was sent %d times, error %q", a.Address, a.Sent, a.Error)
+				}
+			}
+			return nil
+		})
 
 		// An address that was taken away is not answered for any more.
 		s.reload(func(c *site.Config) { c.Services = c.Services[2:] })
 		s.must(s.ClientHost.DelNeigh(s.DSR4.Addr(), "eth0"))
-		if err := s.ClientHost.Ping(s.ctx, s.DSR4.Addr()); err == nil {
+		if err := s.ping(s.DSR4.Addr()); err == nil {
 			t.Errorf("%s is answered for, though no service has it", s.DSR4.Addr())
 		}
-		s.must(s.ClientHost.Ping(s.ctx, s.IPIP4.Addr()))
+		s.must(s.ping(s.IPIP4.Addr()))
 	}, xdpCopy, xdpGeneric, afPacket)
 }
 

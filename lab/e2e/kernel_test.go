@@ -42,7 +42,7 @@ func TestKernelTraffic(t *testing.T) {
 			if r := s.Client.Upload(s.ctx, addr, 5*megabyte); r.Err != nil {
 				t.Errorf("upload: %v", r)
 			}
-			s.must(s.ClientHost.Ping(s.ctx, addr.Addr()))
+			s.must(s.ping(addr.Addr()))
 		}
 		if r := session.Echo(s.ctx, []byte("still there")); r.Err != nil || r.Backend != "sshd" {
 			t.Error(r)

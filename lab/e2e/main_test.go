@@ -15,6 +15,7 @@ import (
 	"weir/controlplane/api"
 	"weir/lab/netlab"
 	"weir/lab/site"
+	"weir/lab/traffic"
 )
 
 // weirBinary is what all tests run; TestMain builds it, once and as a release
@@ -82,7 +83,7 @@ func eachDriver(t *testing.T, f func(t *testing.T, d driver), drivers ...driver)
 }
 
 // patience is how long anything may take that is polled for.
-const patience = 15 * time.Second
+const patience = 30 * time.Second
 
 // testSite is a site and the test it is for.
 type testSite struct {
@@ -246,10 +247,18 @@ func (s *testSite) drops() map[string]uint64 {
 	return all
 }
 
-// noDrops fails the test if weir has dropped a frame.
+// noDrops fails the test if weir has dropped a frame for any other reason than
+// that the machine was too busy: then a queue or a ring ran full.
 func (s *testSite) noDrops() {
 	s.t.Helper()
-	if drops := s.drops(); len(drops) > 0 {
+	drops := s.drops()
+	for _, reason := range []string{"handover_full", "transmit_full"} {
+		if n := drops[reason]; n > 0 {
+			s.t.Logf("the machine was busy: %d frames %s", n, reason)
+			delete(drops, reason)
+		}
+	}
+	if len(drops) > 0 {
 		s.t.Errorf("weir has dropped frames: %v", drops)
 	}
 }
@@ -260,4 +269,39 @@ func (s *testSite) clientOf(vip netip.AddrPort) netip.Addr {
 		return s.Client6
 	}
 	return s.Client4
+}
+
+// ping sends one echo request from the client and waits a second for the reply.
+func (s *testSite) ping(addr netip.Addr) error {
+	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+	defer cancel()
+	return s.ClientHost.Ping(ctx, addr)
+}
+
+// echo sends one datagram from a new socket and waits a second for the answer.
+func (s *testSite) echo(vip netip.AddrPort) traffic.Result {
+	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+	defer cancel()
+	return s.Client.Echo(ctx, vip, []byte("hello"))
+}
+
+// served polls until a VIP is served, and returns how long that took. A lost
+// datagram costs little: the next follows at once.
+func (s *testSite) served(vip netip.AddrPort) time.Duration {
+	s.t.Helper()
+	return s.await(vip.String()+" is served", func() error {
+		ctx, cancel := context.WithTimeout(s.ctx, 50*time.Millisecond)
+		defer cancel()
+		return s.Client.Echo(ctx, vip, []byte("served?")).Err
+	})
+}
+
+// shortly is how long to wait for something that is not to happen.
+const shortly = 300 * time.Millisecond
+
+// contextFor returns a context that is done after d.
+func contextFor(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
 }

@@ -56,7 +56,7 @@ func TestQueues(t *testing.T) {
 			}
 		}
 		s.noDrops()
-	}, xdpCopy, xdpGeneric, afPacket)
+	}, xdpCopy, afPacket)
 }
 
 // checkFlowTable compares what the api says of UDP flows with what their clients

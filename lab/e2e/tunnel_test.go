@@ -61,6 +61,28 @@ func TestSpreadSource(t *testing.T) {
 	}, xdpCopy, afPacket)
 }
 
+// TestTooBig sends a datagram that fits the link alone and not in a tunnel. It is
+// dropped and counted, and what fits is not affected.
+func TestTooBig(t *testing.T) {
+	eachDriver(t, func(t *testing.T, d driver) {
+		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode}, nil)
+		for i, vip := range []netip.AddrPort{s.IPIP4, s.IPIP6} {
+			payload := make([]byte, 1500-40-8-8) // with 8 bytes of sequence number, as long as IPv6 can have it
+			if r := s.Client.Echo(contextFor(t, shortly), vip, payload); r.Err == nil {
+				t.Errorf("%d bytes were answered through a tunnel: %v", len(payload), r)
+			}
+			if n := s.drops()["too_big"]; n != uint64(i+1) {
+				t.Errorf("%d frames are counted as too big, want %d", n, i+1)
+			}
+			s.served(vip)
+		}
+		// Without a tunnel it passes. The answer is fragmented on its way past weir.
+		if r := s.Client.Echo(s.ctx, s.DSR4, make([]byte, 1500-20-8-8)); r.Err != nil {
+			t.Error(r)
+		}
+	}, xdpCopy, afPacket)
+}
+
 // tunnelled is what is in a tunnel's packet.
 type tunnelled struct {
 	vip  netip.Addr

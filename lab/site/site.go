@@ -22,7 +22,7 @@
 //	                            └── b1 … bN .11
 //	                                10.0.1.0/24, fd00:1::/64
 //
-// A site needs root, and programs weir decap on its backends for mode ipip.
+// For mode ipip the backends run weir decap. A site needs root.
 package site
 
 import (

@@ -16,6 +16,7 @@
 package generator
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -27,8 +28,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
-
-	"context"
 )
 
 // The object does not depend on where the checkout is, see dataplane/steer.
@@ -51,7 +50,7 @@ const Unlimited = math.MaxInt64
 
 // Options says what to send and where. All of it is needed.
 type Options struct {
-	Interface   int // index of the interface to send from, which has to be one that XDP can redirect to
+	Interface   int // index of the interface to send from; on a veth the other end needs GRO or an XDP program in the driver
 	Source      net.HardwareAddr
 	Destination net.HardwareAddr
 	To          netip.AddrPort // IPv4

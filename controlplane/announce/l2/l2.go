@@ -13,8 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,8 +46,9 @@ type Interface struct {
 
 // Announcer announces VIPs. Its methods may be called from any goroutine.
 type Announcer struct {
-	log    *slog.Logger
-	change chan struct{}
+	log      *slog.Logger
+	announce func(Interface, []netip.Addr) error
+	change   chan struct{}
 
 	mu         sync.Mutex
 	vips       []netip.Addr
@@ -68,16 +71,16 @@ type Status struct {
 
 // New makes an announcer; it starts nothing.
 func New(log *slog.Logger) *Announcer {
-	return &Announcer{log: log, change: make(chan struct{}, 1), status: make(map[Key]Status)}
+	return &Announcer{log: log, announce: announce, change: make(chan struct{}, 1), status: make(map[Key]Status)}
 }
 
-// Set makes vips and interfaces the set to announce. If anything about it is
-// new (an address, a link that came up, another MAC), all of it is announced
-// at once.
+// Set makes vips and interfaces the set to announce, and keeps both. If it
+// differs from the set before (an address, a link that came up, another MAC),
+// all of it is announced at once.
 func (a *Announcer) Set(vips []netip.Addr, interfaces []Interface) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if equal(a.vips, vips) && equal(a.interfaces, interfaces) {
+	if slices.Equal(a.vips, vips) && slices.Equal(a.interfaces, interfaces) {
 		return
 	}
 	a.vips, a.interfaces = vips, interfaces
@@ -95,56 +98,27 @@ func (a *Announcer) Set(vips []netip.Addr, interfaces []Interface) {
 	}
 }
 
-func equal[T comparable](a, b []T) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // Status returns what has become of each announcement.
 func (a *Announcer) Status() map[Key]Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	all := make(map[Key]Status, len(a.status))
-	for k, s := range a.status {
-		all[k] = s
-	}
-	return all
+	return maps.Clone(a.status)
 }
 
 // Run announces until ctx ends.
 func (a *Announcer) Run(ctx context.Context) error {
-	for {
-		left := burst
-		for left > 0 {
-			a.round()
-			left--
-			if left == 0 {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-a.change:
-				left = burst
-			case <-time.After(burstInterval):
-			}
+	for left := burst; ; left-- {
+		a.round()
+		wait := burstInterval
+		if left <= 1 {
+			wait = Interval
 		}
-		for quiet := true; quiet; {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-a.change:
-				quiet = false
-			case <-time.After(Interval):
-				a.round()
-			}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.change:
+			left = burst + 1
+		case <-time.After(wait):
 		}
 	}
 }
@@ -158,7 +132,7 @@ func (a *Announcer) round() {
 		if !i.Up || len(vips) == 0 {
 			continue
 		}
-		err := announce(i, vips)
+		err := a.announce(i, vips)
 		if err != nil {
 			a.log.Warn("cannot announce VIPs", "interface", i.Name, "error", err)
 		}

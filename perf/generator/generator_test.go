@@ -1,0 +1,284 @@
+package generator
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"weir/lab/netlab"
+)
+
+var options = Options{
+	Interface:   1,
+	Source:      net.HardwareAddr{0x02, 0, 0, 0, 0, 1},
+	Destination: net.HardwareAddr{0x02, 0, 0, 0, 0, 2},
+	To:          netip.MustParseAddrPort("203.0.113.10:9"),
+	Flows:       1024,
+}
+
+func requireRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("needs root to load BPF programs")
+	}
+	t.Skip("needs root to load BPF programs")
+}
+
+// stayOnOneCPU pins the test to a CPU. Its thread ends with it.
+func stayOnOneCPU(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	var allowed, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		t.Fatal(err)
+	}
+	cpu := 0
+	for !allowed.IsSet(cpu) {
+		cpu++
+	}
+	one.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for name, change := range map[string]func(*Options){
+		"no source":      func(o *Options) { o.Source = nil },
+		"no destination": func(o *Options) { o.Destination = nil },
+		"to IPv6":        func(o *Options) { o.To = netip.MustParseAddrPort("[2001:db8::1]:9") },
+		"no flows":       func(o *Options) { o.Flows = 0 },
+		"too many flows": func(o *Options) { o.Flows = MaxFlows + 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			opt := options
+			change(&opt)
+			if _, err := New(opt); err == nil {
+				t.Error("accepted")
+			}
+		})
+	}
+}
+
+func TestInterval(t *testing.T) {
+	for rate, want := range map[int]uint64{
+		0:             1<<64 - 1,
+		Unlimited:     0,
+		1:             1e9 << 32,
+		1_000_000_000: 1 << 32,
+		2_000_000_000: 1 << 31,
+	} {
+		if got := interval(rate); got != want {
+			t.Errorf("%d per second: %#x, want %#x", rate, got, want)
+		}
+	}
+}
+
+// gopacket is the oracle for lengths and checksums.
+func TestFrames(t *testing.T) {
+	requireRoot(t)
+	stayOnOneCPU(t) // each has a counter of its own
+	const xdpDrop, xdpRedirect = 1, 4
+	opt := options
+	opt.Flows = 40_000 // more than an address has ports
+	g, err := New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	program := g.objects.Programs[generatorProgGenerate]
+	once := func() (uint32, []byte) {
+		out := make([]byte, FrameLen)
+		verdict, err := program.Run(&ebpf.RunOptions{Data: make([]byte, FrameLen), DataOut: out})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return verdict, out
+	}
+	if verdict, _ := once(); verdict != xdpDrop {
+		t.Fatalf("verdict %d before a rate was set, want %d", verdict, xdpDrop)
+	}
+	if err := g.SetRate(Unlimited); err != nil {
+		t.Fatal(err)
+	}
+
+	flows := make(map[gopacket.Flow]map[gopacket.Flow]int)
+	total := int(opt.Flows) + 10
+	for range total {
+		verdict, b := once()
+		if verdict != xdpRedirect {
+			t.Fatalf("verdict %d, want %d", verdict, xdpRedirect)
+		}
+		ip, udp := check(t, b)
+		if flows[ip] == nil {
+			flows[ip] = make(map[gopacket.Flow]int)
+		}
+		flows[ip][udp]++
+	}
+	n, twice := 0, 0
+	for _, ports := range flows {
+		n += len(ports)
+		for _, count := range ports {
+			twice += count - 1
+		}
+	}
+	if n != int(opt.Flows) || twice != 10 || len(flows) != 3 {
+		t.Errorf("%d flows of %d addresses, %d frames of known ones; want %d, 3, 10", n, len(flows), twice, opt.Flows)
+	}
+	if sent, err := g.Sent(); err != nil || sent != uint64(total) {
+		t.Errorf("counted %d, %v; want %d", sent, err, total)
+	}
+}
+
+// check fails if a frame is not what it should be, and returns its flow.
+func check(t *testing.T, b []byte) (ip, udp gopacket.Flow) {
+	t.Helper()
+	packet := gopacket.NewPacket(b, layers.LayerTypeEthernet, gopacket.Default)
+	eth, _ := packet.LinkLayer().(*layers.Ethernet)
+	header, _ := packet.NetworkLayer().(*layers.IPv4)
+	datagram, _ := packet.TransportLayer().(*layers.UDP)
+	if eth == nil || header == nil || datagram == nil {
+		t.Fatalf("not a datagram: %v", packet)
+	}
+	if eth.SrcMAC.String() != options.Source.String() || eth.DstMAC.String() != options.Destination.String() {
+		t.Fatalf("from %s to %s", eth.SrcMAC, eth.DstMAC)
+	}
+	if header.DstIP.String() != options.To.Addr().String() || datagram.DstPort != layers.UDPPort(options.To.Port()) {
+		t.Fatalf("to %s:%d", header.DstIP, datagram.DstPort)
+	}
+	if !netip.MustParsePrefix("198.18.0.0/15").Contains(netip.AddrFrom4([4]byte(header.SrcIP))) {
+		t.Fatalf("from %s", header.SrcIP)
+	}
+	// Have gopacket compute lengths and checksums anew, and compare.
+	again := gopacket.NewSerializeBuffer()
+	if err := datagram.SetNetworkLayerForChecksum(header); err != nil {
+		t.Fatal(err)
+	}
+	err := gopacket.SerializeLayers(again, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+		eth, header, datagram, gopacket.Payload(datagram.Payload))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(again.Bytes()) != string(b) {
+		t.Fatalf("frame\n%x, want\n%x", b, again.Bytes())
+	}
+	return header.NetworkFlow(), datagram.TransportFlow()
+}
+
+// A run sends nothing until told, counts what it sends, and ends.
+func TestRun(t *testing.T) {
+	requireRoot(t)
+	lab, err := netlab.New("generator")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	host := func(name string) *netlab.Host {
+		h, err := lab.Host(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	near, far := host("near"), host("far")
+	for _, h := range []*netlab.Host{near, far} {
+		for _, key := range []string{"net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6"} {
+			if err := h.Sysctl(key, "1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := near.ConnectTo(far, netlab.Iface{Name: "near"}, netlab.Iface{Name: "far"}); err != nil {
+		t.Fatal(err)
+	}
+	// A veth takes redirected frames if the other end has GRO, or an XDP program.
+	if _, err := far.Run(t.Context(), "ethtool", "-K", "far", "gro", "on"); err != nil {
+		t.Fatal(err)
+	}
+	link, err := near.Link("near")
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt := options
+	opt.Interface = link.Index
+	g, err := New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- near.Do(func() error { return g.Run(ctx) }) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+
+	sent := func() uint64 {
+		n, err := g.Sent()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for g.Thread() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond)
+	if n := sent(); n != 0 {
+		t.Fatalf("%d frames before a rate was set", n)
+	}
+	const rate = 10_000
+	if err := g.SetRate(rate); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	for sent() < 100 {
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("it does not send")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := g.SetRate(0); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond)
+	n, most := sent(), uint64(time.Since(start).Seconds()*rate)+1
+	if n > most {
+		t.Errorf("%d frames, %d at most were due", n, most)
+	}
+	time.Sleep(20 * time.Millisecond)
+	if m := sent(); m != n {
+		t.Errorf("%d frames after it was told to stop", m-n)
+	}
+	err = near.Do(func() error {
+		l, err := netlink.LinkByName("near")
+		if err == nil && l.Attrs().Statistics.TxPackets+l.Attrs().Statistics.TxDropped != n {
+			t.Errorf("interface counts %d frames and %d refused, generator %d",
+				l.Attrs().Statistics.TxPackets, l.Attrs().Statistics.TxDropped, n)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,110 @@
+package perf
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"weir/perf/loops"
+)
+
+// All loops do all there is to do, and every frame is accounted for. How fast
+// is not asked here.
+func TestLoops(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("needs root: makes network namespaces and AF_XDP sockets")
+		}
+		t.Skip("needs root: makes network namespaces and AF_XDP sockets")
+	}
+	report, err := Loops(t.Context(), Options{
+		Repeats:   1,
+		Window:    50 * time.Millisecond,
+		Step:      10 * time.Millisecond,
+		Scenarios: []Scenario{Overload, SendOnly},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 2 * len(loops.Kinds()); len(report.Cells) != want || len(report.Summary) != want {
+		t.Fatalf("%d cells, %d rows, want %d", len(report.Cells), len(report.Summary), want)
+	}
+	for _, c := range report.Cells {
+		t.Run(string(c.Loop)+" "+string(c.Scenario), func(t *testing.T) {
+			a := c.Account
+			if a.Delivered == 0 || c.Delivered == 0 {
+				t.Fatalf("nothing delivered: %+v", c)
+			}
+			if a.Delivered > a.Sent {
+				t.Errorf("delivered more than was sent: %+v", a)
+			}
+			if c.Scenario == SendOnly {
+				return
+			}
+			if a.Received+a.ReceiveDropped != a.Offered-a.Refused {
+				t.Errorf("received and dropped is not what was offered: %+v", a)
+			}
+			// GivenUp may have frames that Sent has as well: the driver's.
+			if a.Sent > a.Received || a.Sent+a.GivenUp < a.Received {
+				t.Errorf("sent and given up is not what was received: %+v", a)
+			}
+		})
+	}
+}
+
+func TestSpread(t *testing.T) {
+	for _, test := range []struct {
+		values []float64
+		want   Spread
+	}{
+		{[]float64{3}, Spread{3, 3, 3}},
+		{[]float64{4, 1}, Spread{2.5, 1, 4}},
+		{[]float64{5, 1, 2}, Spread{2, 1, 5}},
+	} {
+		var cells []Cell
+		for _, v := range test.values {
+			cells = append(cells, Cell{Delivered: v})
+		}
+		if got := spread(cells, func(c *Cell) float64 { return c.Delivered }); got != test.want {
+			t.Errorf("%v: %v, want %v", test.values, got, test.want)
+		}
+	}
+}
+
+// What is committed can be read, its summary is that of its cells, and the
+// tables on the page are made from it.
+func TestResults(t *testing.T) {
+	page, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, err := filepath.Glob("results/*-loops.json")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no results: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(path, func(t *testing.T) {
+			report, err := ReadReport(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again := Report{}
+			for _, c := range report.Cells {
+				again.add(c)
+			}
+			if !reflect.DeepEqual(again.Summary, report.Summary) {
+				t.Error("the summary is not that of the cells")
+			}
+			var table strings.Builder
+			if err := report.WriteMarkdown(&table); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(page), path) && !strings.Contains(string(page), table.String()) {
+				t.Errorf("README.md does not have this table for %s:\n%s", path, table.String())
+			}
+		})
+	}
+}

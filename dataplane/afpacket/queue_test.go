@@ -35,7 +35,6 @@ func TestEcho(t *testing.T) {
 		{"tagged", tagged(l.udp(vip4, 4, 4, 100), 0x8100, 0x6000|42)},
 		{"tagged, as long as the MTU", tagged(longest, 0x8100, 4094)},
 		{"priority tag", tagged(l.udp(vip6, 5, 5, 100), 0x8100, 0xe000)},
-		{"service tag", tagged(l.udp(vip4, 6, 6, 100), 0x88a8, 7)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			client.send(tc.frame)

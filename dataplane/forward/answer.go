@@ -23,6 +23,9 @@ func (f *Forwarder) answerARP(frame *queue.Frame, p *packet.Parsed, iface *snaps
 	arp := packet.ARP(b[p.L3:])
 	sender, target := arp.SenderIP(), arp.TargetIP()
 	if sender4 := packet.Mapped(sender); f.snap.VIP(&sender4) != nil {
+		if f.ours(arp.SenderMAC()) {
+			return drop(stats.Reflected)
+		}
 		return drop(stats.AddressConflict)
 	}
 	if target4 := packet.Mapped(target); arp.Operation() != packet.ARPRequest || f.snap.VIP(&target4) == nil {
@@ -42,9 +45,6 @@ func (f *Forwarder) answerARP(frame *queue.Frame, p *packet.Parsed, iface *snaps
 // answerICMPv4 answers an echo request (RFC 792).
 func (f *Forwarder) answerICMPv4(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
 	b := frame.Bytes()
-	if p.L4+packet.ICMPLen > p.End {
-		return drop(stats.Truncated)
-	}
 	if p.ICMPType != packet.ICMPv4EchoRequest || p.ICMPCode != 0 {
 		return drop(stats.ICMPUnhandled)
 	}
@@ -72,9 +72,6 @@ func (f *Forwarder) answerICMPv4(frame *queue.Frame, p *packet.Parsed, iface *sn
 func (f *Forwarder) answerICMPv6(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
 	if p.Fragment {
 		return drop(stats.Fragment)
-	}
-	if p.L4+packet.ICMPLen > p.End {
-		return drop(stats.Truncated)
 	}
 	if p.ICMPType == packet.ICMPv6NeighborSolicit {
 		return f.answerSolicitation(frame, p, iface, ingress)
@@ -147,6 +144,17 @@ func (f *Forwarder) answerSolicitation(frame *queue.Frame, p *packet.Parsed, ifa
 	})
 	f.counters.NDPReplies++
 	return reply(b, to, iface, ingress)
+}
+
+// ours reports whether an address is of one of weir's own interfaces, whose
+// announcements come back by another one on the same link.
+func (f *Forwarder) ours(mac packet.MAC) bool {
+	for i := range f.snap.Interfaces {
+		if f.snap.Interfaces[i].MAC == mac {
+			return true
+		}
+	}
+	return false
 }
 
 // oneStation reports whether an address can be one station's, so that an

@@ -30,6 +30,8 @@ func arpCases() []goldenCase {
 			stats.ForeignMAC, toMAC(arp(func([]byte) {}), otherMAC)),
 		one("arp-conflict", "another station announces a VIP as its own", stats.AddressConflict,
 			packettest.ARPRequest(packettest.Spec{SrcMAC: otherMAC, Src: netip.AddrPortFrom(vipDSR4, 0)}, vipDSR4)),
+		one("arp-reflected", "weir's own announcement, sent by another interface on the same link", stats.Reflected,
+			packettest.ARPRequest(packettest.Spec{SrcMAC: eth1MAC, Src: netip.AddrPortFrom(vipDSR4, 0)}, vipDSR4)),
 		one("arp-conflict-reply", "the same by an answer", stats.AddressConflict,
 			arp(func(b []byte) { b[7] = 2; copy(b[14:], vip[:]) })),
 		one("arp-reply", "an answer to nobody's question", stats.UnknownVIP, arp(func(b []byte) { b[7] = 2 })),

@@ -228,17 +228,11 @@ func (f *Forwarder) insert(p *packet.Parsed, hash uint64, now flow.Tick) *flow.E
 	case flow.EvictedEnded:
 		f.expire(&evicted)
 	}
-	if entry == nil {
-		f.counters.FlowsRejected++
-	}
 	return entry
 }
 
 // forget takes a flow off its backend's gauge.
 func (f *Forwarder) forget(e *flow.Entry) {
-	if e.Backend >= uint32(len(f.counters.Backends)) {
-		return
-	}
 	if c := &f.counters.Backends[e.Backend]; c.Generation == e.Generation {
 		c.Flows--
 	}

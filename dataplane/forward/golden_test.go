@@ -181,7 +181,7 @@ func writeCounters(w io.Writer, c *stats.Counters) {
 	}{
 		{"received", c.Received.Packets}, {"transmitted", c.Transmitted.Packets}, {"handed_over", c.HandedOver.Packets},
 		{"arp_replies", c.ARPReplies}, {"ndp_replies", c.NDPReplies}, {"echo_replies", c.EchoReplies},
-		{"flows_evicted", c.FlowsEvicted}, {"flows_expired", c.FlowsExpired}, {"flows_rejected", c.FlowsRejected},
+		{"flows_evicted", c.FlowsEvicted}, {"flows_expired", c.FlowsExpired},
 	} {
 		if v.n != 0 {
 			fmt.Fprintf(w, "%s %d\n", v.name, v.n)

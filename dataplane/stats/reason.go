@@ -16,6 +16,7 @@ const (
 	ForeignMAC                      // addressed to another station on the link
 	UnknownVIP                      // the destination is no VIP of ours (any more)
 	AddressConflict                 // ARP or NDP in which another station claims a VIP
+	Reflected                       // weir's own announcement, back by another interface
 	Tunnelled                       // already IP in IP, addressed to a VIP: a loop, or somebody's mistake
 	Fragment                        // part of a fragmented datagram
 	ICMPUnhandled                   // ICMP to a VIP other than an echo request
@@ -42,6 +43,7 @@ var reasonText = [NumReasons]struct{ name, help string }{
 	ForeignMAC:        {"foreign_mac", "addressed to another station on the link"},
 	UnknownVIP:        {"unknown_vip", "destination is no VIP"},
 	AddressConflict:   {"address_conflict", "another station claims a VIP by ARP or NDP"},
+	Reflected:         {"reflected", "weir's own announcement, back by another interface"},
 	Tunnelled:         {"tunnelled", "already IP in IP and addressed to a VIP: a loop"},
 	Fragment:          {"fragment", "part of a fragmented datagram"},
 	ICMPUnhandled:     {"icmp_unhandled", "ICMP to a VIP other than an echo request"},

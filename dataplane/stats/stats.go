@@ -40,9 +40,8 @@ type Counters struct {
 	NDPReplies  uint64
 	EchoReplies uint64
 
-	FlowsEvicted  uint64 // pushed out of the table by a newer one
-	FlowsExpired  uint64 // idle for longer than their time-out
-	FlowsRejected uint64 // not inserted for want of room; Maglev alone answered
+	FlowsEvicted uint64 // pushed out of the table by a newer one
+	FlowsExpired uint64 // idle for longer than their time-out, or over and opened anew
 
 	Wakeups uint64 // times the worker came back from sleeping in poll(2)
 
@@ -73,7 +72,6 @@ func (c *Counters) AddTo(sum *Counters) {
 	sum.EchoReplies += c.EchoReplies
 	sum.FlowsEvicted += c.FlowsEvicted
 	sum.FlowsExpired += c.FlowsExpired
-	sum.FlowsRejected += c.FlowsRejected
 	sum.Wakeups += c.Wakeups
 	if n := len(c.Backends) - len(sum.Backends); n > 0 {
 		sum.Backends = append(sum.Backends, make([]Backend, n)...)

@@ -237,7 +237,7 @@ func frameCases(t testing.TB) []frameCase {
 		{"IPv6 to another address", frame6(ownMAC, other6), false, 0},
 		{"IPv6 to a VIP, foreign MAC", frame6(peerMAC, vip6), false, 0},
 		{"IPv6 to a VIP, group MAC", frame6(groupMAC, vip6), false, 0},
-		{"IPv6 to an IPv4 VIP in mapped form", frame6(ownMAC, netip.AddrFrom16(vip4.As16())), true, 54},
+		{"IPv6 to an IPv4 VIP in mapped form", frame6(ownMAC, netip.AddrFrom16(vip4.As16())), false, 0},
 		{"ICMPv6 echo to a VIP", ask6(ownMAC, vip6, 128, other6), true, 54},
 
 		{"ARP request for a VIP", ask4(broadcast, 1, vip4), true, 42},
@@ -257,7 +257,7 @@ func frameCases(t testing.TB) []frameCase {
 		{"TCP that looks like a solicitation", serialize(t, append([]gopacket.SerializableLayer{ethernet(groupMAC, v6), ip6(snm, tcp)}, icmp6(135, vip6)...)...), false, 0},
 
 		{"tagged IPv4", tagged(frame4(ownMAC, vip4), 0x8100), true, 38},
-		{"802.1ad-tagged IPv4", tagged(frame4(ownMAC, vip4), 0x88a8), true, 38},
+		{"802.1ad-tagged IPv4", tagged(frame4(ownMAC, vip4), 0x88a8), false, 0},
 		{"tagged IPv4 to another address", tagged(frame4(ownMAC, other4), 0x8100), false, 0},
 		{"tagged IPv6", tagged(frame6(ownMAC, vip6), 0x8100), true, 58},
 		{"tagged ARP", tagged(ask4(broadcast, 1, vip4), 0x8100), true, 46},

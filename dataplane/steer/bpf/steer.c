@@ -118,11 +118,6 @@ static __always_inline bool load(void *ctx, enum hook hook, __u32 off, void *to,
 	return true;
 }
 
-static __always_inline bool is_tag(__be16 proto)
-{
-	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
-}
-
 static __always_inline bool is_vip(const struct address *address)
 {
 	return bpf_map_lookup_elem(&vips, address) != NULL;
@@ -134,6 +129,18 @@ static __always_inline bool is_vip4(const __u8 *ipv4)
 
 	__builtin_memcpy(&address.bytes[12], ipv4, 4);
 	return is_vip(&address);
+}
+
+// is_vip6 knows that an IPv4-mapped address in an IPv6 packet is not the IPv4
+// address (RFC 4942 section 2.2).
+static __always_inline bool is_vip6(const struct address *address)
+{
+	__u32 head[3];
+
+	__builtin_memcpy(head, address, sizeof(head));
+	if (head[0] == 0 && head[1] == 0 && head[2] == bpf_htonl(0xffff))
+		return false;
+	return is_vip(address);
 }
 
 // is_weirs tells whether a frame is for weir: an IP packet to a VIP, or an ARP
@@ -148,7 +155,7 @@ static __always_inline bool is_weirs(void *ctx, enum hook hook, bool tagged)
 	if (!load(ctx, hook, 0, &eth, sizeof(eth)))
 		return false;
 	__be16 proto = eth.h_proto;
-	if (is_tag(proto)) {
+	if (proto == bpf_htons(ETH_P_8021Q)) {
 		struct vlan vlan;
 
 		if (tagged || !load(ctx, hook, off, &vlan, sizeof(vlan)))
@@ -178,13 +185,13 @@ static __always_inline bool is_weirs(void *ctx, enum hook hook, bool tagged)
 
 		if (!load(ctx, hook, off, &ip, sizeof(ip)))
 			return false;
-		if (to_us && is_vip(&ip.destination))
+		if (to_us && is_vip6(&ip.destination))
 			return true;
 		bool to_group = eth.h_dest[0] == 0x33 && eth.h_dest[1] == 0x33 && eth.h_dest[2] == 0xff;
 		if ((!to_us && !to_group) || ip.next != 58)
 			return false;
 		return load(ctx, hook, off + sizeof(ip), &ns, sizeof(ns)) && ns.type == 135 &&
-		       is_vip(&ns.target);
+		       is_vip6(&ns.target);
 	}
 
 	if (proto == bpf_htons(ETH_P_ARP)) {
@@ -198,6 +205,15 @@ static __always_inline bool is_weirs(void *ctx, enum hook hook, bool tagged)
 	}
 
 	return false;
+}
+
+// is_weirs_skb is is_weirs for a frame whose tag may be in the metadata. One with
+// a service tag (802.1ad) is the kernel's.
+static __always_inline bool is_weirs_skb(struct __sk_buff *ctx)
+{
+	if (ctx->vlan_present && ctx->vlan_proto != bpf_htons(ETH_P_8021Q))
+		return false;
+	return is_weirs(ctx, HOOK_SKB, ctx->vlan_present);
 }
 
 // weir_xdp gives weir's frames to the AF_XDP socket of the queue they came in
@@ -220,7 +236,7 @@ int weir_tc(struct __sk_buff *ctx)
 
 	if (!beat || (__s64)(bpf_ktime_get_ns() - *beat) > HEARTBEAT_NS)
 		return TC_ACT_UNSPEC;
-	if (!is_weirs(ctx, HOOK_SKB, ctx->vlan_present))
+	if (!is_weirs_skb(ctx))
 		return TC_ACT_UNSPEC;
 	return TC_ACT_SHOT;
 }
@@ -233,7 +249,7 @@ int weir_socket(struct __sk_buff *ctx)
 {
 	if (ctx->pkt_type == PACKET_OUTGOING)
 		return 0;
-	return is_weirs(ctx, HOOK_SKB, ctx->vlan_present) ? -1 : 0;
+	return is_weirs_skb(ctx) ? -1 : 0;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

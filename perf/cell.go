@@ -47,9 +47,13 @@ const (
 	searchFrom  = 4_000_000 // frames per second
 	searchSteps = 9         // to 8,000 frames per second
 	searchTries = 2         // a rate has failed when it has failed as often in a row
-	backOff     = 0.97      // if the whole window loses where the short trials did not
-	backOffs    = 20
+	backOff     = 0.95      // if the whole window loses where the short trials did not
+	backOffs    = 12
 )
+
+// failed tells whether no rate without loss was found. The cell then has the
+// last one tried.
+func (c *Cell) failed() bool { return c.Scenario == LossFree && (c.Loss > MaxLoss || c.Delivered == 0) }
 
 // measure fills the cell.
 func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
@@ -136,14 +140,16 @@ func lossFree(ctx context.Context, r *rig, opt *Options) (trial, error) {
 			bad = rate
 		}
 	}
+	var t trial
 	for range backOffs {
-		t, ok, err := passes(good, opt.Window)
-		if err != nil || ok {
+		var ok bool
+		var err error
+		if t, ok, err = passes(good, opt.Window); err != nil || ok {
 			return t, err
 		}
 		good = int(float64(good) * backOff)
 	}
-	return trial{}, fmt.Errorf("no rate found without loss, down to %d frames per second", good)
+	return t, nil // it has failed, which shows
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

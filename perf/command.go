@@ -66,15 +66,13 @@ func measure(c *cli.Context) error {
 		Seed:      c.Uint64("seed"),
 		Log:       slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
 	})
-	if err != nil {
+	if len(report.Cells) == 0 {
 		return err
 	}
 	if path := c.Path("write"); path != "" {
-		if err := report.WriteFile(path); err != nil {
-			return err
-		}
+		err = errors.Join(err, report.WriteFile(path))
 	}
-	return show(c, report)
+	return errors.Join(err, show(c, report))
 }
 
 func show(c *cli.Context, report Report) error {

@@ -60,6 +60,7 @@ func TestSpread(t *testing.T) {
 		values []float64
 		want   Spread
 	}{
+		{nil, Spread{}},
 		{[]float64{3}, Spread{3, 3, 3}},
 		{[]float64{4, 1}, Spread{2.5, 1, 4}},
 		{[]float64{5, 1, 2}, Spread{2, 1, 5}},
@@ -71,6 +72,23 @@ func TestSpread(t *testing.T) {
 		if got := spread(cells, func(c *Cell) float64 { return c.Delivered }); got != test.want {
 			t.Errorf("%v: %v, want %v", test.values, got, test.want)
 		}
+	}
+}
+
+// A round without a loss-free rate counts as failed and not in the medians.
+func TestFailedRound(t *testing.T) {
+	var r Report
+	r.add(Cell{Loop: loops.Own, Scenario: LossFree, Delivered: 10, Loss: MaxLoss})
+	r.add(Cell{Loop: loops.Own, Scenario: LossFree, Delivered: 99, Loss: 2 * MaxLoss})
+	r.add(Cell{Loop: loops.Own, Scenario: Overload, Delivered: 20, Loss: 0.5})
+	if len(r.Summary) != 2 {
+		t.Fatalf("summary %+v", r.Summary)
+	}
+	if row := r.Summary[0]; row.Scenario != Overload || row.Rounds != 1 || row.Failed != 0 {
+		t.Errorf("%+v", row)
+	}
+	if row := r.Summary[1]; row.Rounds != 2 || row.Failed != 1 || row.Delivered != (Spread{10, 10, 10}) {
+		t.Errorf("%+v", row)
 	}
 }
 

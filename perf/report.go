@@ -36,11 +36,12 @@ type Report struct {
 	Cells       []Cell    `json:"cells"` // in the order of measuring
 }
 
-// Row sums up all rounds of one loop in one scenario.
+// Row sums up all rounds of one loop in one scenario, but for failed ones.
 type Row struct {
 	Loop      loops.Kind `json:"loop"`
 	Scenario  Scenario   `json:"scenario"`
 	Rounds    int        `json:"rounds"`
+	Failed    int        `json:"failed"` // rounds in which no rate without loss was found
 	Offered   Spread     `json:"offered_pps"`
 	Delivered Spread     `json:"delivered_pps"`
 	Loss      Spread     `json:"loss"`
@@ -85,34 +86,42 @@ func (r *Report) add(c Cell) {
 	r.Summary = nil
 	for _, scenario := range Scenarios() {
 		for _, kind := range loops.Kinds() {
+			row := Row{Loop: kind, Scenario: scenario}
 			var cells []Cell
 			for _, c := range r.Cells {
-				if c.Loop == kind && c.Scenario == scenario {
+				if c.Loop != kind || c.Scenario != scenario {
+					continue
+				}
+				row.Rounds++
+				if c.failed() {
+					row.Failed++
+				} else {
 					cells = append(cells, c)
 				}
 			}
-			if len(cells) == 0 {
+			if row.Rounds == 0 {
 				continue
 			}
 			over := func(value func(*Cell) float64) Spread { return spread(cells, value) }
-			r.Summary = append(r.Summary, Row{
-				Loop: kind, Scenario: scenario, Rounds: len(cells),
-				Offered:   over(func(c *Cell) float64 { return c.Offered }),
-				Delivered: over(func(c *Cell) float64 { return c.Delivered }),
-				Loss:      over(func(c *Cell) float64 { return c.Loss }),
-				NsPerPkt:  over(func(c *Cell) float64 { return c.NsPerPkt }),
-				Waited:    over(func(c *Cell) float64 { return max(c.LoopWaited, c.GeneratorWaited) }),
-			})
+			row.Offered = over(func(c *Cell) float64 { return c.Offered })
+			row.Delivered = over(func(c *Cell) float64 { return c.Delivered })
+			row.Loss = over(func(c *Cell) float64 { return c.Loss })
+			row.NsPerPkt = over(func(c *Cell) float64 { return c.NsPerPkt })
+			row.Waited = over(func(c *Cell) float64 { return max(c.LoopWaited, c.GeneratorWaited) })
+			r.Summary = append(r.Summary, row)
 		}
 	}
 }
 
-// spread is of at least one cell. The median of an even number is the mean of
-// the two in the middle.
+// spread is zero without cells. The median of an even number is the mean of the
+// two in the middle.
 func spread(cells []Cell, value func(*Cell) float64) Spread {
 	var values []float64
 	for i := range cells {
 		values = append(values, value(&cells[i]))
+	}
+	if len(values) == 0 {
+		return Spread{}
 	}
 	slices.Sort(values)
 	n := len(values)
@@ -163,8 +172,12 @@ func (r *Report) table() [][]string {
 		if row.Scenario == SendOnly {
 			offered, loss = "-", "-"
 		}
+		rounds := fmt.Sprint(row.Rounds)
+		if row.Failed > 0 {
+			rounds += fmt.Sprintf(", %d failed", row.Failed)
+		}
 		table = append(table, []string{
-			string(row.Scenario), string(row.Loop), fmt.Sprint(row.Rounds),
+			string(row.Scenario), string(row.Loop), rounds,
 			offered, row.Delivered.format(1e-6, 2), loss, row.NsPerPkt.format(1, 0), waited,
 		})
 	}

@@ -68,6 +68,14 @@ func checkCommand() *cli.Command {
 	}
 }
 
+// noArguments refuses what a command would else ignore.
+func noArguments(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q; see `weir help`", c.Args().First())
+	}
+	return nil
+}
+
 func socketFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "socket", Aliases: []string{"s"}, Value: defaultSocket,
@@ -92,6 +100,9 @@ func showCommand() *cli.Command {
 		cmd.Subcommands = append(cmd.Subcommands, &cli.Command{
 			Name: n.Name, Usage: n.Usage, Flags: flags,
 			Action: func(c *cli.Context) error {
+				if err := noArguments(c); err != nil {
+					return err
+				}
 				format := c.String("output")
 				if format != "text" && format != "json" {
 					return fmt.Errorf("output format %q is neither text nor json", format)
@@ -124,6 +135,9 @@ func reloadCommand() *cli.Command {
 		Usage: "have a running weir read its configuration file again",
 		Flags: []cli.Flag{socketFlag()},
 		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
 			var r api.Reloaded
 			if err := api.NewClient(c.String("socket")).Do(c.Context, "reload", &r); err != nil {
 				return err

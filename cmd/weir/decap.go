@@ -30,6 +30,9 @@ func decapCommand() *cli.Command {
 }
 
 func runDecap(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	opt := decap.Options{Interface: c.String("interface"), Generic: c.Bool("generic"), Log: log}
 	for _, v := range c.StringSlice("vip") {

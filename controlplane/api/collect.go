@@ -102,7 +102,7 @@ func workers(all []engine.WorkerStatus) []Worker {
 	out := make([]Worker, 0, len(all))
 	for i := range all {
 		s := &all[i]
-		w := Worker{Interface: s.Interface, Queue: s.Index, CPU: s.CPU}
+		w := Worker{Interface: s.Interface, Queue: s.Index, CPU: s.CPU, Drops: map[string]uint64{}}
 		if s.Err != nil {
 			w.Error = s.Err.Error()
 			out = append(out, w)
@@ -112,10 +112,9 @@ func workers(all []engine.WorkerStatus) []Worker {
 		w.Received, w.Transmitted, w.HandedOver = Traffic(c.Received), Traffic(c.Transmitted), Traffic(c.HandedOver)
 		w.ARPReplies, w.NDPReplies, w.EchoReplies = c.ARPReplies, c.NDPReplies, c.EchoReplies
 		w.Flows, w.FlowCapacity = s.Flows, s.Capacity
-		w.FlowsEvicted, w.FlowsExpired, w.FlowsRejected = c.FlowsEvicted, c.FlowsExpired, c.FlowsRejected
+		w.FlowsEvicted, w.FlowsExpired = c.FlowsEvicted, c.FlowsExpired
 		w.Wakeups = c.Wakeups
 		w.KernelDropped, w.KernelInvalid = s.Queue.ReceiveDropped, s.Queue.ReceiveInvalid
-		w.Drops = make(map[string]uint64)
 		for r := range stats.NumReasons {
 			if n := c.Drops[r]; n > 0 {
 				w.Drops[r.String()] = n

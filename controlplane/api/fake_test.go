@@ -42,7 +42,7 @@ func newFake() *fake {
 		Transmitted: stats.Traffic{Packets: 80, Bytes: 8000},
 		HandedOver:  stats.Traffic{Packets: 8, Bytes: 800},
 		ARPReplies:  3, NDPReplies: 2, EchoReplies: 1,
-		FlowsEvicted: 4, FlowsExpired: 5, FlowsRejected: 6, Wakeups: 7,
+		FlowsEvicted: 4, FlowsExpired: 5, Wakeups: 7,
 		Backends: []stats.Backend{
 			{Traffic: stats.Traffic{Packets: 50, Bytes: 5000}, NewFlows: 20, Flows: 10, Generation: 1},
 			{Traffic: stats.Traffic{Packets: 30, Bytes: 3000}, NewFlows: 9, Flows: 4, Generation: 2},

@@ -109,7 +109,6 @@ func (m emitter) worker(w *Worker) {
 	m.gauge("weir_worker_flow_capacity", "Entries of the flow table.", float64(w.FlowCapacity), l)
 	m.counter("weir_worker_flows_evicted_total", "Flows pushed out of the table by newer ones.", float64(w.FlowsEvicted), l)
 	m.counter("weir_worker_flows_expired_total", "Flows that were idle for too long.", float64(w.FlowsExpired), l)
-	m.counter("weir_worker_flows_rejected_total", "Flows for which the table had no room.", float64(w.FlowsRejected), l)
 	m.counter("weir_worker_wakeups_total", "Times the worker came back from sleeping.", float64(w.Wakeups), l)
 }
 

@@ -117,7 +117,6 @@ type Worker struct {
 	FlowCapacity  int               `json:"flow_capacity"`
 	FlowsEvicted  uint64            `json:"flows_evicted"`
 	FlowsExpired  uint64            `json:"flows_expired"`
-	FlowsRejected uint64            `json:"flows_rejected"`
 	Wakeups       uint64            `json:"wakeups"`
 	KernelDropped uint64            `json:"kernel_dropped"` // before the worker: no room to receive into
 	KernelInvalid uint64            `json:"kernel_invalid"` // before the worker: did not fit a frame

@@ -153,7 +153,7 @@ func flowsTable(all api.Flows) [][]string {
 		})
 	}
 	if all.Truncated {
-		rows = append(rows, []string{"(more; raise --limit)"})
+		rows = append(rows, []string{"...", "more; raise --limit"})
 	}
 	return rows
 }
@@ -161,8 +161,12 @@ func flowsTable(all api.Flows) [][]string {
 func workersTable(all []api.Worker) [][]string {
 	rows := [][]string{{"WORKER", "CPU", "RECEIVED", "SENT", "HANDED OVER", "DROPPED", "KERNEL DROPPED", "FLOWS", "EVICTED", "ARP/NDP/PING", "ERROR"}}
 	for _, w := range all {
+		cpu := "-"
+		if w.CPU >= 0 {
+			cpu = fmt.Sprint(w.CPU)
+		}
 		rows = append(rows, []string{
-			fmt.Sprintf("%s/%d", w.Interface, w.Queue), fmt.Sprint(w.CPU),
+			fmt.Sprintf("%s/%d", w.Interface, w.Queue), cpu,
 			fmt.Sprint(w.Received.Packets), fmt.Sprint(w.Transmitted.Packets), fmt.Sprint(w.HandedOver.Packets),
 			fmt.Sprint(w.Dropped), fmt.Sprint(w.KernelDropped + w.KernelInvalid),
 			fmt.Sprintf("%d of %d", w.Flows, w.FlowCapacity), fmt.Sprint(w.FlowsEvicted),

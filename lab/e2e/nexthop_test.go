@@ -158,9 +158,12 @@ func TestWeirMovesMAC(t *testing.T) {
 		s.must(s.WeirHost.SetMAC(site.Front, mac))
 		for _, vip := range s.VIPs() {
 			t.Logf("%s was served again after %v", vip, s.served(vip))
-			if got := s.neighbour(s.ClientHost, vip.Addr()); !bytes.Equal(got, mac) {
-				t.Errorf("the client has %s at %s, want %s", vip.Addr(), got, mac)
-			}
+			s.await("the client has the new address", func() error {
+				if got := s.neighbour(s.ClientHost, vip.Addr()); !bytes.Equal(got, mac) {
+					return fmt.Errorf("it has %s at %s, want %s", vip.Addr(), got, mac)
+				}
+				return nil
+			})
 		}
 	}, xdpCopy, afPacket)
 }

@@ -1,0 +1,206 @@
+package show
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"weir/controlplane/api"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// answers is what the weir of these tests says, by noun.
+func answers() map[string]any {
+	addr := netip.MustParseAddr
+	load := api.Load{Traffic: api.Traffic{Packets: 123456, Bytes: 5 << 20}, NewFlows: 900, Flows: 12}
+	return map[string]any{
+		"services": []api.Service{
+			{
+				Name: "web", Mode: "dsr", Affinity: "flow", TableSize: 65537, Addresses: []netip.Addr{addr("203.0.113.10"), addr("2001:db8:1::10")},
+				Ports: []string{"tcp/80", "tcp/443"}, Backends: 3, Usable: 2, Load: load,
+			},
+			{Name: "a-service-with-a-long-name", Mode: "ipip", Addresses: []netip.Addr{addr("203.0.113.53")}, Ports: []string{"udp/53"}, Backends: 1},
+		},
+		"backends": []api.Backend{
+			{
+				Service: "web", Address: addr("10.0.0.11"), Weight: 100, Share: 0.3333, Admin: "active", Status: "up", Load: load,
+				Health: &api.Health{State: "up"}, Path: &api.Path{Interface: "eth1", DstMAC: "02:00:00:00:02:0b", MTU: 1500},
+			},
+			{
+				Service: "web", Address: addr("10.0.0.12"), Weight: 200, Admin: "active", Status: "down", Reason: "dial tcp 10.0.0.12:80:\nconnection refused",
+				Health: &api.Health{State: "down"},
+				Path:   &api.Path{Interface: "eth1", DstMAC: "02:00:00:00:02:01", VLAN: 42, Gateway: addr("10.0.0.1")},
+			},
+			{Service: "dns", Address: addr("2001:db8::53"), Weight: 1, Share: 1, Status: "unreachable", Reason: "interface eth2 is down"},
+		},
+		"flows": api.Flows{Truncated: true, Flows: []api.Flow{
+			{
+				Protocol: "tcp", Client: netip.MustParseAddrPort("198.51.100.7:40000"), VIP: netip.MustParseAddrPort("203.0.113.10:80"),
+				Service: "web", Backend: addr("10.0.0.11"), State: "established", IdleMS: 62, Interface: "eth1", Worker: 3,
+			},
+			{
+				Protocol: "udp", Client: netip.MustParseAddrPort("[2001:db8:7::7]:5353"), VIP: netip.MustParseAddrPort("[2001:db8:1::10]:53"),
+				State: "udp", IdleMS: 125437, Interface: "eth2",
+			},
+		}},
+		"workers": []api.Worker{
+			{
+				Interface: "eth1", CPU: 1, Received: api.Traffic{Packets: 1000}, Transmitted: api.Traffic{Packets: 900}, HandedOver: api.Traffic{Packets: 50},
+				Dropped: 50, ARPReplies: 1, NDPReplies: 2, EchoReplies: 3, Flows: 12, FlowCapacity: 1 << 20, FlowsEvicted: 7, KernelDropped: 4, KernelInvalid: 5,
+			},
+			{Interface: "eth2", Queue: 11, CPU: -1, Error: "worker stopped"},
+		},
+		"drops": []api.Drop{
+			{Reason: "truncated", Help: "shorter than its headers say", Packets: 7},
+			{Reason: "no_backend", Help: "the service has no usable backend"},
+		},
+		"interfaces": []api.Interface{
+			{Name: "eth1", Up: true, MAC: "02:00:00:00:01:01", MTU: 1500, Driver: "afxdp", Mode: "copy", Workers: 4, Reasons: []string{"afxdp zero-copy: not supported"}},
+			{Name: "eth2", MAC: "02:00:00:00:01:02", MTU: 9000, Driver: "afpacket", Workers: 1},
+			{Name: "eth3", Error: "open interface eth3:\nthe first\nthe second", MAC: "00:00:00:00:00:00"},
+		},
+		"announcements": []api.Announcement{
+			{Address: addr("203.0.113.10"), Interface: "eth1", Protocol: "arp", Sent: 3, Last: time.Now().Add(-time.Hour)},
+			{Address: addr("2001:db8:1::10"), Interface: "eth2", Protocol: "ndp", Error: "announce 2001:db8:1::10: network is down\nagain"},
+		},
+	}
+}
+
+// weir answers for a running one, and notes what it is asked.
+func weir(t *testing.T) (client *api.Client, asked *string) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "weir.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked = new(string)
+	all := answers()
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		*asked = r.Method + " " + r.URL.String()
+		if err := json.NewEncoder(w).Encode(all[strings.TrimPrefix(r.URL.Path, "/v1/")]); err != nil {
+			t.Error(err)
+		}
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(l) }()
+	t.Cleanup(func() { _ = srv.Close(); <-done })
+	return api.NewClient(socket), asked
+}
+
+func TestTables(t *testing.T) {
+	client, _ := weir(t)
+	ago := regexp.MustCompile(`\b1h0m\d+s ago`)
+	for _, n := range Nouns() {
+		t.Run(n.Name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := n.Show(t.Context(), client, &out, "", false); err != nil {
+				t.Fatal(err)
+			}
+			got := ago.ReplaceAll(out.Bytes(), []byte("1h0m0s ago"))
+			path := filepath.Join("testdata", n.Name+".txt")
+			if *update {
+				if err := os.WriteFile(path, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("got:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+// Whatever is shown in a column begins below its heading, with empty cells
+// before it or not.
+func TestColumnsGoThrough(t *testing.T) {
+	var out bytes.Buffer
+	err := Write(&out, [][]string{{"NAME", "PATH", "REASON"}, {"one", "a long path"}, {"two", "-", "refused\nagain\there"}, {"", "", "x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "NAME  PATH         REASON\none   a long path\ntwo   -            refused; again here\n                   x\n"
+	if out.String() != want {
+		t.Errorf("got:\n%s\nwant:\n%s", out.String(), want)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	client, _ := weir(t)
+	for _, n := range Nouns() {
+		var out bytes.Buffer
+		if err := n.Show(t.Context(), client, &out, "", true); err != nil {
+			t.Fatal(err)
+		}
+		var got, want any
+		encoded, err := json.Marshal(answers()[n.Name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(encoded, &want); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+			t.Fatalf("%s: %v", n.Name, err)
+		}
+		if n.Name == "announcements" { // made at another moment
+			got.([]any)[0].(map[string]any)["last"], want.([]any)[0].(map[string]any)["last"] = nil, nil
+		}
+		a, _ := json.Marshal(got)
+		b, _ := json.Marshal(want)
+		if !bytes.Equal(a, b) {
+			t.Errorf("%s:\n got %s\nwant %s", n.Name, a, b)
+		}
+	}
+}
+
+func TestQueryIsPassedOn(t *testing.T) {
+	client, asked := weir(t)
+	for _, n := range Nouns() {
+		if n.Name != "flows" {
+			continue
+		}
+		var out bytes.Buffer
+		if err := n.Show(t.Context(), client, &out, "limit=10&service=web", false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if *asked != "GET /v1/flows?limit=10&service=web" {
+		t.Errorf("asked for %q", *asked)
+	}
+}
+
+func TestNoWeir(t *testing.T) {
+	client := api.NewClient(filepath.Join(t.TempDir(), "none.sock"))
+	for _, n := range Nouns() {
+		var out bytes.Buffer
+		if err := n.Show(t.Context(), client, &out, "", false); err == nil || !strings.Contains(err.Error(), "no weir is running") || out.Len() > 0 {
+			t.Errorf("%s: error %v, output %q", n.Name, err, out.String())
+		}
+	}
+}
+
+func TestBytes(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 999 * 1024: "999.0 KiB", 1000 * 1024: "1.0 MiB",
+		5 << 20: "5.0 MiB", 1 << 30: "1.0 GiB", 1 << 40: "1.0 TiB", 1 << 50: "1.0 PiB", 1<<64 - 1: "16384.0 PiB",
+	} {
+		if got := Bytes(n); got != want {
+			t.Errorf("%d bytes are %q, want %q", n, got, want)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"weir/dataplane/handover"
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
+	"weir/dataplane/queue"
 	"weir/dataplane/queue/queuetest"
 	"weir/dataplane/rewrite"
 	"weir/dataplane/snapshot"
@@ -97,19 +98,26 @@ type station struct {
 // to have every frame back at the end of the test.
 func newStation(t testing.TB, i int, snap *atomic.Pointer[snapshot.Snapshot]) *station {
 	t.Helper()
-	return newStationWith(t, i, snap, 1024, flow.DefaultTimeouts())
-}
-
-// newStationWith is newStation with a flow table of another kind.
-func newStationWith(t testing.TB, i int, snap *atomic.Pointer[snapshot.Snapshot], flows int, timeouts flow.Timeouts) *station {
-	t.Helper()
-	table, err := flow.New(flows, timeouts)
+	table, err := flow.New(1024, flow.DefaultTimeouts())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &station{t: t, queue: queuetest.New(queueFrames), snap: snap, done: make(chan error, 1)}
+	q := queuetest.New(queueFrames)
+	return assemble(t, i, snap, q, sound{q}, table)
+}
+
+// sound is a queue that sleeps until it is woken and never just because of the
+// time, so that a wake-up that does not come shows.
+type sound struct{ *queuetest.Queue }
+
+func (q sound) Wait(time.Duration) error { return q.Queue.Wait(-1) }
+
+// assemble makes a worker of a flow table and a queue, which it sees as seen.
+func assemble(t testing.TB, i int, snap *atomic.Pointer[snapshot.Snapshot], q *queuetest.Queue, seen queue.Queue, table *flow.Table) *station {
+	t.Helper()
+	s := &station{t: t, queue: q, snap: snap, done: make(chan error, 1)}
 	s.Worker = worker.New(worker.Config{
-		Interface: uint16(i), Index: i, CPU: -1, Queue: s.queue, Flows: table, Snapshot: snap,
+		Interface: uint16(i), Index: i, CPU: -1, Queue: seen, Flows: table, Snapshot: snap,
 		Log: slog.New(slog.DiscardHandler),
 	})
 	t.Cleanup(func() {

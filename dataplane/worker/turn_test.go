@@ -26,6 +26,7 @@ type endless struct {
 	alloc  [forward.BatchSize]queue.Frame
 	empty  bool
 	sent   int
+	waits  int
 }
 
 func newEndless(packets func(i int) []byte) *endless {
@@ -58,7 +59,7 @@ func (q *endless) Send(frames []queue.Frame) (int, error) {
 }
 
 func (q *endless) Release([]queue.Frame)    {}
-func (q *endless) Wait(time.Duration) error { return nil }
+func (q *endless) Wait(time.Duration) error { q.waits++; return nil }
 func (q *endless) Wake()                    {}
 func (q *endless) Stats() queue.Stats       { return queue.Stats{} }
 func (q *endless) Close() error             { return nil }
@@ -131,6 +132,35 @@ func TestTurnDoesNotAllocate(t *testing.T) {
 			}
 			if outQ.sent > 0 != (tc.egress == 1) {
 				t.Errorf("interface 1 has sent %d frames", outQ.sent)
+			}
+		})
+	}
+}
+
+// Whoever adds work wakes the worker only if it has said that it sleeps. So work
+// that was added just before it did has to be found by a last look.
+func TestLooksAgainBeforeSleeping(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		add   func(in, out *Worker)
+		waits int
+	}{
+		{"nothing", func(_, _ *Worker) {}, 1},
+		{"a hand-over", func(in, _ *Worker) { (*in.outbound.Load())[1].Ring.Push([]byte{1}) }, 0},
+		{"a request", func(_, out *Worker) { out.requests <- request{} }, 0},
+		{"the end", func(_, out *Worker) { out.stopping.Store(true) }, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			in, out, _, outQ := pair(t, 1)
+			tc.add(in, out)
+			if err := out.sleep(); err != nil {
+				t.Fatal(err)
+			}
+			if outQ.waits != tc.waits {
+				t.Errorf("slept %d times, want %d", outQ.waits, tc.waits)
+			}
+			if out.sleeping.Load() {
+				t.Error("awake, and still said to sleep")
 			}
 		})
 	}

@@ -13,6 +13,7 @@ import (
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
 	"weir/dataplane/queue"
+	"weir/dataplane/queue/queuetest"
 	"weir/dataplane/stats"
 	"weir/dataplane/worker"
 )
@@ -292,7 +293,12 @@ func TestAdoptsANewSnapshot(t *testing.T) {
 func TestIdleFlowsExpire(t *testing.T) {
 	timeouts := flow.DefaultTimeouts()
 	timeouts.UDP = time.Millisecond // one tick, as it is rounded up
-	s := newStationWith(t, 0, pointer(compile(t, 1, serverMAC)), 32, timeouts).start()
+	table, err := flow.New(32, timeouts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := queuetest.New(queueFrames)
+	s := assemble(t, 0, pointer(compile(t, 1, serverMAC)), q, q, table).start()
 	for n := range 4 {
 		s.queue.Inject(datagram(0, 0, n))
 	}

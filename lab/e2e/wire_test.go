@@ -164,13 +164,6 @@ func (w *wire) received(want func(frame []byte) bool) [][]byte {
 	return found
 }
 
-// forget discards the frames read so far.
-func (w *wire) forget() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.frames = nil
-}
-
 func (w *wire) close() {
 	w.mu.Lock()
 	again := w.closed

@@ -259,6 +259,10 @@ func (w *Worker) sendInbound() (int, error) {
 			w.counters.Drop(stats.TooBig)
 			w.cfg.Queue.Release(w.frames[i : i+1])
 		}
+		for range n - got { // the queue has no buffers; a frame that waits for one is of no use to anybody
+			ring.Pop(nil)
+			w.counters.Drop(stats.TransmitFull)
+		}
 		if err := w.transmit(w.send[:sends]); err != nil {
 			return total, err
 		}

@@ -205,6 +205,31 @@ func TestHandOverWhenThePeerHasStopped(t *testing.T) {
 	}
 }
 
+// bare is a queue that has no buffer to give, as when the link is down and all
+// of them wait to be sent.
+type bare struct{ sound }
+
+func (bare) Alloc([]queue.Frame) int { return 0 }
+
+func TestHandedOverFramesWithoutBuffers(t *testing.T) {
+	ring := handover.NewRing()
+	table, err := flow.New(1024, flow.DefaultTimeouts())
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := queuetest.New(queueFrames)
+	s := assemble(t, 0, pointer(compile(t, 1, serverMAC)), q, bare{sound{q}}, table)
+	s.Connect(nil, []*handover.Ring{ring})
+	for n := range 5 {
+		ring.Push(datagram(0, 0, n))
+	}
+	s.start()
+	s.idle() // it does not spin on what it cannot send
+	if n := s.status().Counters.Drops[stats.TransmitFull]; n != 5 || ring.Len() != 0 {
+		t.Errorf("%d frames dropped and %d left, want 5 and none", n, ring.Len())
+	}
+}
+
 func TestHandedOverFrameThatFitsNoBuffer(t *testing.T) {
 	ring := handover.NewRing()
 	s := newStation(t, 0, pointer(compile(t, 1, serverMAC)))

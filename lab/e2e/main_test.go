@@ -140,12 +140,15 @@ func (s *testSite) start() {
 
 // explain prints what is known about a failure.
 func (s *testSite) explain() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
 	s.t.Logf("weir's log:\n%s", s.WeirLog())
+	if neighbours, err := s.ClientHost.Run(ctx, "ip", "neigh"); err == nil {
+		s.t.Logf("the client's neighbours:\n%s", neighbours)
+	}
 	if s.Weir() == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
 	for _, noun := range []string{"interfaces", "services", "backends", "workers", "drops", "announcements"} {
 		text, err := s.RunWeir(ctx, "show", noun)
 		if noun == "drops" {

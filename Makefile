@@ -48,7 +48,7 @@ fuzz: ## run every fuzz target for FUZZTIME (default 2m) each
 
 .PHONY: generate
 generate: ## compile the BPF programs and write their Go bindings (needs clang)
-	go generate ./dataplane/...
+	go generate ./...
 
 .PHONY: check-generated
 check-generated: generate ## fail if the committed BPF objects differ from their source

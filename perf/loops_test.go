@@ -75,6 +75,18 @@ func TestSpread(t *testing.T) {
 	}
 }
 
+func TestShortCommit(t *testing.T) {
+	for commit, want := range map[string]string{
+		"0123456789abcdef":  "0123456789ab",
+		"0123456789abcdef+": "0123456789ab with changes",
+		"unknown":           "unknown",
+	} {
+		if got := shortCommit(commit); got != want {
+			t.Errorf("%s: %q, want %q", commit, got, want)
+		}
+	}
+}
+
 // A round without a loss-free rate counts as failed and not in the medians.
 func TestFailedRound(t *testing.T) {
 	var r Report

@@ -82,3 +82,13 @@ func commit() string {
 	}
 	return revision
 }
+
+// shortCommit is a commit for a reader, who also wants to know of changes.
+func shortCommit(commit string) string {
+	hash, changed := strings.CutSuffix(commit, "+")
+	hash = hash[:min(len(hash), 12)]
+	if changed {
+		return hash + " with changes"
+	}
+	return hash
+}

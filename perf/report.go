@@ -157,8 +157,8 @@ func (r Report) WriteMarkdown(w io.Writer) error {
 
 func (r *Report) conditions() string {
 	m := &r.Machine
-	return fmt.Sprintf("%s, Linux %s, %d x %s, %s, weir %.13s: %s, %s mode, frames of %d bytes, %d flows, rings of %d, windows of %g s.",
-		r.Measured.Format(time.DateOnly), m.Kernel, m.CPUs, m.CPU, m.Go, m.Commit, r.Driver, r.Mode, r.FrameLen, r.Flows, r.Ring, r.Window)
+	return fmt.Sprintf("%s, Linux %s, %d x %s, %s, weir %s: %s, %s mode, frames of %d bytes, %d flows, rings of %d, windows of %g s.",
+		r.Measured.Format(time.DateOnly), m.Kernel, m.CPUs, m.CPU, m.Go, shortCommit(m.Commit), r.Driver, r.Mode, r.FrameLen, r.Flows, r.Ring, r.Window)
 }
 
 func (r *Report) table() [][]string {

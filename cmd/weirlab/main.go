@@ -15,6 +15,7 @@ import (
 
 	"weir/lab/demo"
 	"weir/lab/netlab"
+	"weir/perf"
 )
 
 // version is set by the linker.
@@ -34,7 +35,7 @@ func main() {
 		Version:              version,
 		EnableBashCompletion: true,
 		Suggest:              true,
-		Commands:             []*cli.Command{demoCommand(), sweepCommand()},
+		Commands:             []*cli.Command{demoCommand(), perf.Command(), sweepCommand()},
 	}
 	err := app.RunContext(ctx, os.Args)
 	switch {

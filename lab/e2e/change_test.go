@@ -47,7 +47,7 @@ func (s *testSite) newFlows(n int) map[string]int {
 	s.t.Helper()
 	seen := make(map[string]int)
 	for range n {
-		r := s.Client.Echo(s.ctx, s.DSR4, []byte("new"))
+		r := s.newFlow(s.DSR4).Echo(s.ctx, []byte("new"))
 		if r.Err != nil {
 			s.t.Fatal(r)
 		}

@@ -90,6 +90,8 @@ type testSite struct {
 	*site.Site
 	t   *testing.T
 	ctx context.Context // of the test's calls; not yet done in its clean-up
+
+	port uint16 // of the last client of newFlow
 }
 
 var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
@@ -107,7 +109,7 @@ func newSite(t *testing.T, opt site.Options) *testSite {
 		cancel()
 		t.Fatal(err)
 	}
-	s := &testSite{Site: built, t: t, ctx: ctx}
+	s := &testSite{Site: built, t: t, ctx: ctx, port: 20000}
 	t.Cleanup(func() {
 		defer cancel()
 		if t.Failed() {
@@ -279,6 +281,19 @@ func (s *testSite) ping(addr netip.Addr) error {
 	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
 	defer cancel()
 	return s.ClientHost.Ping(ctx, addr)
+}
+
+// newFlow opens a UDP flow that weir has never seen. A port that the kernel picks
+// may be one that it gave to an earlier flow, which weir then still knows.
+func (s *testSite) newFlow(vip netip.AddrPort) *traffic.EchoConn {
+	s.t.Helper()
+	s.port++ // below those that the kernel picks
+	client := *s.Client
+	client.Dial = s.ClientHost.DialFrom(netip.AddrPortFrom(s.clientOf(vip), s.port))
+	flow, err := client.OpenEcho(s.ctx, vip)
+	s.must(err)
+	s.t.Cleanup(func() { flow.Close() })
+	return flow
 }
 
 // echo sends one datagram from a new socket and waits a second for the answer.

@@ -27,10 +27,7 @@ func TestQueues(t *testing.T) {
 		var conns []*traffic.EchoConn
 		backendOf := make(map[netip.AddrPort]string)
 		for range flows {
-			conn, err := s.Client.OpenEcho(s.ctx, s.DSR4)
-			s.must(err)
-			defer conn.Close()
-			conns = append(conns, conn)
+			conns = append(conns, s.newFlow(s.DSR4))
 		}
 		for range rounds {
 			for _, conn := range conns {

@@ -34,17 +34,13 @@ func (s *testSite) checkService(t *testing.T, vip netip.AddrPort, size int64) {
 	}
 	seen := make(map[string]int)
 	for range 32 {
-		echo, err := s.Client.OpenEcho(s.ctx, vip)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := echo.Echo(s.ctx, bytes.Repeat([]byte{0xa5}, 1300))
+		flow := s.newFlow(vip)
+		r := flow.Echo(s.ctx, bytes.Repeat([]byte{0xa5}, 1300))
 		if r.Err != nil {
 			t.Errorf("echo: %v", r)
-		} else if echo.Client != r.Local {
-			t.Errorf("the backend sees the datagrams of %s as those of %s", r.Local, echo.Client)
+		} else if flow.Client != r.Local {
+			t.Errorf("the backend sees the datagrams of %s as those of %s", r.Local, flow.Client)
 		}
-		echo.Close()
 		seen[r.Backend]++
 	}
 	// That one of two backends gets none of 32 flows happens once in 2^31 runs.

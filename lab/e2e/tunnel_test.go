@@ -26,14 +26,12 @@ func TestSpreadSource(t *testing.T) {
 			prefix netip.Prefix
 		}{{s.IPIP4, prefix4}, {s.IPIP6, prefix6}} {
 			for range flows {
-				conn, err := s.Client.OpenEcho(s.ctx, c.vip)
-				s.must(err)
+				flow := s.newFlow(c.vip)
 				for range rounds {
-					if r := conn.Echo(s.ctx, []byte("spread")); r.Err != nil {
+					if r := flow.Echo(s.ctx, []byte("spread")); r.Err != nil {
 						t.Error(r)
 					}
 				}
-				conn.Close()
 			}
 			s.await("all flows are seen on the wire", func() error {
 				sources, ports := s.spread(wires, c.vip.Addr(), c.prefix)

@@ -132,8 +132,9 @@ func (s *Site) RunWeir(ctx context.Context, args ...string) (string, error) {
 	return p.Output(), err
 }
 
-// WaitReady waits until all interfaces are worked, all active backends are up
-// as the api says, and those that are checked have passed a check.
+// WaitReady waits until all interfaces are worked, all of Config's backends that
+// are active are up as the api says, and those that are checked have passed a
+// check.
 func (s *Site) WaitReady(ctx context.Context) error {
 	err := s.Await(ctx, func() error {
 		var interfaces []api.Interface
@@ -145,6 +146,13 @@ func (s *Site) WaitReady(ctx context.Context) error {
 			if !i.Up || i.Error != "" {
 				return fmt.Errorf("interface %s: up %v, error %q", i.Name, i.Up, i.Error)
 			}
+		}
+		want := 0
+		for i := range s.Config.Services {
+			want += len(s.Config.Services[i].Backends)
+		}
+		if len(backends) != want { // none at all before the first snapshot
+			return fmt.Errorf("the api has %d backends of %d", len(backends), want)
 		}
 		for _, b := range backends {
 			unchecked := b.Health != nil && b.Health.State != "up"

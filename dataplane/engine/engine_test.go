@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -174,6 +175,46 @@ func TestLinkDownAndUp(t *testing.T) {
 			r.forwards(1, 0, 3)
 			if s := r.Interfaces()[1]; s.Err != nil {
 				t.Errorf("a link that was down is an error: %v", s.Err)
+			}
+		})
+	}
+}
+
+// A worker's packet buffers are made for the MTU that the interface had.
+func TestFollowsTheMTU(t *testing.T) {
+	for name, with := range drivers() {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, with).run()
+			r.forwards(0, 1, 1)
+			for _, name := range r.names {
+				setMTU(t, name+"-peer", 3000)
+				setMTU(t, name, 3000)
+			}
+			for i := range r.names {
+				r.await(i, "new MTU", func(s engine.InterfaceStatus) bool { return s.MTU == 3000 && s.Err == nil })
+			}
+			r.apply()
+			r.payload = 2500
+			r.forwards(0, 1, 2)
+			r.forwards(1, 0, 2)
+		})
+	}
+}
+
+func TestFollowsTheNumberOfQueues(t *testing.T) {
+	for name, with := range drivers() {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, with).run()
+			r.forwards(0, 1, 1)
+			counts := []int{maxQueues}
+			if with.Driver == nic.AFPacket {
+				counts = append(counts, 2) // the kernel refuses to take a queue away from an AF_XDP socket
+			}
+			for _, n := range counts {
+				setQueues(t, r.names[0], uint32(n))
+				r.await(0, fmt.Sprintf("%d workers", n), func(s engine.InterfaceStatus) bool { return s.Workers == n && s.Err == nil })
+				r.forwards(0, 1, n)
+				r.forwards(1, 0, n)
 			}
 		})
 	}

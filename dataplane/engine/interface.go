@@ -25,8 +25,16 @@ type iface struct {
 	workers []*worker.Worker
 	flows   []*flow.Table
 	link    link  // as it was seen last, by staff or watchLinks
+	opened  link  // as it was when nic was opened
 	err     error // why it does not work; nil if it does
+
+	retake context.CancelCauseFunc // ends work, for nic to be opened anew; nil while there is no work
 }
+
+// outgrown says why an interface that works has to be opened anew.
+type outgrown struct{ why string }
+
+func (o outgrown) Error() string { return o.why }
 
 // retryInterval is how often it is tried to open an interface that is not open.
 const retryInterval = time.Second
@@ -60,6 +68,7 @@ func (i *iface) staff(opened *nic.NIC) error {
 	if i.link, err = readLink(i.cfg.Name); err != nil {
 		return errors.Join(err, i.closeLocked())
 	}
+	i.opened = i.link
 	if i.link.present {
 		if err := opened.SetMAC(i.link.mac.HardwareAddr()); err != nil {
 			return errors.Join(fmt.Errorf("interface %s: %w", i.cfg.Name, err), i.closeLocked())
@@ -115,7 +124,8 @@ func (i *iface) closeLocked() error {
 	return errors.Join(errs...)
 }
 
-// run works the interface until ctx ends, opening it anew after a failure.
+// run works the interface until ctx ends, opening it anew after a failure, and
+// when it has outgrown the way it was opened.
 func (i *iface) run(ctx context.Context) {
 	log := i.engine.cfg.Log.With("interface", i.cfg.Name)
 	defer i.close()
@@ -124,6 +134,13 @@ func (i *iface) run(ctx context.Context) {
 		i.close()
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.As(err, new(outgrown)) {
+			log.Info("interface is taken anew", "why", err)
+			if err = i.open(); err == nil {
+				i.engine.changed()
+				continue
+			}
 		}
 		i.fail(err)
 		if errors.Is(err, queue.ErrGone) {
@@ -139,14 +156,53 @@ func (i *iface) run(ctx context.Context) {
 	}
 }
 
-// work runs the workers until one of them fails or ctx ends.
+// work runs the workers until one of them fails, the interface is outgrown, or
+// ctx ends.
 func (i *iface) work(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	i.workUntil(cancel)
+	defer i.workUntil(nil)
+	g, working := errgroup.WithContext(ctx)
 	for _, w := range i.workers {
-		g.Go(func() error { return w.Run(ctx) })
+		g.Go(func() error { return w.Run(working) })
 	}
-	g.Go(func() error { return i.beat(ctx) })
-	return g.Wait()
+	g.Go(func() error { return i.beat(working) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// workUntil says how work is ended for the interface to be opened anew. If it
+// has outgrown its opening already, that is now.
+func (i *iface) workUntil(retake context.CancelCauseFunc) {
+	i.engine.mu.Lock()
+	defer i.engine.mu.Unlock()
+	i.retake = retake
+	i.checkSize()
+}
+
+// checkSize ends work if the interface has outgrown its opening. The engine's
+// mutex is held.
+func (i *iface) checkSize() {
+	if why := i.outgrows(i.link); why != "" && i.retake != nil {
+		i.retake(outgrown{why})
+	}
+}
+
+// outgrows returns why a NIC that was opened as it was before has to be opened
+// anew to be worked as it is now; "" if it has not. The engine's mutex is held.
+func (i *iface) outgrows(now link) string {
+	switch {
+	case !now.present || i.nic == nil:
+		return ""
+	case now.mtu > i.opened.mtu: // packet buffers were made for the old one
+		return fmt.Sprintf("its MTU was raised from %d to %d", i.opened.mtu, now.mtu)
+	case now.queues != i.opened.queues && (i.nic.Driver == nic.AFXDP || i.cfg.Queues == 0):
+		return fmt.Sprintf("it has %d receive queues now and had %d", now.queues, i.opened.queues)
+	}
+	return ""
 }
 
 // beat shows the kernel's side that weir is alive.

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weir/dataplane/afxdp"
 	"weir/dataplane/packet"
 )
 
@@ -19,6 +20,7 @@ type link struct {
 	index   int
 	mac     packet.MAC
 	mtu     int
+	queues  int // receive queues in use
 }
 
 // linkInterval is how often links are looked at even if the kernel announced
@@ -83,8 +85,9 @@ func (e *Engine) noteLink(i *iface, now link) bool {
 	}
 	if before.present {
 		e.cfg.Log.Info("interface changed", "interface", i.cfg.Name, "present", now.present, "up", now.up,
-			"mac", now.mac, "mtu", now.mtu)
+			"mac", now.mac, "mtu", now.mtu, "queues", now.queues)
 	}
+	i.checkSize()
 	return true
 }
 
@@ -99,7 +102,12 @@ func readLink(name string) (link, error) {
 	}
 	a := l.Attrs()
 	mac, _ := packet.MACFrom(a.HardwareAddr)
+	queues, err := afxdp.ReceiveQueues(name)
+	if err != nil {
+		return link{}, nil // it was there a moment ago
+	}
 	return link{
+		queues:  queues,
 		present: true,
 		up:      a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0,
 		index:   a.Index,

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -38,11 +39,41 @@ func addWire(t testing.TB, name string) {
 	t.Helper()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: name + "-peer"}); err != nil {
+	attrs.NumRxQueues, attrs.NumTxQueues = maxQueues, maxQueues
+	err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: name + "-peer", PeerNumTxQueues: 1, PeerNumRxQueues: maxQueues})
+	if err != nil {
 		t.Fatal(err)
 	}
+	setQueues(t, name, 1)
 	setUp(t, name)
 	setUp(t, name+"-peer")
+}
+
+// maxQueues is how many queues a wire can have. It has one at first.
+const maxQueues = 3
+
+func setQueues(t testing.TB, name string, n uint32) {
+	t.Helper()
+	nic, err := ethtool.NewEthtool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nic.Close()
+	c, err := nic.GetChannels(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.RxCount, c.TxCount = n, n
+	if _, err := nic.SetChannels(name, c); err != nil {
+		t.Fatalf("set %s to %d queues: %v", name, n, err)
+	}
+}
+
+func setMTU(t testing.TB, name string, mtu int) {
+	t.Helper()
+	if err := netlink.LinkSetMTU(linkOf(t, name), mtu); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func linkOf(t testing.TB, name string) netlink.Link {
@@ -83,6 +114,7 @@ type rig struct {
 	t          testing.TB
 	names      [2]string
 	generation uint64
+	payload    int // bytes of payload in each datagram, at least
 	cancel     context.CancelFunc
 	done       chan error
 }
@@ -146,7 +178,7 @@ func (r *rig) apply() {
 	var vips []netip.Addr
 	for i, s := range r.Interfaces() {
 		spec.Interfaces = append(spec.Interfaces, snapshot.Interface{Name: s.Name, MAC: s.MAC})
-		rw, err := rewrite.DSR(rewrite.Link{Egress: uint16(i), Src: s.MAC, Dst: serverMAC(i), MTU: 1500}, false)
+		rw, err := rewrite.DSR(rewrite.Link{Egress: uint16(i), Src: s.MAC, Dst: serverMAC(i), MTU: s.MTU}, false)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -200,7 +232,7 @@ func (r *rig) forwards(ingress, egress, client int) {
 		SrcMAC: clientMAC(), DstMAC: r.Interfaces()[ingress].MAC, Proto: packet.ProtoUDP,
 		Src:     netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(client)}), 4000),
 		Dst:     netip.AddrPortFrom(vip(egress), 53),
-		Payload: fmt.Appendf(nil, "%d to %d from %d", ingress, egress, client),
+		Payload: fmt.Appendf(make([]byte, r.payload), "%d to %d from %d", ingress, egress, client),
 	})
 	to, from := serverMAC(egress), r.Interfaces()[egress].MAC
 	want := append(append(to[:], from[:]...), frame[12:]...)
@@ -250,7 +282,7 @@ func (w *wire) send(frame []byte) {
 
 // receive returns the next frame, or nil if none comes for a while.
 func (w *wire) receive() []byte {
-	buf := make([]byte, 2048)
+	buf := make([]byte, 4096)
 	n, err := unix.Read(w.fd, buf)
 	if err != nil {
 		return nil

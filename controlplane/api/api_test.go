@@ -195,9 +195,9 @@ func TestFlows(t *testing.T) {
 		})
 	}
 	for query, want := range map[string]string{
-		"?limit=0":       `limit "0" is not a positive number`,
-		"?limit=-5":      `limit "-5" is not a positive number`,
-		"?limit=x":       `limit "x" is not a positive number`,
+		"?limit=0":       `limit "0" is not a number from 1 to 1000000`,
+		"?limit=-5":      `limit "-5" is not a number from 1 to 1000000`,
+		"?limit=x":       `limit "x" is not a number from 1 to 1000000`,
 		"?backend=web-1": "backend: ",
 	} {
 		code, body := ask(t, socket, "GET", "/v1/flows"+query)
@@ -294,13 +294,28 @@ func TestClientErrors(t *testing.T) {
 		}
 	}
 	socket, _ := serve(t, newFake())
-	if err := NewClient(socket).Get(t.Context(), "nothing", new(Info)); err == nil || !strings.Contains(err.Error(), "404") {
+	if err := NewClient(socket).Get(t.Context(), "nothing", new(Info)); err == nil || !strings.Contains(err.Error(), "there is no GET /v1/nothing") {
 		t.Errorf("error %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := NewClient(socket).Get(ctx, "info", new(Info)); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A sum that some workers are missing from is no counter.
+func TestMetricsOfBackendsNeedAllWorkers(t *testing.T) {
+	f := newFake()
+	for _, workers := range []int{4, 2} { // the last two do not answer
+		f.status = f.status[:workers]
+		rows, err := testutil.GatherAndCount(newRegistry(f), "weir_backend_packets_total", "weir_backend_up")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := map[int]int{4: 3, 2: 6}[workers]; rows != want {
+			t.Errorf("%d rows about 3 backends with %d workers, want %d", rows, workers, want)
+		}
 	}
 }
 

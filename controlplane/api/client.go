@@ -8,9 +8,14 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"time"
 )
+
+// answerTimeout bounds the wait for an answer: more than the server gives its
+// workers, or a new configuration its next hops.
+const answerTimeout = askTimeout + 3*time.Second
 
 // Client asks a running weir.
 type Client struct {
@@ -26,7 +31,6 @@ func NewClient(socket string) *Client {
 	}
 	return &Client{socket: socket, http: &http.Client{
 		Transport: &http.Transport{DialContext: dial},
-		Timeout:   30 * time.Second,
 	}}
 }
 
@@ -41,6 +45,12 @@ func (c *Client) Do(ctx context.Context, verb string, v any) error {
 }
 
 func (c *Client) do(ctx context.Context, method, what string, v any) error {
+	patience := answerTimeout
+	if strings.HasPrefix(what, "flows") {
+		patience += listTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, "http://weir/v1/"+what, nil)
 	if err != nil {
 		return fmt.Errorf("ask weir: %w", err)
@@ -69,6 +79,9 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("no weir is running on %s; start one with `weir run`, or name its socket with --socket", c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("no permission for %s; run this as root", c.socket)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("weir on %s does not answer; is its process stopped or starved?", c.socket)
 	}
 	return fmt.Errorf("ask weir on %s: %w", c.socket, err)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"weir/controlplane/announce/l2"
+	"weir/controlplane/nexthop"
 	"weir/controlplane/reconcile"
 	"weir/dataplane/engine"
 	"weir/dataplane/packet"
@@ -80,13 +81,13 @@ func backends(view *reconcile.View, sum *stats.Counters) []Backend {
 				Admin: string(v.Admin), Status: string(v.Status), Reason: v.Reason,
 				Load: loadOf(v, sum),
 			}
-			if v.Checked {
+			if v.Check != "" {
 				b.Health = &Health{
 					State: v.Health.State.String(), Since: v.Health.Since,
 					LastError: v.Health.LastError, LastMS: v.Health.LastDuration.Seconds() * 1000,
 				}
 			}
-			if v.Hop.Interface != "" {
+			if v.Hop.State == nexthop.Resolved {
 				b.Path = &Path{
 					Interface: v.Hop.Interface, SrcMAC: v.Hop.SrcMAC.String(), DstMAC: v.Hop.DstMAC.String(),
 					VLAN: v.Hop.VLAN, Gateway: v.Hop.Gateway, Source: v.Hop.Source, MTU: v.Hop.MTU,

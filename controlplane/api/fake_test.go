@@ -83,7 +83,7 @@ func (f *fake) View() *reconcile.View {
 				Ports:     []config.Port{{Proto: config.TCP, Lo: 80, Hi: 80}, {Proto: config.UDP, Lo: 1000, Hi: 2000}},
 				Backends: []reconcile.Backend{
 					{
-						Address: backend(11), Weight: 100, Admin: config.Active, Status: reconcile.StatusUp, Checked: true,
+						Address: backend(11), Weight: 100, Admin: config.Active, Status: reconcile.StatusUp, Check: "web",
 						Health: health.Result{State: health.Up, Since: noon(), LastDuration: 1500 * time.Microsecond},
 						Hop: nexthop.Hop{
 							State: nexthop.Resolved, Interface: "eth1", VLAN: 7, SrcMAC: nexthop.MAC{2, 0, 0, 0, 1, 1},
@@ -92,7 +92,7 @@ func (f *fake) View() *reconcile.View {
 						Share: 0.75, Slots: []reconcile.SlotRef{{Number: 0, Generation: 1}},
 					},
 					{
-						Address: backend(12), Weight: 50, Admin: config.Draining, Status: reconcile.StatusDown, Reason: "connection refused", Checked: true,
+						Address: backend(12), Weight: 50, Admin: config.Draining, Status: reconcile.StatusDown, Reason: "connection refused", Check: "web",
 						Health: health.Result{State: health.Down, Since: noon(), LastError: "connection refused"},
 						Share:  0.25, Slots: []reconcile.SlotRef{{Number: 1, Generation: 2}},
 					},

@@ -3,12 +3,14 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"weir/dataplane/engine"
 	"weir/dataplane/stats"
 )
 
@@ -18,13 +20,13 @@ func metricsHandler(a Appliance) http.Handler {
 }
 
 func newRegistry(a Appliance) *prometheus.Registry {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(
+	r := prometheus.NewRegistry()
+	r.MustRegister(
 		collector{a},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	return registry
+	return r
 }
 
 // collector asks the appliance at each scrape; it keeps nothing.
@@ -39,12 +41,17 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	defer cancel()
 	m := emitter{ch}
 	status := c.appliance.Status(ctx)
+	// A sum that leaves out a worker would go back, which Prometheus takes for a
+	// restart, and count everything again when the worker answers.
+	complete := !slices.ContainsFunc(status, func(s engine.WorkerStatus) bool { return s.Err != nil })
 	for _, b := range backends(c.appliance.View(), totals(status)) {
 		l := labels{"service", b.Service, "backend", b.Address.String()}
-		m.counter("weir_backend_packets_total", "Packets sent to the backend.", float64(b.Packets), l)
-		m.counter("weir_backend_bytes_total", "Bytes sent to the backend, Ethernet headers included.", float64(b.Bytes), l)
-		m.counter("weir_backend_flows_total", "Flows decided for the backend.", float64(b.NewFlows), l)
-		m.gauge("weir_backend_flows", "Flows of the backend in the flow tables.", float64(b.Flows), l)
+		if complete {
+			m.counter("weir_backend_packets_total", "Packets forwarded to the backend.", float64(b.Packets), l)
+			m.counter("weir_backend_bytes_total", "Bytes forwarded to the backend, Ethernet headers included.", float64(b.Bytes), l)
+			m.counter("weir_backend_flows_total", "Flows decided for the backend.", float64(b.NewFlows), l)
+			m.gauge("weir_backend_flows", "Flows of the backend in the flow tables.", float64(b.Flows), l)
+		}
 		m.gauge("weir_backend_up", "1 if the backend gets new flows.", truth(b.Status == "up"), l)
 		m.gauge("weir_backend_share", "The backend's part of new flows, 0 to 1.", b.Share, l)
 	}

@@ -31,6 +31,7 @@ const (
 
 	// defaultFlowLimit bounds a list of flows unless the client says otherwise.
 	defaultFlowLimit = 1000
+	maxFlowLimit     = 1_000_000 // the list is built in memory, some 300 bytes each
 )
 
 // Server serves the api. Make one by Listen, start it by Run.
@@ -52,7 +53,7 @@ func Listen(socket, metrics string, appliance Appliance, log *slog.Logger) (*Ser
 	}
 	if metrics != "" {
 		if s.metrics, err = net.Listen("tcp", metrics); err != nil {
-			return nil, errors.Join(fmt.Errorf("listen for metrics: %w", err), s.socket.Close())
+			return nil, errors.Join(fmt.Errorf("listen for metrics (api.metrics): %w", err), s.socket.Close())
 		}
 	}
 	return s, nil
@@ -134,7 +135,14 @@ func (s *Server) Close() {
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	a := s.appliance
+	// A wrong method or path gets a Problem as well.
+	refuse := func(path string, code int) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			fail(w, code, fmt.Errorf("there is no %s %s", r.Method, r.URL.Path))
+		})
+	}
 	get := func(path string, f func(r *http.Request) (any, error)) {
+		refuse("/v1/"+path, http.StatusMethodNotAllowed)
 		mux.HandleFunc("GET /v1/"+path, func(w http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 			defer cancel()
@@ -172,6 +180,9 @@ func (s *Server) handler() http.Handler {
 		}
 		answer(w, v, nil)
 	})
+	refuse("/v1/flows", http.StatusMethodNotAllowed)
+	refuse("/v1/reload", http.StatusMethodNotAllowed)
+	refuse("/", http.StatusNotFound)
 	return mux
 }
 
@@ -180,8 +191,8 @@ func parseFlowFilter(r *http.Request) (flowFilter, error) {
 	f := flowFilter{service: q.Get("service"), limit: defaultFlowLimit}
 	if v := q.Get("limit"); v != "" {
 		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 {
-			return f, fmt.Errorf("limit %q is not a positive number", v)
+		if err != nil || n < 1 || n > maxFlowLimit {
+			return f, fmt.Errorf("limit %q is not a number from 1 to %d", v, maxFlowLimit)
 		}
 		f.limit = n
 	}

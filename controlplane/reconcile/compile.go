@@ -158,19 +158,23 @@ func (c *compilation) judge(s *config.Service, b *config.Backend) Backend {
 		Address: b.Address, Weight: b.Weight, Admin: b.State,
 		Hop: c.in.hops[b.Address],
 	}
-	if s.Health != nil {
-		v.Checked = true
-		v.Health = c.in.health[checkID(s, b)]
+	if b.VLAN != 0 {
+		v.Hop.VLAN = b.VLAN
 	}
+	if s.Health != nil {
+		v.Check = checkID(s, b)
+		v.Health = c.in.health[v.Check]
+	}
+	// Why there is no way to a backend says more than that its check fails.
 	switch reason := c.unreachable(s, &v.Hop); {
 	case b.State == config.Disabled:
 		v.Status = StatusDisabled
-	case v.Health.State == health.Down:
-		v.Status, v.Reason = StatusDown, v.Health.LastError
-	case v.Hop.State == nexthop.Unresolved:
+	case reason != "" && v.Hop.State == nexthop.Unresolved:
 		v.Status, v.Reason = StatusResolving, reason
 	case reason != "":
 		v.Status, v.Reason = StatusUnreachable, reason
+	case v.Health.State == health.Down:
+		v.Status, v.Reason = StatusDown, v.Health.LastError
 	case b.State == config.Draining || b.Weight == 0:
 		v.Status = StatusDraining
 	default:
@@ -269,9 +273,6 @@ func (c *compilation) rewrite(s *config.Service, b *config.Backend, hop *nexthop
 		Dst:    packet.MAC(hop.DstMAC),
 		VLAN:   hop.VLAN,
 		MTU:    min(hop.MTU, 65535),
-	}
-	if b.VLAN != 0 {
-		link.VLAN = b.VLAN
 	}
 	if s.Mode == config.ModeDSR {
 		return rewrite.DSR(link, ipv6)

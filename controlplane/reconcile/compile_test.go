@@ -37,9 +37,6 @@ services:
 `
 
 func TestCompile(t *testing.T) {
-	const checked = `
-    health: {tcp: {}}
-`
 	for _, tc := range []struct {
 		name   string
 		config string
@@ -89,6 +86,10 @@ func TestCompile(t *testing.T) {
 		{"one-down-one-unreachable", web[:len(web)-1] + checked, func(w *world) {
 			w.sick("web", "10.0.0.11", health.Down)
 			w.hop("10.0.0.12", func(h *nexthop.Hop) { h.State, h.Reason = nexthop.Unreachable, "interface eth1 is down" })
+		}},
+		{"sick-because-behind-a-gateway", web[:len(web)-1] + checked, func(w *world) {
+			w.sick("web", "10.0.0.12", health.Down)
+			w.hop("10.0.0.12", func(h *nexthop.Hop) { h.Gateway = netip.MustParseAddr("10.0.0.1") })
 		}},
 		{"gateway", web, func(w *world) {
 			w.hop("10.0.0.12", func(h *nexthop.Hop) { h.Gateway = netip.MustParseAddr("10.0.0.1") })

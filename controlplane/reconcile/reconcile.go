@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,11 @@ const (
 	settle = 10 * time.Millisecond
 	retry  = time.Second
 )
+
+// findTime bounds how long a new configuration waits for the next hops of its
+// new backends: what one that is there takes to answer ARP, even if it has to be
+// asked twice.
+const findTime = 1500 * time.Millisecond
 
 // DataPlane is what is told about snapshots. One that Apply was called with is
 // in force even if it returns an error.
@@ -90,23 +96,14 @@ func New(cfg *config.Config, parts Parts, log *slog.Logger) *Reconciler {
 
 func (r *Reconciler) adopt(cfg *config.Config) {
 	r.config.Store(cfg)
-	var targets []netip.Addr
-	seen := make(map[netip.Addr]bool)
-	for i := range cfg.Services {
-		for _, b := range cfg.Services[i].Backends {
-			if !seen[b.Address] {
-				seen[b.Address] = true
-				targets = append(targets, b.Address)
-			}
-		}
-	}
-	r.parts.NextHops.SetTargets(targets)
+	r.parts.NextHops.SetTargets(backends(cfg))
 	r.parts.Health.SetChecks(checks(cfg))
 }
 
 // SetConfig replaces the configuration and compiles it at once. On an error
 // the old one stays in force.
 func (r *Reconciler) SetConfig(cfg *config.Config) error {
+	r.findNew(cfg)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.config.Load()
@@ -121,11 +118,42 @@ func (r *Reconciler) SetConfig(cfg *config.Config) error {
 	return err
 }
 
+// findNew waits, within bounds, until the way to each backend of cfg is known
+// or known not to be there, so that traffic does not move to new backends before
+// it can reach them.
+func (r *Reconciler) findNew(cfg *config.Config) {
+	wanted := backends(cfg)
+	r.parts.NextHops.SetTargets(append(backends(r.config.Load()), wanted...))
+	for range findTime / settle {
+		hops := r.parts.NextHops.Hops()
+		if !slices.ContainsFunc(wanted, func(a netip.Addr) bool { return hops[a].State == nexthop.Unresolved }) {
+			return
+		}
+		time.Sleep(settle)
+	}
+}
+
+// backends returns the addresses of a configuration's backends, each once.
+func backends(cfg *config.Config) []netip.Addr {
+	var all []netip.Addr
+	seen := make(map[netip.Addr]bool)
+	for i := range cfg.Services {
+		for _, b := range cfg.Services[i].Backends {
+			if !seen[b.Address] {
+				seen[b.Address] = true
+				all = append(all, b.Address)
+			}
+		}
+	}
+	return all
+}
+
 // Config returns the configuration in force.
 func (r *Reconciler) Config() *config.Config { return r.config.Load() }
 
-// View returns what the latest compilation made of things.
-func (r *Reconciler) View() *View { return r.view.Load() }
+// View returns what the latest compilation made of things, with the health
+// checks' latest results.
+func (r *Reconciler) View() *View { return r.view.Load().withHealth(r.parts.Health.Results()) }
 
 // VIPs returns all addresses of a configuration's services, each once.
 func VIPs(cfg *config.Config) []netip.Addr {
@@ -232,6 +260,9 @@ func (r *Reconciler) report(before, after *View) {
 			was, known := old[key{s.Name, b.Address}]
 			if known && was.Status == b.Status && (b.Status != StatusUnreachable || was.Reason == b.Reason) {
 				continue
+			}
+			if !known && b.Status == StatusResolving {
+				continue // what comes of it will be said in a moment
 			}
 			args := []any{"service", s.Name, "backend", b.Address, "status", b.Status}
 			if known {

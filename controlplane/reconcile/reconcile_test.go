@@ -257,6 +257,67 @@ func TestSetConfig(t *testing.T) {
 	})
 }
 
+// What a check finds without a change of state shows without a new snapshot.
+func TestViewHasTheLatestHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, p := running(t, web[:len(web)-1]+checked)
+		p.change(p.health, func(w *world) { w.sick("web", "10.0.0.11", health.Down) })
+		time.Sleep(time.Second)
+		before, snapshots := r.View(), p.count()
+		p.mu.Lock()
+		for id, result := range p.world.health {
+			if strings.HasSuffix(id, "10.0.0.11") {
+				result.LastError, result.LastDuration = "status 404", 7*time.Millisecond
+				p.world.health[id] = result
+			}
+		}
+		p.mu.Unlock()
+		b := &r.View().Services[0].Backends[0]
+		if b.Reason != "status 404" || b.Health.LastDuration != 7*time.Millisecond || b.Status != StatusDown {
+			t.Errorf("shown is %s because of %q after %s", b.Status, b.Reason, b.Health.LastDuration)
+		}
+		if before.Services[0].Backends[0].Reason == "status 404" || p.count() != snapshots {
+			t.Error("a published view was changed, or a snapshot made")
+		}
+	})
+}
+
+// Traffic must not be sent to a new backend before the way to it is known.
+func TestSetConfigWaitsForNextHops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, p := running(t, web)
+		other := parse(t, strings.NewReplacer("10.0.0.11", "10.0.0.13", "10.0.0.12", "10.0.0.14").Replace(web))
+		old, found := netip.MustParseAddr("10.0.0.11"), netip.MustParseAddr("10.0.0.13")
+		go func() {
+			time.Sleep(200 * time.Millisecond)
+			p.mu.Lock()
+			if !slices.Contains(p.targets, old) || !slices.Contains(p.targets, found) || len(p.applied) != 1 {
+				t.Errorf("while waiting: %d snapshots, targets %v", len(p.applied), p.targets)
+			}
+			p.mu.Unlock()
+			p.change(p.nextHops, func(w *world) {
+				hop := w.hops[old]
+				hop.Addr = found
+				w.hops[found] = hop
+				w.hops[netip.MustParseAddr("10.0.0.14")] = nexthop.Hop{State: nexthop.Unreachable, Reason: "no route"}
+			})
+		}()
+		start := time.Now()
+		if err := r.SetConfig(other); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took < 200*time.Millisecond || took > 300*time.Millisecond {
+			t.Errorf("took %s of virtual time", took)
+		}
+		if got := r.View().Services[0].Backends[0].Status; got != StatusUp {
+			t.Errorf("the new backend is %s", got)
+		}
+		if slices.Contains(p.targets, old) {
+			t.Errorf("the old backend is still looked for: %v", p.targets)
+		}
+	})
+}
+
 func TestSetConfigThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, p := running(t, web)

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"net/netip"
+	"slices"
 
 	"weir/controlplane/config"
 	"weir/controlplane/health"
@@ -58,7 +59,7 @@ type Backend struct {
 	Admin   config.State
 	Status  Status
 	Reason  string // why it cannot be sent to, in words
-	Checked bool   // it has a health check
+	Check   string // ID of its health check; empty without one
 	Health  health.Result
 	Hop     nexthop.Hop
 	Share   float64 // of the service's new flows, 0 to 1; by far the larger family's, if both have backends
@@ -85,4 +86,28 @@ type SlotUse struct {
 	Service    string
 	Backend    netip.Addr
 	Generation uint32
+}
+
+// withHealth returns the view with what health checks have found since it was
+// made: which error a backend that is down fails with changes more often than
+// that it is down.
+func (v *View) withHealth(results map[string]health.Result) *View {
+	fresh := *v
+	fresh.Services = slices.Clone(v.Services)
+	for i := range fresh.Services {
+		s := &fresh.Services[i]
+		s.Backends = slices.Clone(s.Backends)
+		for k := range s.Backends {
+			b := &s.Backends[k]
+			result, checked := results[b.Check]
+			if b.Check == "" || !checked {
+				continue
+			}
+			b.Health = result
+			if b.Status == StatusDown && result.LastError != "" {
+				b.Reason = result.LastError
+			}
+		}
+	}
+	return &fresh
 }

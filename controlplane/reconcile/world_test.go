@@ -37,6 +37,11 @@ func parse(t testing.TB, text string) *config.Config {
 // link of eth1 and answers, unless a test says otherwise.
 type world struct{ input }
 
+// checked is put behind the text of a service to have it checked.
+const checked = `
+    health: {tcp: {}}
+`
+
 func newWorld(cfg *config.Config) *world {
 	w := &world{input{
 		config: cfg,

@@ -11,8 +11,9 @@ package handover
 import "sync/atomic"
 
 const (
-	// Slots is the number of frames a ring holds.
-	Slots = 512
+	// Slots is the number of frames a ring holds: what a fast link brings while
+	// the other worker is kept off its CPU for a moment.
+	Slots = 2048
 
 	// MaxFrame is the longest frame in bytes that a ring takes.
 	MaxFrame = 9216 + 18 + 40

@@ -26,7 +26,7 @@ import (
 const patience = 20 * time.Second
 
 // queueFrames is how many buffers each queue of a test has.
-const queueFrames = 1024
+const queueFrames = 4096
 
 // The two interfaces of every test, and the stations beside them.
 func ifaceMAC(i int) packet.MAC  { return packet.MAC{2, 0, 0, 0, 1, byte(i)} }

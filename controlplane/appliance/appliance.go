@@ -93,6 +93,7 @@ func Run(ctx context.Context, opt Options) error {
 	g.Go(func() error { return a.announcer.Run(ctx) })
 	g.Go(func() error { return server.Run(ctx) })
 	g.Go(func() error { return a.reloadOnSignal(ctx, hup) })
+	g.Go(func() error { return a.watch(ctx) })
 	err = g.Wait()
 	if err == nil || errors.Is(err, context.Canceled) {
 		log.Info("stopped")

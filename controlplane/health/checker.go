@@ -29,6 +29,7 @@ type running struct {
 	check   Check // never written
 	verdict verdict
 	stop    context.CancelFunc // nil while it has not been started; called with mu held
+	unable  bool               // the latest probe could not even be made
 }
 
 // New returns a checker without checks. It does nothing until Run.
@@ -164,16 +165,23 @@ func (c *Checker) observe(ctx context.Context, r *running, err error, took time.
 	if ctx.Err() != nil {
 		return
 	}
+	if unable := err != nil && ours(err); unable != r.unable {
+		r.unable = unable
+		if unable {
+			c.log.Warn("a health check cannot be made; its backend keeps its state", "check", r.check.ID, "err", err)
+		}
+	}
 	before := r.verdict.State
 	if !r.verdict.observe(&r.check, err, took, time.Now()) {
 		return
 	}
 	signal(c.changes)
 	attrs := []any{"check", r.check.ID, "backend", r.check.Address, "port", r.check.Port, "kind", r.check.Kind.String(), "was", before.String()}
+	// Whoever uses the verdict says what follows from it, and louder.
 	if r.verdict.State == Up {
-		c.log.Info("backend is up", attrs...)
+		c.log.Debug("backend is up", attrs...)
 	} else {
-		c.log.Warn("backend is down", append(attrs, "failures", r.check.Fall, "err", err)...)
+		c.log.Debug("backend is down", append(attrs, "failures", r.check.Fall, "err", err)...)
 	}
 }
 

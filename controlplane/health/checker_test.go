@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var (
@@ -229,7 +231,7 @@ func TestCheckerLogsOncePerChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer // written under the checker's lock, read after Run
 		s := &servers{errs: map[string]error{"a": errRefused}, probes: map[string]int{}}
-		c := newChecker(slog.New(slog.NewTextHandler(&out, nil)), s.probing)
+		c := newChecker(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})), s.probing)
 		c.SetChecks([]Check{check("a", one)})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -243,6 +245,25 @@ func TestCheckerLogsOncePerChange(t *testing.T) {
 		if strings.Count(text, "\n") != 2 || !strings.Contains(text, `msg="backend is down" check=a backend=10.0.0.1`) ||
 			!strings.Contains(text, `msg="backend is up" check=a`) || !strings.Contains(text, `err="connection refused"`) {
 			t.Errorf("got\n%s", text)
+		}
+	})
+}
+
+func TestCheckerSaysOnceThatItCannotProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer // written under the checker's lock, read after Run
+		s := &servers{errs: map[string]error{"a": unix.EMFILE}, probes: map[string]int{}}
+		c := newChecker(slog.New(slog.NewTextHandler(&out, nil)), s.probing)
+		c.SetChecks([]Check{check("a", one)})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.Run(ctx) }()
+		wait(30 * time.Second)
+		state := c.Results()["a"].State
+		cancel()
+		<-done
+		if text := out.String(); state != Unknown || strings.Count(text, "\n") != 1 || !strings.Contains(text, "too many open files") {
+			t.Errorf("state %s, logged\n%s", state, text)
 		}
 	})
 }

@@ -271,7 +271,11 @@ func (r *Reconciler) report(before, after *View) {
 			if b.Reason != "" {
 				args = append(args, "reason", b.Reason)
 			}
-			r.log.Info("backend", args...)
+			level := slog.LevelInfo
+			if b.Status == StatusDown || b.Status == StatusUnreachable {
+				level = slog.LevelWarn
+			}
+			r.log.Log(context.Background(), level, "backend", args...)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -139,7 +140,10 @@ func newLogger(w io.Writer, cfg config.Log) *slog.Logger {
 }
 
 func engineConfig(cfg *config.Config, log *slog.Logger) engine.Config {
-	ec := engine.Config{FlowEntries: cfg.Flows.Entries, Timeouts: timeouts(cfg.Flows.Timeouts), Log: log}
+	ec := engine.Config{
+		FlowEntries: cfg.Flows.Entries, Timeouts: timeouts(cfg.Flows.Timeouts),
+		StateDir: filepath.Dir(cfg.API.Socket), Log: log,
+	}
 	for _, i := range cfg.Interfaces {
 		ei := engine.Interface{
 			Name: i.Name, Driver: nic.Driver(i.Driver), Queues: int(i.Queues), CPUs: i.CPUs,

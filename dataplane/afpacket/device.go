@@ -9,6 +9,12 @@
 // sockets that keeps weir's frames from the kernel, or they would be forwarded
 // twice.
 //
+// A sender on this host, or in a VM on it, that leaves segmentation to its NIC
+// hands over giants: TCP segments of up to 64 KB, of which a slot, made for the
+// MTU, holds only the beginning. They are dropped and counted as ReceiveInvalid.
+// Such senders need "ethtool -K IF tso off gso off" on their end; what a NIC
+// glued together on this one is switched off by package offload.
+//
 // The ring is described in Documentation/networking/packet_mmap.rst of the
 // Linux source, the socket options in packet(7).
 package afpacket
@@ -50,7 +56,10 @@ type Device struct {
 }
 
 // Open opens the interface and takes over the frames that filter picks. What it
-// picks, VIPs and MAC address, is set by the filter's owner, before or later.
+// picks, VIPs and MAC address, is set by the filter's owner, before or later;
+// and as long as the queues are worked, the owner calls [steer.Filter.Beat]
+// every second, or the kernel gets all frames again. Whether the NIC receives
+// multicast frames, such as neighbour solicitations, is the caller's business.
 // Open has to be called in the interface's network namespace; the Device then
 // works from any thread.
 //
@@ -92,11 +101,6 @@ func (d *Device) open(ifi *net.Interface, opt Options) error {
 			return err
 		}
 	}
-	// A virtual IPv6 address is asked for at a multicast address that nobody
-	// in the kernel has joined (RFC 4861, section 2.3).
-	if err := receiveAllMulticast(d.queues[0].fd, ifi.Index); err != nil {
-		return err
-	}
 
 	// Until the last step all sockets drop everything. So for a moment frames
 	// for a VIP are lost; the other way round they would go out twice.
@@ -128,11 +132,6 @@ func (d *Device) Queues() []queue.Queue {
 	}
 	return queues
 }
-
-// Beat keeps weir's frames from the kernel for another three seconds. The
-// owner calls it every second for as long as the queues are worked: when the
-// calls stop, the kernel gets all frames again. Any goroutine may call it.
-func (d *Device) Beat() error { return d.filter.Beat() }
 
 // Close closes all queues and then gives the interface back to the kernel. The
 // rules of [queue.Queue.Close] apply. It may be called twice.

@@ -44,7 +44,7 @@ func TestGuard(t *testing.T) {
 					if frame == nil {
 						t.Fatal("a frame that is not for a VIP was not forwarded")
 					}
-					if !bytes.Equal(frame[:6], serverMAC) {
+					if !bytes.Equal(frame[:6], serverMAC()) {
 						continue
 					}
 					mark := binary.BigEndian.Uint32(frame[42:])

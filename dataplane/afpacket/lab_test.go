@@ -34,16 +34,17 @@ type lab struct {
 }
 
 var (
-	vip4      = netip.MustParseAddr("198.51.100.10")
-	vip6      = netip.MustParseAddr("2001:db8:100::10")
-	vipLocal  = netip.MustParseAddr("198.51.100.20")
-	notVIP    = netip.MustParseAddr("198.51.100.30") // forwarded
-	weirAddr  = netip.MustParseAddr("10.0.0.2")
-	client4   = netip.MustParseAddr("10.0.0.1")
-	client6   = netip.MustParseAddr("2001:db8::1")
-	arrival   = 10 * time.Second // a frame that has not come by then will not come
-	serverMAC = net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	vip4     = netip.MustParseAddr("198.51.100.10")
+	vip6     = netip.MustParseAddr("2001:db8:100::10")
+	vipLocal = netip.MustParseAddr("198.51.100.20")
+	notVIP   = netip.MustParseAddr("198.51.100.30") // forwarded
+	weirAddr = netip.MustParseAddr("10.0.0.2")
+	client4  = netip.MustParseAddr("10.0.0.1")
+	client6  = netip.MustParseAddr("2001:db8::1")
+	arrival  = 10 * time.Second // a frame that has not come by then will not come
 )
+
+func serverMAC() net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, 9} }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
@@ -65,7 +66,7 @@ func newLab(t *testing.T) *lab {
 		l.address("d1", "10.0.1.2/24")
 		l.run("neighbour", netlink.NeighAdd(&netlink.Neigh{
 			LinkIndex: l.link("d1").Attrs().Index, State: netlink.NUD_PERMANENT,
-			IP: net.IPv4(10, 0, 1, 9), HardwareAddr: serverMAC,
+			IP: net.IPv4(10, 0, 1, 9), HardwareAddr: serverMAC(),
 		}))
 		l.run("route", netlink.RouteAdd(&netlink.Route{Dst: prefix("198.51.100.0/24"), Gw: net.IPv4(10, 0, 1, 9)}))
 		lo := l.link("lo")
@@ -221,7 +222,7 @@ func (l *lab) open(opt Options) *Device {
 			case <-stop:
 				return
 			case <-time.After(500 * time.Millisecond):
-				_ = d.Beat()
+				_ = filter.Beat()
 			}
 		}
 	}()

@@ -101,13 +101,3 @@ func joinFanout(queues []*ringQueue) error {
 	}
 	return nil
 }
-
-// receiveAllMulticast makes the NIC receive all multicast frames for as long as
-// the socket fd is open.
-func receiveAllMulticast(fd, ifindex int) error {
-	mreq := &unix.PacketMreq{Ifindex: int32(ifindex), Type: unix.PACKET_MR_ALLMULTI}
-	if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, mreq); err != nil {
-		return fmt.Errorf("receive all multicast: %w", err)
-	}
-	return nil
-}

@@ -39,6 +39,7 @@ type Config struct {
 	Interfaces  []Interface
 	FlowEntries int // per worker
 	Timeouts    flow.Timeouts
+	StateDir    string // folder for what a killed weir has to tell the next; empty for none
 	Log         *slog.Logger
 }
 

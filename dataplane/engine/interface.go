@@ -46,6 +46,7 @@ func (i *iface) open() error {
 		Driver:    i.cfg.Driver,
 		XDPModes:  i.cfg.XDPModes,
 		Queues:    i.cfg.Queues,
+		StateDir:  i.engine.cfg.StateDir,
 		Log:       i.engine.cfg.Log,
 	})
 	i.engine.mu.Lock()

@@ -21,6 +21,7 @@ import (
 	"weir/dataplane/offload"
 	"weir/dataplane/queue"
 	"weir/dataplane/steer"
+	"weir/dataplane/xdplink"
 )
 
 // Driver is a way to get at an interface's frames.
@@ -42,6 +43,7 @@ type Options struct {
 	Driver    Driver
 	XDPModes  []afxdp.Mode // to be tried in this order; nil for all, best first
 	Queues    int          // how many; 0 for as many as the NIC has
+	StateDir  string       // folder for what a killed weir has to tell the next; empty for none
 	Log       *slog.Logger
 }
 
@@ -58,7 +60,9 @@ type NIC struct {
 }
 
 // Open opens an interface with the best driver allowed that works. The error
-// says for each driver tried why it did not.
+// says for each driver tried why it did not. An interface that another weir
+// reads by AF_XDP is refused with any driver: this one would see none of its
+// frames.
 func Open(opt Options) (*NIC, error) {
 	ifi, err := net.InterfaceByName(opt.Interface)
 	if err != nil {
@@ -72,7 +76,10 @@ func Open(opt Options) (*NIC, error) {
 }
 
 func (n *NIC) open(ifi *net.Interface, opt Options) error {
-	var err error
+	err := refuseSecond(ifi.Index)
+	if err != nil {
+		return err
+	}
 	if n.filter, err = steer.Load(); err != nil {
 		return err
 	}
@@ -94,7 +101,26 @@ func (n *NIC) open(ifi *net.Interface, opt Options) error {
 	if err := n.openAFPacket(opt); err != nil {
 		return fmt.Errorf("no driver works:\nafxdp: %w\nafpacket: %w", xdpErr, err)
 	}
+	if taken := new(xdplink.ForeignProgramError); errors.As(xdpErr, &taken) {
+		opt.Log.Warn("another XDP program keeps AF_XDP from being used, and AF_PACKET is slower",
+			"interface", opt.Interface, "program", taken.Name, "error", taken)
+	}
 	return nil
+}
+
+// ownProgram is the XDP program's name in steer/bpf/steer.c.
+const ownProgram = "weir_xdp"
+
+// refuseSecond returns an error if another weir reads the interface by AF_XDP.
+func refuseSecond(ifindex int) error {
+	var taken *xdplink.ForeignProgramError
+	if !errors.As(xdplink.Foreign(ifindex), &taken) || taken.Name != ownProgram {
+		return nil
+	}
+	if taken.PID == 0 {
+		return fmt.Errorf("another weir works this interface: %w", taken)
+	}
+	return fmt.Errorf("another weir works this interface (process %d): %w", taken.PID, taken)
 }
 
 func (n *NIC) openAFXDP(opt Options) error {
@@ -109,7 +135,11 @@ func (n *NIC) openAFXDP(opt Options) error {
 func (n *NIC) tryAFXDP(opt Options) error {
 	// Some drivers refuse XDP while LRO is on, and a tag that the NIC has taken
 	// off is lost to XDP.
-	if err := n.disable(opt, offload.LRO, offload.VLANStripped); err != nil {
+	offloads, err := n.offloads(opt)
+	if err != nil {
+		return err
+	}
+	if err := offloads.Disable(offload.LRO, offload.VLANStripped); err != nil {
 		return err
 	}
 	d, err := afxdp.Open(n.filter, afxdp.Options{
@@ -126,9 +156,12 @@ func (n *NIC) tryAFXDP(opt Options) error {
 	}
 	if d.Mode() == afxdp.Generic {
 		// Generic XDP sees packets after aggregation; native XDP before it.
-		if err := n.disable(opt, offload.GRO, offload.HardwareGRO); err != nil {
+		if err := offloads.Disable(offload.GRO, offload.HardwareGRO); err != nil {
 			return err
 		}
+	}
+	if err := warnOfChecksums(opt); err != nil {
+		return err
 	}
 	n.Driver, n.Mode, n.Queues = AFXDP, string(d.Mode()), queues
 	for _, reason := range d.Reasons() {
@@ -138,12 +171,15 @@ func (n *NIC) tryAFXDP(opt Options) error {
 }
 
 func (n *NIC) openAFPacket(opt Options) error {
-	if err := n.disable(opt, offload.LRO, offload.GRO, offload.HardwareGRO); err != nil {
+	offloads, err := n.offloads(opt)
+	if err != nil {
+		return err
+	}
+	if err := offloads.Disable(offload.LRO, offload.GRO, offload.HardwareGRO); err != nil {
 		return err
 	}
 	queues := opt.Queues
 	if queues == 0 {
-		var err error
 		if queues, err = afxdp.ReceiveQueues(opt.Interface); err != nil {
 			return err
 		}
@@ -159,13 +195,15 @@ func (n *NIC) openAFPacket(opt Options) error {
 	return nil
 }
 
-func (n *NIC) disable(opt Options, features ...offload.Feature) error {
-	settings, err := offload.Disable(opt.Interface, features, opt.Log)
+// offloads returns the NIC's offloads, none of them switched off yet. Closing
+// puts them back.
+func (n *NIC) offloads(opt Options) (*offload.Settings, error) {
+	s, err := offload.Open(opt.Interface, opt.StateDir, opt.Log)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	n.closers = append(n.closers, settings.Restore)
-	return nil
+	n.closers = append(n.closers, s.Restore)
+	return s, nil
 }
 
 // SetVIPs makes vips the set of addresses whose frames go to the queues.

@@ -87,10 +87,16 @@ func TestDisableAndRestore(t *testing.T) {
 				set(t, "n0", tc.feature, tc.on)
 				before := features(t, "n0")
 				var log bytes.Buffer
-				s, err := Disable("n0", all, slog.New(slog.NewTextHandler(&log, nil)))
+				s, err := Open("n0", "", slog.New(slog.NewTextHandler(&log, nil)))
 				if err != nil {
 					t.Error(err)
 					return
+				}
+				// Some of it, and more later.
+				for _, some := range [][]Feature{all[:2], all[1:]} {
+					if err := s.Disable(some...); err != nil {
+						t.Error(err)
+					}
 				}
 				during := features(t, "n0")
 				for _, f := range all {
@@ -126,18 +132,25 @@ func TestDisableAndRestore(t *testing.T) {
 				if features(t, "n0")[tc.feature] == tc.on {
 					t.Error("restored twice")
 				}
+				if err := s.Disable(GRO); err == nil {
+					t.Error("switches off what nobody will restore")
+				}
 			})
 		})
 	}
 }
 
 func TestInterfaceGone(t *testing.T) {
+	dir := t.TempDir()
 	inNewNS(t, func() {
 		set(t, "n0", "rx-gro", true)
-		s, err := Disable("n0", []Feature{GRO}, slog.New(slog.DiscardHandler))
+		s, err := Open("n0", dir, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Error(err)
 			return
+		}
+		if err := s.Disable(GRO); err != nil {
+			t.Error(err)
 		}
 		link, err := netlink.LinkByName("n0")
 		if err != nil {
@@ -150,8 +163,11 @@ func TestInterfaceGone(t *testing.T) {
 		if err := s.Restore(); err != nil {
 			t.Errorf("restore: %v", err)
 		}
-		if _, err := Disable("n0", []Feature{GRO}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "n0") {
-			t.Errorf("disable: %v, want an error that names the interface", err)
+		if files := list(t, dir); len(files) > 0 {
+			t.Errorf("left behind: %v", files)
+		}
+		if _, err := Open("n0", dir, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "n0") {
+			t.Errorf("open: %v, want an error that names the interface", err)
 		}
 	})
 }

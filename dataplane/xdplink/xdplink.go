@@ -12,6 +12,7 @@ package xdplink
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -84,7 +85,21 @@ func Attach(prog *ebpf.Program, ifindex int, mode Mode) (link.Link, error) {
 		// looked at MTU, queues or offloads and said no.
 		return nil, fmt.Errorf("attach XDP program, native: %w: %w", ErrMode, err)
 	}
+	if mode == Native && errors.Is(err, unix.ENOSPC) {
+		// drivers/net/veth.c, veth_xdp_set. The kernel's own words for it are
+		// not to be had through a bpf_link.
+		return nil, fmt.Errorf("attach XDP program, native: %w: too few receive queues for its peer's transmit queues; "+
+			"set fewer of those (ethtool -L PEER tx N), or more of these (ethtool -L %s rx N): %w", ErrMode, nameOf(ifindex), err)
+	}
 	return nil, fmt.Errorf("attach XDP program, %s: %w", mode, err)
+}
+
+func nameOf(ifindex int) string {
+	ifi, err := net.InterfaceByIndex(ifindex)
+	if err != nil {
+		return "IF"
+	}
+	return ifi.Name
 }
 
 // Foreign returns nil if the NIC with index ifindex, in the calling thread's

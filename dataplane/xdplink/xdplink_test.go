@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 func needRoot(t *testing.T) {
@@ -231,6 +232,56 @@ func TestAttachSaysThatNativeIsNotThere(t *testing.T) {
 	l.Close()
 	if _, err := Attach(prog, lo.Attrs().Index, Offload); err == nil {
 		t.Error("offload: no error")
+	}
+}
+
+// A veth takes no native program while its peer can send on more queues than it
+// can receive on. Either cure in the text has the effect.
+func TestTooFewQueues(t *testing.T) {
+	for _, cure := range []string{"ethtool -L PEER tx N", "ethtool -L nic1 rx N"} {
+		t.Run(cure, func(t *testing.T) {
+			newNIC(t)
+			err := netlink.LinkAdd(&netlink.Veth{
+				LinkAttrs: netlink.LinkAttrs{Name: "nic1", NumRxQueues: 2, NumTxQueues: 2},
+				PeerName:  "peer1", PeerNumRxQueues: 2, PeerNumTxQueues: 2,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			nic, err := netlink.LinkByName("nic1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ethtool := func(args string) {
+				t.Helper()
+				if out, err := exec.Command("ethtool", strings.Fields(args)...).CombinedOutput(); err != nil {
+					t.Fatalf("ethtool %s: %v: %s", args, err, out)
+				}
+			}
+			ethtool("-L nic1 rx 1")
+
+			prog := passProgram(t, "weir")
+			_, err = Attach(prog, nic.Attrs().Index, Native)
+			if !errors.Is(err, ErrMode) || !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), cure) {
+				t.Fatalf("got %v, want ErrMode and %q", err, cure)
+			}
+			l, err := Attach(prog, nic.Attrs().Index, Generic)
+			if err != nil {
+				t.Fatalf("generic: %v", err)
+			}
+			l.Close()
+
+			n := "2"
+			if strings.Contains(cure, "PEER") {
+				n = "1"
+			}
+			args := strings.TrimPrefix(strings.NewReplacer("PEER", "peer1", "N", n).Replace(cure), "ethtool ")
+			ethtool(args)
+			if l, err = Attach(prog, nic.Attrs().Index, Native); err != nil {
+				t.Fatalf("after ethtool %s: %v", args, err)
+			}
+			l.Close()
+		})
 	}
 }
 

@@ -16,22 +16,22 @@ import (
 // is alive to forward what the answer attracts.
 
 // answerARP answers a request for a VIP (RFC 826), probes of other stations
-// included (RFC 5227 section 2.4). A station that claims a VIP as its own is
-// counted and gets no answer.
+// included (RFC 5227 section 2.4). A station that claims a VIP as its own, be it
+// in a request or a reply, is counted and gets no answer.
 func (f *Forwarder) answerARP(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
 	b := frame.Bytes()
 	arp := packet.ARP(b[p.L3:])
 	sender, target := arp.SenderIP(), arp.TargetIP()
 	if sender4 := packet.Mapped(sender); f.snap.VIP(&sender4) != nil {
-		if f.ours(arp.SenderMAC()) {
-			return drop(stats.Reflected)
-		}
-		return drop(stats.AddressConflict)
+		return f.claimed(arp.SenderMAC())
 	}
 	if target4 := packet.Mapped(target); arp.Operation() != packet.ARPRequest || f.snap.VIP(&target4) == nil {
 		return drop(stats.UnknownVIP)
 	}
 	asker := arp.SenderMAC()
+	if asker.IsMulticast() {
+		return drop(stats.Malformed) // the answer would go to many
+	}
 	arp.Encode(&packet.ARPFields{
 		Operation: packet.ARPReply,
 		SenderMAC: iface.MAC, SenderIP: target,
@@ -68,13 +68,13 @@ func (f *Forwarder) answerICMPv4(frame *queue.Frame, p *packet.Parsed, iface *sn
 
 // answerICMPv6 answers an echo request (RFC 4443 section 4.1) to a VIP and a
 // neighbour solicitation (RFC 4861 section 7.2) for one, whether that was sent
-// to the VIP itself or to its solicited-node group.
+// to the VIP itself or to its solicited-node group. It counts advertisements.
 func (f *Forwarder) answerICMPv6(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
 	if p.Fragment {
 		return drop(stats.Fragment)
 	}
-	if p.ICMPType == packet.ICMPv6NeighborSolicit {
-		return f.answerSolicitation(frame, p, iface, ingress)
+	if p.ICMPType == packet.ICMPv6NeighborSolicit || p.ICMPType == packet.ICMPv6NeighborAdvert {
+		return f.answerNeighbor(frame, p, iface, ingress)
 	}
 	if p.ICMPType != packet.ICMPv6EchoRequest || p.ICMPCode != 0 || p.Dst[0] == 0xff {
 		return drop(stats.ICMPUnhandled)
@@ -96,26 +96,26 @@ func (f *Forwarder) answerICMPv6(frame *queue.Frame, p *packet.Parsed, iface *sn
 	return reply(b, packet.Ethernet(b).Src(), iface, ingress)
 }
 
-// answerSolicitation turns a valid solicitation (RFC 4861 section 7.1.1) for a
-// VIP into an advertisement (section 7.2.4). One without a source address is
-// another station's duplicate address detection: it is answered to all nodes,
-// so that it learns that the address is taken.
-func (f *Forwarder) answerSolicitation(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
+// answerNeighbor turns a valid solicitation for a VIP into an advertisement
+// (RFC 4861 section 7.2.4). One without a source address is another station's
+// duplicate address detection: it is answered to all nodes, so that it learns
+// that the address is taken. An advertisement of a VIP, and a solicitation from
+// one, are another station's claim.
+func (f *Forwarder) answerNeighbor(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
 	b := frame.Bytes()
 	icmp := packet.ICMPv6(b[p.L4:p.End])
-	if len(icmp) < packet.NeighborLen || p.TTL != packet.NDPHopLimit || p.ICMPCode != 0 ||
-		packet.Checksum(icmp, packet.PseudoIPv6(p.Src, p.Dst, packet.ProtoICMPv6, uint32(len(icmp)))) != 0 {
+	if !validNeighbor(p, icmp) {
 		return drop(stats.Malformed)
 	}
 	target := icmp.Target()
 	if f.vip(p.Kind, &target) == nil {
 		return drop(stats.UnknownVIP)
 	}
-	if f.vip(p.Kind, &p.Src) != nil {
-		return drop(stats.AddressConflict)
+	if p.ICMPType == packet.ICMPv6NeighborAdvert || f.vip(p.Kind, &p.Src) != nil {
+		return f.claimed(packet.Ethernet(b).Src())
 	}
 	detection := p.Src == [16]byte{}
-	if detection && p.Dst != packet.SolicitedNode(target) || !detection && !oneStation(p.Src) {
+	if detection && !validDetection(p, icmp, target) || !detection && !oneStation(p.Src) {
 		return drop(stats.Malformed)
 	}
 	end := frame.Start + p.L3 + packet.IPv6Len + packet.NeighborAdvertLen
@@ -146,15 +146,47 @@ func (f *Forwarder) answerSolicitation(frame *queue.Frame, p *packet.Parsed, ifa
 	return reply(b, to, iface, ingress)
 }
 
-// ours reports whether an address is of one of weir's own interfaces, whose
-// announcements come back by another one on the same link.
-func (f *Forwarder) ours(mac packet.MAC) bool {
+// validNeighbor checks what holds for solicitations and advertisements (RFC 4861
+// sections 7.1.1 and 7.1.2).
+func validNeighbor(p *packet.Parsed, icmp packet.ICMPv6) bool {
+	if len(icmp) < packet.NeighborLen || p.TTL != packet.NDPHopLimit || p.ICMPCode != 0 ||
+		packet.Checksum(icmp, packet.PseudoIPv6(p.Src, p.Dst, packet.ProtoICMPv6, uint32(len(icmp)))) != 0 {
+		return false
+	}
+	if p.ICMPType == packet.ICMPv6NeighborAdvert && p.Dst[0] == 0xff && icmp.Solicited() {
+		return false
+	}
+	const unit = 8 // option lengths count these, RFC 4861 section 4.6
+	for options := icmp[packet.NeighborLen:]; len(options) > 0; {
+		if len(options) < unit {
+			return false
+		}
+		n := int(options[1]) * unit
+		if n == 0 || n > len(options) {
+			return false
+		}
+		options = options[n:]
+	}
+	return true
+}
+
+// validDetection checks what holds for a solicitation without a source address
+// (RFC 4861 section 7.1.1): it asks the group, and says nothing of its sender.
+func validDetection(p *packet.Parsed, icmp packet.ICMPv6, target [16]byte) bool {
+	_, says := icmp.LinkAddr(packet.NDPOptionSourceLinkAddr)
+	return p.Dst == packet.SolicitedNode(target) && !says
+}
+
+// claimed is the verdict on a message in which a station claims a VIP. If that
+// is one of weir's own interfaces, its announcement has come back by another one
+// on the same link.
+func (f *Forwarder) claimed(by packet.MAC) Verdict {
 	for i := range f.snap.Interfaces {
-		if f.snap.Interfaces[i].MAC == mac {
-			return true
+		if mac := f.snap.Interfaces[i].MAC; mac == by && !mac.IsZero() {
+			return drop(stats.Reflected)
 		}
 	}
-	return false
+	return drop(stats.AddressConflict)
 }
 
 // oneStation reports whether an address can be one station's, so that an

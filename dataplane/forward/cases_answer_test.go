@@ -16,7 +16,7 @@ func arpCases() []goldenCase {
 		change(f[14:])
 		return f
 	}
-	vip := vipDSR4.As4()
+	vip, group, broadcast := vipDSR4.As4(), packet.MAC{3, 0, 0, 0, 0, 1}, packet.BroadcastMAC()
 	return []goldenCase{
 		sent("arp-request", "42 bytes, and the answer has as many", packettest.ARPRequest(ask, vipDSR4)),
 		sent("arp-padded", "the answer to a padded request has no padding",
@@ -34,6 +34,19 @@ func arpCases() []goldenCase {
 			packettest.ARPRequest(packettest.Spec{SrcMAC: eth1MAC, Src: netip.AddrPortFrom(vipDSR4, 0)}, vipDSR4)),
 		one("arp-conflict-reply", "the same by an answer", stats.AddressConflict,
 			arp(func(b []byte) { b[7] = 2; copy(b[14:], vip[:]) })),
+		one("arp-conflict-unicast", "a backend that answers for the VIP on its loopback interface", stats.AddressConflict,
+			toMAC(arp(func(b []byte) { b[7] = 2; copy(b[14:], vip[:]); copy(b[24:], weirTunnel4.AsSlice()) }), eth0MAC)),
+		one("arp-conflict-question", "a station that has a VIP asks for its gateway", stats.AddressConflict,
+			packettest.ARPRequest(packettest.Spec{SrcMAC: otherMAC, Src: netip.AddrPortFrom(vipDSR4, 0)}, notVIP4)),
+		one("arp-conflict-group", "a claim remains one if it names a group address, as clusters do", stats.AddressConflict,
+			arp(func(b []byte) { b[7] = 2; copy(b[8:], group[:]); copy(b[14:], vip[:]) })),
+		one("arp-reflected-reply", "weir's own announcement by an answer", stats.Reflected,
+			arp(func(b []byte) { b[7] = 2; copy(b[8:], eth1MAC[:]); copy(b[14:], vip[:]) })),
+		one("arp-group-sender", "an answer would go to many", stats.Malformed,
+			arp(func(b []byte) { copy(b[8:], group[:]) })),
+		one("arp-broadcast-sender", "an answer would go to all", stats.Malformed,
+			arp(func(b []byte) { copy(b[8:], broadcast[:]) })),
+		one("arp-group-source", "no station sends from a group address", stats.Malformed, fromMAC(arp(func([]byte) {}), group)),
 		one("arp-reply", "an answer to nobody's question", stats.UnknownVIP, arp(func(b []byte) { b[7] = 2 })),
 		one("arp-other", "the question is about another address", stats.UnknownVIP, packettest.ARPRequest(ask, notVIP4)),
 		one("arp-token-ring", "not for IPv4 over Ethernet", stats.Malformed, arp(func(b []byte) { b[1] = 6 })),
@@ -46,8 +59,13 @@ func toMAC(frame []byte, mac packet.MAC) []byte {
 	return frame
 }
 
-// solicitation describes a neighbour solicitation in all detail.
-type solicitation struct {
+func fromMAC(frame []byte, mac packet.MAC) []byte {
+	copy(frame[6:], mac[:])
+	return frame
+}
+
+// neighbor describes a neighbour solicitation or advertisement in all detail.
+type neighbor struct {
 	src, dst, target netip.Addr
 	dstMAC           packet.MAC
 	ttl, code        uint8
@@ -55,16 +73,26 @@ type solicitation struct {
 	extensions       []uint8
 }
 
-func solicited(target netip.Addr) solicitation {
+func solicited(target netip.Addr) neighbor {
 	group := netip.AddrFrom16(packet.SolicitedNode(target.As16()))
-	return solicitation{
+	return neighbor{
 		src: client6.Addr(), dst: group, target: target, ttl: 255,
 		dstMAC:  packet.MulticastMAC(group.As16()),
 		options: append([]byte{1, 1}, clientMAC[:]...),
 	}
 }
 
-func (n solicitation) spec() packettest.Spec {
+// advertised is what a station says, unasked, that takes an address for its own.
+func advertised(target netip.Addr) neighbor {
+	all := netip.MustParseAddr("ff02::1")
+	return neighbor{
+		src: client6.Addr(), dst: all, target: target, ttl: 255,
+		dstMAC:  packet.MulticastMAC(all.As16()),
+		options: append([]byte{packet.NDPOptionTargetLinkAddr, 1}, clientMAC[:]...),
+	}
+}
+
+func (n neighbor) spec() packettest.Spec {
 	target := n.target.As16()
 	return packettest.Spec{
 		SrcMAC: clientMAC, DstMAC: n.dstMAC,
@@ -77,12 +105,23 @@ func (n solicitation) spec() packettest.Spec {
 // nonce is an option of RFC 3971 section 5.3.2, of 16 bytes.
 func nonce() []byte { return []byte{14, 2, 15: 0x42} }
 
-func (n solicitation) frame() []byte {
+// frame is a solicitation.
+func (n neighbor) frame() []byte {
 	return packettest.ICMP(n.spec(), packet.ICMPv6NeighborSolicit, n.code, 0)
 }
 
+// Flags of an advertisement (RFC 4861 section 4.4).
+const (
+	flagSolicited = 0x40
+	flagOverride  = 0x20
+)
+
+func (n neighbor) advertisement(flags uint8) []byte {
+	return packettest.ICMP(n.spec(), packet.ICMPv6NeighborAdvert, n.code, uint32(flags)<<24)
+}
+
 func ndpCases() []goldenCase {
-	change := func(f func(n *solicitation)) []byte {
+	change := func(f func(n *neighbor)) []byte {
 		n := solicited(vipDSR6)
 		f(&n)
 		return n.frame()
@@ -94,44 +133,111 @@ func ndpCases() []goldenCase {
 	fragment := solicited(vipDSR6).spec()
 	fragment.Proto = packet.ProtoICMPv6
 	fragment.Payload = packettest.NeighborSolicitation(ask, vipDSR6)[14+40:]
+	linkAddr := append([]byte{packet.NDPOptionSourceLinkAddr, 1}, clientMAC[:]...)
+	detect := func(options ...byte) []byte {
+		return change(func(n *neighbor) { n.src, n.options = netip.IPv6Unspecified(), options })
+	}
 	return []goldenCase{
 		sent("ndp-multicast", "a question to the solicited-node group", packettest.NeighborSolicitation(ask, vipDSR6)),
 		sent("ndp-tagged", "the answer goes back into the same VLAN",
 			packettest.NeighborSolicitation(with(ask, func(s *packettest.Spec) { s.VLAN = 9 }), vip6in6)),
 		sent("ndp-unicast", "unreachability detection: a question to the VIP itself",
-			change(func(n *solicitation) { n.dst, n.dstMAC = n.target, eth0MAC })),
+			change(func(n *neighbor) { n.dst, n.dstMAC = n.target, eth0MAC })),
 		sent("ndp-group-by-unicast", "some switches turn multicast into unicast",
-			change(func(n *solicitation) { n.dstMAC = eth0MAC })),
+			change(func(n *neighbor) { n.dstMAC = eth0MAC })),
 		sent("ndp-dad", "duplicate address detection is answered to all nodes, unsolicited",
 			packettest.NeighborSolicitation(unspecified, vipDSR6)),
+		sent("ndp-dad-nonce", "duplicate address detection as it is today (RFC 7527)", detect(nonce()...)),
 		sent("ndp-no-option", "a question without an option is shorter than its answer",
-			change(func(n *solicitation) { n.options = nil })),
+			change(func(n *neighbor) { n.options = nil })),
 		sent("ndp-many-options", "a question with more options is longer than its answer",
-			change(func(n *solicitation) { n.options = append(n.options, nonce()...) })),
+			change(func(n *neighbor) { n.options = append(n.options, nonce()...) })),
 		sent("ndp-extensions", "the answer has no extension headers",
-			change(func(n *solicitation) { n.extensions = []uint8{packet.ProtoDestOptions} })),
+			change(func(n *neighbor) { n.extensions = []uint8{packet.ProtoDestOptions} })),
 		one("ndp-hop-limit", "it was routed, so it is no neighbour's (RFC 4861 section 7.1.1)", stats.Malformed,
-			change(func(n *solicitation) { n.ttl = 254 })),
+			change(func(n *neighbor) { n.ttl = 254 })),
 		one("ndp-checksum", "wrong checksum", stats.Malformed, badSum),
-		one("ndp-code", "code 1", stats.Malformed, change(func(n *solicitation) { n.code = 1 })),
+		one("ndp-code", "code 1", stats.Malformed, change(func(n *neighbor) { n.code = 1 })),
 		one("ndp-short", "the target is cut short by the IP length", stats.Malformed,
 			packettest.ICMP(with(solicited(vipDSR6).spec(), func(s *packettest.Spec) { s.Payload = s.Payload[:15] }),
 				packet.ICMPv6NeighborSolicit, 0, 0)),
 		one("ndp-dad-unicast", "without a source, only the group may be asked (RFC 4861 section 7.1.1)", stats.Malformed,
-			change(func(n *solicitation) { n.src, n.dst, n.dstMAC = netip.IPv6Unspecified(), n.target, eth0MAC })),
+			change(func(n *neighbor) { n.src, n.dst, n.dstMAC, n.options = netip.IPv6Unspecified(), n.target, eth0MAC, nil })),
 		one("ndp-multicast-source", "nobody is at a multicast address", stats.Malformed,
-			change(func(n *solicitation) { n.src = netip.MustParseAddr("ff02::1") })),
+			change(func(n *neighbor) { n.src = netip.MustParseAddr("ff02::1") })),
 		one("ndp-other", "the question is about another address", stats.UnknownVIP,
 			packettest.NeighborSolicitation(ask, notVIP6)),
 		one("ndp-mapped", "an IPv4 VIP is not to be had by neighbour discovery", stats.UnknownVIP,
-			change(func(n *solicitation) { n.target = mappedDSR4 })),
+			change(func(n *neighbor) { n.target = mappedDSR4 })),
+		one("ndp-reflected", "a question of weir's own in a VIP's name", stats.Reflected,
+			fromMAC(change(func(n *neighbor) { n.src = vip6in6 }), eth1MAC)),
 		one("ndp-conflict", "another station asks as if it were a VIP", stats.AddressConflict,
-			change(func(n *solicitation) { n.src = vip6in6 })),
+			change(func(n *neighbor) { n.src = vip6in6 })),
 		one("ndp-fragment", "NDP is never fragmented (RFC 6980)", stats.Fragment, packettest.Fragments(fragment, 16)[0]),
 		one("ndp-foreign", "to another station's MAC", stats.ForeignMAC,
-			change(func(n *solicitation) { n.dst, n.dstMAC = n.target, otherMAC })),
-		one("ndp-advertisement", "weir asks nobody", stats.ICMPUnhandled,
-			packettest.ICMP(solicited(vipDSR6).spec(), packet.ICMPv6NeighborAdvert, 0, 0)),
+			change(func(n *neighbor) { n.dst, n.dstMAC = n.target, otherMAC })),
+		one("ndp-dad-source-option", "no source, but a source's address (RFC 4861 section 7.1.1)", stats.Malformed,
+			detect(linkAddr...)),
+		one("ndp-dad-source-option-last", "the same behind another option", stats.Malformed,
+			detect(append(nonce(), linkAddr...)...)),
+		one("ndp-zero-option", "an option of length zero (RFC 4861 section 7.1.1)", stats.Malformed,
+			change(func(n *neighbor) { n.options[1] = 0 })),
+		one("ndp-zero-option-last", "the same behind a good one", stats.Malformed,
+			change(func(n *neighbor) { n.options = append(n.options, 14, 0, 0, 0, 0, 0, 0, 0) })),
+		one("ndp-long-option", "an option longer than what is left", stats.Malformed,
+			change(func(n *neighbor) { n.options[1] = 2 })),
+		one("ndp-odd-option", "half an option", stats.Malformed,
+			change(func(n *neighbor) { n.options = append(n.options, 14, 1, 0, 0) })),
+		one("ndp-one-byte-option", "an option without a length", stats.Malformed,
+			change(func(n *neighbor) { n.options = append(n.options, 14) })),
+		one("ndp-group-source", "no station sends from a group address", stats.Malformed,
+			fromMAC(packettest.NeighborSolicitation(ask, vipDSR6), packet.MAC{3, 0, 0, 0, 0, 1})),
+		one("ndp-dad-group-source", "not even while it has no IP address", stats.Malformed,
+			fromMAC(packettest.NeighborSolicitation(unspecified, vipDSR6), packet.MAC{3, 0, 0, 0, 0, 1})),
+	}
+}
+
+// advertisementCases are advertisements. weir asks nobody, so that any about a
+// VIP is a claim.
+func advertisementCases() []goldenCase {
+	advert := func(flags uint8, f func(n *neighbor)) []byte {
+		n := advertised(vipDSR6)
+		f(&n)
+		return n.advertisement(flags)
+	}
+	same := func(*neighbor) {}
+	answer := func(n *neighbor) { n.dst, n.dstMAC = weirTunnel6, eth0MAC }
+	badSum := advert(flagOverride, same)
+	badSum[14+40+2] ^= 0x10
+	return []goldenCase{
+		one("ndp-advertisement", "another station announces a VIP as its own", stats.AddressConflict,
+			advert(flagOverride, same)),
+		one("ndp-advertisement-by-vip", "the same, sent from the VIP", stats.AddressConflict,
+			advert(flagOverride, func(n *neighbor) { n.src = n.target })),
+		one("ndp-advertisement-answer", "a backend that answers for the VIP on its loopback interface",
+			stats.AddressConflict, advert(flagSolicited|flagOverride, answer)),
+		one("ndp-advertisement-to-vip", "the answer to a question in a VIP's name", stats.AddressConflict,
+			advert(flagSolicited, func(n *neighbor) { n.dst, n.dstMAC = vip6in6, eth0MAC })),
+		one("ndp-advertisement-no-option", "the option may be left out", stats.AddressConflict,
+			advert(flagOverride, func(n *neighbor) { n.options = nil })),
+		one("ndp-advertisement-reflected", "weir's own announcement, sent by another interface on the same link",
+			stats.Reflected, fromMAC(advert(flagOverride, same), eth1MAC)),
+		one("ndp-advertisement-other", "it is about another address", stats.UnknownVIP,
+			advert(flagOverride, func(n *neighbor) { n.target = notVIP6 })),
+		one("ndp-advertisement-other-answer", "the same to this box", stats.UnknownVIP,
+			advert(flagSolicited, func(n *neighbor) { answer(n); n.target = notVIP6 })),
+		one("ndp-advertisement-mapped", "an IPv4 VIP cannot be claimed by neighbour discovery", stats.UnknownVIP,
+			advert(flagOverride, func(n *neighbor) { n.target = mappedDSR4 })),
+		one("ndp-advertisement-solicited", "nobody asks in the name of all (RFC 4861 section 7.1.2)", stats.Malformed,
+			advert(flagSolicited, same)),
+		one("ndp-advertisement-hop-limit", "it was routed, so it is no neighbour's (RFC 4861 section 7.1.2)",
+			stats.Malformed, advert(flagOverride, func(n *neighbor) { n.ttl = 254 })),
+		one("ndp-advertisement-checksum", "wrong checksum", stats.Malformed, badSum),
+		one("ndp-advertisement-code", "code 1", stats.Malformed, advert(flagOverride, func(n *neighbor) { n.code = 1 })),
+		one("ndp-advertisement-zero-option", "an option of length zero", stats.Malformed,
+			advert(flagOverride, func(n *neighbor) { n.options[1] = 0 })),
+		one("ndp-advertisement-foreign", "an answer to another station", stats.ForeignMAC,
+			advert(flagSolicited, func(n *neighbor) { n.dst, n.dstMAC = weirTunnel6, otherMAC })),
 	}
 }
 
@@ -163,6 +269,8 @@ func echoCases() []goldenCase {
 			one(family.name+"-code", "code 1 is nothing", stats.ICMPUnhandled, codeOne(to(family.vip))),
 			one(family.name+"-multicast-source", "an answer would go to many", stats.Malformed,
 				ping(func(s *packettest.Spec) { s.Src = netip.AddrPortFrom(netip.MustParseAddr(group), 0) })),
+			one(family.name+"-group-source", "no station sends from a group address", stats.Malformed,
+				fromMAC(ping(func(*packettest.Spec) {}), packet.MAC{3, 0, 0, 0, 0, 1})),
 			one(family.name+"-other", "not a VIP", stats.UnknownVIP,
 				packettest.EchoRequest(to(map[bool]netip.Addr{false: notVIP4, true: notVIP6}[family.vip.Is6()]), 1, 1)),
 			one(family.name+"-unreachable", "an error about a packet that a backend has sent", stats.ICMPUnhandled,

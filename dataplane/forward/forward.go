@@ -120,11 +120,16 @@ func (f *Forwarder) classify(p *packet.Parsed, ingress uint16, frame *queue.Fram
 	switch {
 	case p.Kind == packet.KindOther:
 		return drop(stats.NotIP), snapshot.None
-	case to != iface.MAC && !to.IsMulticast():
+	case to != iface.MAC && !to.IsMulticast(), iface.MAC.IsZero():
+		// Without an address of its own, as when it has just come back, an
+		// interface is nobody yet: an answer would spread the zero address.
 		return drop(stats.ForeignMAC), snapshot.None
+	case packet.Ethernet(b).Src().IsMulticast():
+		return drop(stats.Malformed), snapshot.None // IEEE 802.3 section 3.2.3
 	case p.Kind == packet.KindARP:
 		return f.answerARP(frame, p, iface, ingress), snapshot.None
-	case p.Kind == packet.KindIPv6 && p.Proto == packet.ProtoICMPv6 && p.Dst[0] == 0xff:
+	case p.Kind == packet.KindIPv6 && p.Proto == packet.ProtoICMPv6 &&
+		(p.Dst[0] == 0xff || p.ICMPType == packet.ICMPv6NeighborAdvert):
 		return f.answerICMPv6(frame, p, iface, ingress), snapshot.None
 	case to != iface.MAC:
 		return drop(stats.ForeignMAC), snapshot.None

@@ -36,7 +36,7 @@ type goldenCase struct {
 func goldenCases() []goldenCase {
 	var all []goldenCase
 	for _, cases := range [][]goldenCase{
-		dsrCases(), ipipCases(), arpCases(), ndpCases(), echoCases(), dropCases(), brokenCases(),
+		dsrCases(), ipipCases(), arpCases(), ndpCases(), advertisementCases(), echoCases(), dropCases(), brokenCases(),
 	} {
 		all = append(all, cases...)
 	}

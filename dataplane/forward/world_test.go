@@ -265,13 +265,14 @@ func client4b() netip.AddrPort { return netip.AddrPortFrom(client4.Addr(), 4321)
 type worldTunnel struct {
 	name     string
 	vip      netip.Addr
+	slot     uint32 // of its backend
 	overhead int
 }
 
 // worldTunnels returns the VIP for each pair of families.
 func worldTunnels() []worldTunnel {
 	return []worldTunnel{
-		{"4in4", vip4in4, 20}, {"4in6", vip4in6, 40}, {"6in6", vip6in6, 40}, {"6in4", vip6in4, 20},
+		{"4in4", vip4in4, 2, 20}, {"4in6", vip4in6, 3, 40}, {"6in6", vip6in6, 4, 40}, {"6in4", vip6in4, 5, 20},
 	}
 }
 

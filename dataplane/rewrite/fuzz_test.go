@@ -20,6 +20,8 @@ func FuzzApply(f *testing.F) {
 			f.Add(packettest.Frame(s), uint16(0))
 			s.VLAN = 7
 			f.Add(packettest.Frame(s), uint16(9))
+			s.SrcMAC = backendMAC
+			f.Add(packettest.Frame(s), uint16(0))
 		}
 	}
 	f.Fuzz(func(t *testing.T, frame []byte, vlan uint16) {
@@ -44,15 +46,20 @@ func fuzzOne(t *testing.T, m mode, r *rewrite.Rewrite, l rewrite.Link, frame []b
 	before := buffer(frame)
 	reason := r.Apply(&out, p)
 	if reason != stats.ReasonNone {
-		tooBig := int(p.End-p.L3)+r.Overhead() > l.MTU
+		looped := m.tunnel == nil && bytes.Equal(frame[6:12], l.Dst[:])
+		tooBig := int(p.End-p.L3)+m.overhead() > l.MTU && !looped
 		spent := m.tunnel != nil && p.TTL <= 1
-		if reason == stats.TooBig != tooBig || reason == stats.TTLExpired != (spent && !tooBig) {
+		if reason == stats.Looped != looped || reason == stats.TooBig != tooBig ||
+			reason == stats.TTLExpired != (spent && !tooBig) {
 			t.Fatalf("%s: reason %v for %d bytes with TTL %d", m.name, reason, p.End-p.L3, p.TTL)
 		}
 		if out.Start != before.Start || out.End != before.End || !bytes.Equal(out.Buf, before.Buf) {
 			t.Fatalf("%s: the frame has changed although it was refused", m.name)
 		}
 		return
+	}
+	if m.tunnel == nil && bytes.Equal(out.Bytes()[:6], frame[6:12]) {
+		t.Fatalf("%s: the frame goes back to where it came from: %x", m.name, out.Bytes())
 	}
 	if out.Start > out.End || int(out.End) > len(out.Buf) || out.Start < queue.Headroom-44 {
 		t.Fatalf("%s: packet [%d:%d] of %d", m.name, out.Start, out.End, len(out.Buf))
@@ -62,7 +69,7 @@ func fuzzOne(t *testing.T, m mode, r *rewrite.Rewrite, l rewrite.Link, frame []b
 		tag = 4
 	}
 	b := out.Bytes()
-	inner := b[14+tag+r.Overhead():]
+	inner := b[14+tag+m.overhead():]
 	length := int(p.End - p.L3)
 	want := bytes.Clone(frame[p.L3:])
 	if m.tunnel != nil {

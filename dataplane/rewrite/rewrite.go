@@ -136,9 +136,10 @@ func newRewrite(link Link, ipv6 bool) (Rewrite, error) {
 }
 
 // setOuter4 prepares an IPv4 header. Don't Fragment is always set, which RFC
-// 2003 section 3.1 allows and RFC 4213 section 3.2.1 asks for: whatever does
-// not fit is dropped and counted here and not shredded further on. Such a
-// datagram is atomic, so its identification may be zero (RFC 6864 section 4.1).
+// 2003 section 3.1 allows. For 6in4 it is a deviation on purpose: with a static
+// tunnel MTU, RFC 4213 section 3.2.1 forbids the flag. But whatever does not fit
+// is to be dropped and counted here and not shredded further on. Such a datagram
+// is atomic, so its identification may be zero (RFC 6864 section 4.1).
 func (r *Rewrite) setOuter4(proto uint8, t Tunnel) {
 	h := r.outer[:ipv4Len]
 	h[0] = 0x45
@@ -165,16 +166,18 @@ func (r *Rewrite) setOuter6(proto uint8, t Tunnel) {
 	copy(h[24:], dst[:])
 }
 
-// Overhead is the number of bytes that the rewrite puts before each IP packet.
-func (r *Rewrite) Overhead() int { return int(r.outerLen) }
-
-// MTU is the largest IP packet in bytes, outer header included.
-func (r *Rewrite) MTU() int { return int(r.mtu) }
-
 // Apply rewrites the packet in f in place, using the headroom before it. p is
 // what packet.Parsed.Decode made of f.Bytes(). If the packet may not go out
 // like this, the reason is returned and f left as it was.
+//
+// Without a tunnel, a packet from the station that it would go to is refused:
+// that one balances the same VIP and has weir for a backend, and nothing else
+// would end the loop, as no TTL runs out. With a tunnel it may be the gateway
+// that both the client and the backend are behind.
 func (r *Rewrite) Apply(f *queue.Frame, p *packet.Parsed) stats.Reason {
+	if r.outerLen == 0 && packet.Ethernet(f.Buf[f.Start:]).Src() == packet.Ethernet(r.l2[:]).Dst() {
+		return stats.Looped
+	}
 	length := p.End - p.L3
 	if length+uint32(r.outerLen) > r.mtu {
 		return stats.TooBig

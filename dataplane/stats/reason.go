@@ -24,6 +24,7 @@ const (
 	NoService                       // the VIP has no service on this protocol and port
 	NoBackend                       // the service has no backend that may take the packet
 	Unresolved                      // backends there are, but no next hop to any of them is resolved
+	Looped                          // mode dsr: would go back to the station it came from
 	TTLExpired                      // would leave a tunnel with TTL or hop limit 0
 	TooBig                          // longer than the egress interface's MTU after rewriting
 	NoEgress                        // no worker runs on the interface it would leave by
@@ -51,6 +52,7 @@ var reasonText = [NumReasons]struct{ name, help string }{
 	NoService:         {"no_service", "no service on this protocol and port"},
 	NoBackend:         {"no_backend", "the service has no usable backend"},
 	Unresolved:        {"unresolved", "no next hop to any backend is resolved"},
+	Looped:            {"looped", "would go back to the station it came from"},
 	TTLExpired:        {"ttl_expired", "TTL or hop limit used up"},
 	TooBig:            {"too_big", "longer than the MTU on the way to the backend"},
 	NoEgress:          {"no_egress", "no worker runs on the egress interface"},

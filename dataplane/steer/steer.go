@@ -162,19 +162,6 @@ func (f *Filter) SetSocket(queue int, fd int) error {
 	return nil
 }
 
-// ClearSocket lets frames on a receive queue pass to the kernel again. A queue
-// without a socket is no error.
-func (f *Filter) ClearSocket(queue int) error {
-	sockets := f.objects.Maps[steerMapXsks]
-	if sockets == nil {
-		return nil
-	}
-	if err := sockets.Delete(uint32(queue)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("clear socket of queue %d: %w", queue, err)
-	}
-	return nil
-}
-
 // Beat tells the TC program that weir is alive. Called once a second it leaves
 // room for two late ones.
 func (f *Filter) Beat() error {

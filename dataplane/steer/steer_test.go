@@ -28,6 +28,7 @@ var (
 	ownMAC    = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x01}
 	peerMAC   = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x02}
 	groupMAC  = net.HardwareAddr{0x33, 0x33, 0xff, 0, 0, 0x10}
+	allNodes  = net.HardwareAddr{0x33, 0x33, 0, 0, 0, 0x01}
 	broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 	vip4   = netip.MustParseAddr("203.0.113.10")
@@ -174,6 +175,13 @@ func arp(op uint16, target netip.Addr) *layers.ARP {
 	}
 }
 
+// claim is an ARP message from a station that says it has the address sender.
+func claim(op uint16, sender, target netip.Addr) *layers.ARP {
+	a := arp(op, target)
+	a.SourceProtAddress = sender.AsSlice()
+	return a
+}
+
 func icmp6(kind uint8, target netip.Addr) []gopacket.SerializableLayer {
 	body := append(make([]byte, 4), target.AsSlice()...)
 	return []gopacket.SerializableLayer{
@@ -220,6 +228,10 @@ func frameCases(t testing.TB) []frameCase {
 	fragment.FragOffset, fragment.Flags = 100, layers.IPv4MoreFragments
 	options := ip4(vip4, udp)
 	options.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 0}}
+	claim4 := func(mac net.HardwareAddr, op uint16, sender, target netip.Addr) []byte {
+		return serialize(t, ethernet(mac, isARP), claim(op, sender, target))
+	}
+	all := netip.MustParseAddr("ff02::1")
 	strangeARP := arp(1, vip4)
 	strangeARP.Protocol = layers.EthernetTypeIPv6
 
@@ -244,16 +256,36 @@ func frameCases(t testing.TB) []frameCase {
 		{"ARP request for a VIP, own MAC", ask4(ownMAC, 1, vip4), true, 42},
 		{"ARP request for a VIP, foreign MAC", ask4(peerMAC, 1, vip4), false, 0},
 		{"ARP request for another address", ask4(broadcast, 1, other4), false, 0},
-		{"ARP reply for a VIP", ask4(ownMAC, 2, vip4), false, 0},
+		{"ARP reply to a VIP", ask4(ownMAC, 2, vip4), false, 0},
+		{"ARP reply to all from another address", ask4(broadcast, 2, peer4), false, 0},
+		{"ARP claim of a VIP by request", claim4(broadcast, 1, vip4, vip4), true, 42},
+		{"ARP claim of a VIP by reply", claim4(broadcast, 2, vip4, vip4), true, 42},
+		{"ARP request from a VIP for another address", claim4(broadcast, 1, vip4, other4), true, 42},
+		{"ARP reply from a VIP, own MAC", claim4(ownMAC, 2, vip4, other4), true, 42},
+		{"ARP reply from a VIP, foreign MAC", claim4(peerMAC, 2, vip4, other4), false, 0},
+		{"ARP claim of a VIP, group MAC", claim4(allNodes, 2, vip4, vip4), false, 0},
+		{"ARP of another operation from a VIP", claim4(broadcast, 8, vip4, vip4), false, 0},
+		{"ARP reply of a backend", claim4(ownMAC, 2, other4, peer4), false, 0},
+		{"ARP claim of another address", claim4(broadcast, 1, other4, other4), false, 0},
 		{"ARP request of another protocol", serialize(t, ethernet(broadcast, isARP), strangeARP), false, 0},
 
 		{"solicitation for a VIP", ask6(groupMAC, snm, 135, vip6), true, 78},
 		{"solicitation for a VIP, own MAC", ask6(ownMAC, snm, 135, vip6), true, 78},
 		{"solicitation for a VIP, foreign MAC", ask6(peerMAC, snm, 135, vip6), false, 0},
-		{"solicitation for a VIP, all-nodes MAC", ask6(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, snm, 135, vip6), false, 0},
+		{"solicitation for a VIP, all-nodes MAC", ask6(allNodes, snm, 135, vip6), false, 0},
 		{"solicitation for another address", ask6(groupMAC, snm, 135, other6), false, 0},
 		{"solicitation to the VIP itself", ask6(ownMAC, vip6, 135, vip6), true, 54},
-		{"advertisement of a VIP", ask6(groupMAC, snm, 136, vip6), false, 0},
+		{"advertisement of a VIP", ask6(allNodes, all, 136, vip6), true, 78},
+		{"advertisement of a VIP, own MAC", ask6(ownMAC, other6, 136, vip6), true, 78},
+		{"advertisement of a VIP, foreign MAC", ask6(peerMAC, other6, 136, vip6), false, 0},
+		{"advertisement of a VIP, solicited-node MAC", ask6(groupMAC, snm, 136, vip6), false, 0},
+		{"advertisement of a VIP, all-routers MAC", ask6(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 2}, all, 136, vip6), false, 0},
+		{"advertisement of a VIP, broadcast MAC", ask6(broadcast, all, 136, vip6), false, 0},
+		{"advertisement of a backend", ask6(ownMAC, other6, 136, other6), false, 0},
+		{"advertisement of another address to all", ask6(allNodes, all, 136, other6), false, 0},
+		{"advertisement of an IPv4 VIP in mapped form", ask6(allNodes, all, 136, netip.AddrFrom16(vip4.As16())), false, 0},
+		{"redirect about a VIP", ask6(allNodes, all, 137, vip6), false, 0},
+		{"TCP that looks like an advertisement", serialize(t, append([]gopacket.SerializableLayer{ethernet(allNodes, v6), ip6(all, tcp)}, icmp6(136, vip6)...)...), false, 0},
 		{"TCP that looks like a solicitation", serialize(t, append([]gopacket.SerializableLayer{ethernet(groupMAC, v6), ip6(snm, tcp)}, icmp6(135, vip6)...)...), false, 0},
 
 		{"tagged IPv4", tagged(frame4(ownMAC, vip4), 0x8100), true, 38},
@@ -261,6 +293,8 @@ func frameCases(t testing.TB) []frameCase {
 		{"tagged IPv4 to another address", tagged(frame4(ownMAC, other4), 0x8100), false, 0},
 		{"tagged IPv6", tagged(frame6(ownMAC, vip6), 0x8100), true, 58},
 		{"tagged ARP", tagged(ask4(broadcast, 1, vip4), 0x8100), true, 46},
+		{"tagged ARP claim", tagged(claim4(broadcast, 2, vip4, vip4), 0x8100), true, 46},
+		{"tagged advertisement", tagged(ask6(allNodes, all, 136, vip6), 0x8100), true, 82},
 		{"tagged solicitation", tagged(ask6(groupMAC, snm, 135, vip6), 0x8100), true, 82},
 		{"stacked tags", tagged(frame4(ownMAC, vip4), 0x88a8, 0x8100), false, 0},
 		{"stacked 802.1Q tags", tagged(frame4(ownMAC, vip4), 0x8100, 0x8100), false, 0},
@@ -316,12 +350,6 @@ func TestXDPWithoutSocketPasses(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(xdpRedirect)
-	for range 2 {
-		if err := f.ClearSocket(0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	check(xdpPass)
 }
 
 func TestHeartbeat(t *testing.T) {

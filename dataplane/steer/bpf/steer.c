@@ -53,7 +53,7 @@ struct {
 	__type(value, __u64);
 } heartbeat SEC(".maps");
 
-// Written by SetSocket and ClearSocket: the AF_XDP socket of each queue.
+// Written by SetSocket: the AF_XDP socket of each queue.
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
 	__uint(max_entries, QUEUES);
@@ -94,12 +94,12 @@ struct ipv6 {
 	struct address destination;
 };
 
-// RFC 4861, section 4.3.
-struct solicitation {
+// RFC 4861, sections 4.3 and 4.4: a solicitation or an advertisement.
+struct neighbor {
 	__u8 type;
 	__u8 code;
 	__be16 checksum;
-	__be32 reserved;
+	__be32 flags;
 	struct address target;
 };
 
@@ -143,10 +143,13 @@ static __always_inline bool is_vip6(const struct address *address)
 	return is_vip(address);
 }
 
-// is_weirs tells whether a frame is for weir: an IP packet to a VIP, or an ARP
-// request or neighbour solicitation that asks for one. tagged says that the
-// kernel has already moved an 802.1Q tag from the frame into its metadata. A
-// frame with more than one tag, and one too short to tell, is the kernel's.
+// is_weirs tells whether a frame is for weir: an IP packet to a VIP, an ARP
+// request or neighbour solicitation that asks for one, or an ARP message or
+// neighbour advertisement that claims one for another station. Those about other
+// addresses are the kernel's, which learns its neighbours from them. tagged says
+// that the kernel has already moved an 802.1Q tag from the frame into its
+// metadata. A frame with more than one tag, and one too short to tell, is the
+// kernel's.
 static __always_inline bool is_weirs(void *ctx, enum hook hook, bool tagged)
 {
 	struct ethhdr eth;
@@ -181,17 +184,21 @@ static __always_inline bool is_weirs(void *ctx, enum hook hook, bool tagged)
 
 	if (proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6 ip;
-		struct solicitation ns;
+		struct neighbor nd;
 
 		if (!load(ctx, hook, off, &ip, sizeof(ip)))
 			return false;
 		if (to_us && is_vip6(&ip.destination))
 			return true;
-		bool to_group = eth.h_dest[0] == 0x33 && eth.h_dest[1] == 0x33 && eth.h_dest[2] == 0xff;
-		if ((!to_us && !to_group) || ip.next != 58)
+		if (ip.next != 58 || !load(ctx, hook, off + sizeof(ip), &nd, sizeof(nd)))
 			return false;
-		return load(ctx, hook, off + sizeof(ip), &ns, sizeof(ns)) && ns.type == 135 &&
-		       is_vip6(&ns.target);
+		// A question goes to the target's solicited-node group, a claim to all
+		// nodes, ff02::1 (RFC 2464 section 7 has their addresses).
+		bool to_group = eth.h_dest[0] == 0x33 && eth.h_dest[1] == 0x33 && eth.h_dest[2] == 0xff;
+		bool to_all = to == bpf_cpu_to_be64(0x333300000001ULL << 16);
+		bool asks = nd.type == 135 && (to_us || to_group);
+		bool claims = nd.type == 136 && (to_us || to_all);
+		return (asks || claims) && is_vip6(&nd.target);
 	}
 
 	if (proto == bpf_htons(ETH_P_ARP)) {
@@ -199,9 +206,12 @@ static __always_inline bool is_weirs(void *ctx, enum hook hook, bool tagged)
 
 		if ((!to_us && to != 0xffffffffffffULL) || !load(ctx, hook, off, &arp, sizeof(arp)))
 			return false;
-		return arp.hardware == bpf_htons(1) && arp.protocol == bpf_htons(ETH_P_IP) &&
-		       arp.hardware_len == 6 && arp.protocol_len == 4 &&
-		       arp.operation == bpf_htons(1) && is_vip4(arp.target);
+		if (arp.hardware != bpf_htons(1) || arp.protocol != bpf_htons(ETH_P_IP) ||
+		    arp.hardware_len != 6 || arp.protocol_len != 4)
+			return false;
+		bool request = arp.operation == bpf_htons(1);
+		bool reply = arp.operation == bpf_htons(2);
+		return (request && is_vip4(arp.target)) || ((request || reply) && is_vip4(arp.sender));
 	}
 
 	return false;

@@ -7,7 +7,8 @@
 // cable is pulled, a route moves, or a server fails over with a gratuitous
 // ARP; and a neighbour entry that carries no kernel traffic is never confirmed
 // by anyone, so a server that vanished would stay "known" for ever. A Tracker
-// follows the kernel's notifications, and keeps asking it to probe.
+// follows the kernel's notifications, keeps asking it to probe, and polls the
+// neighbours in use itself, so that the kernel hears of a change within a second.
 package nexthop
 
 import (

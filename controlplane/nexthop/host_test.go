@@ -20,11 +20,11 @@ import (
 // the test process at the latest.
 type host struct {
 	*netlink.Handle
-	t  *testing.T
+	t  testing.TB
 	ns netns.NsHandle
 }
 
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	if os.Geteuid() == 0 {
 		return
 	}
@@ -57,7 +57,7 @@ func onThread(f func() error) error {
 	return <-result
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	h := &host{t: t}
 	err := onThread(func() (err error) {
@@ -143,14 +143,20 @@ func (h *host) route(prefix, name string, change func(*netlink.Route)) {
 	h.must(h.RouteReplace(r))
 }
 
-// wire connects two hosts by a veth pair with addresses.
-func wire(a, b *host, nameA, nameB string, addrA, addrB []string) {
+// cable connects two hosts in a hurry by a veth pair with addresses.
+func cable(a, b *host, nameA, nameB string, addrA, addrB []string) {
+	a.t.Helper()
+	cablePatient(a, b, nameA, nameB, addrA, addrB)
+	a.hurry(nameA)
+	b.hurry(nameB)
+}
+
+// cablePatient does so without the hurry.
+func cablePatient(a, b *host, nameA, nameB string, addrA, addrB []string) {
 	a.t.Helper()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = nameA
 	a.must(a.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: nameB, PeerNamespace: netlink.NsFd(b.ns)}))
-	a.hurry(nameA)
-	b.hurry(nameB)
 	for _, p := range addrA {
 		a.addr(nameA, p)
 	}
@@ -191,7 +197,7 @@ func (h *host) track(targets ...string) *Tracker {
 
 // await waits until a hop is as wanted, and reports what it is if that does
 // not happen. The time limit only bounds a failing test.
-func await(t *testing.T, tr *Tracker, addr, what string, ok func(Hop) bool) Hop {
+func await(t testing.TB, tr *Tracker, addr, what string, ok func(Hop) bool) Hop {
 	t.Helper()
 	a := netip.MustParseAddr(addr)
 	limit := time.After(20 * time.Second)

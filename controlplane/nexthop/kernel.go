@@ -15,11 +15,20 @@ type kernel interface {
 	// The error wraps the kernel's errno when there is no way.
 	Route(netip.Addr) (route, error)
 
+	// Source returns the machine's own address that it uses towards a
+	// neighbour. The error wraps the kernel's errno when there is none.
+	Source(neighKey) (netip.Addr, error)
+
 	// Probe makes the kernel check a neighbour the way it would if it had a
 	// packet for it: an unknown one is looked for, a stale one is asked
 	// whether it is still there. It must not be called for a permanent
 	// entry, which would lose its permanence.
 	Probe(neighKey) error
+
+	// Verify makes the kernel ask a usable neighbour at once, and give it up
+	// if there is no answer, even if it would trust it for longer. Like
+	// Probe, it must not be called for a permanent entry.
+	Verify(neighbour) error
 
 	// Receive waits for changes. All that happened since the kernel was
 	// opened is reported, until it returns an error, which is final: the
@@ -52,8 +61,9 @@ type neighKey struct {
 // neighbour is an entry of the neighbour table.
 type neighbour struct {
 	neighKey
-	mac  MAC
-	fact fact
+	mac    MAC
+	fact   fact
+	router bool // it says that it is one, RFC 4861 section 7.2.5
 }
 
 // fact is what the kernel knows about a neighbour: the states of its Neighbour

@@ -3,7 +3,11 @@ package nexthop
 import (
 	"log/slog"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -37,6 +41,47 @@ func BenchmarkPass(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkPolling measures what it costs to poll 5,000 backends, per second:
+// the CPU time of the process. As the other end of a veth is worked on by who
+// sends, that includes the server's.
+func BenchmarkPolling(b *testing.B) {
+	const backends = 5000
+	needRoot(b)
+	const limit = "/proc/sys/net/ipv4/neigh/default/gc_thresh3"
+	text, err := os.ReadFile(limit)
+	if entries, _ := strconv.Atoi(strings.TrimSpace(string(text))); err != nil || entries < 2*backends {
+		b.Skipf("wants %s to be at least %d, it is %s", limit, 2*backends, text)
+	}
+	weir, server := newHost(b), newHost(b)
+	cablePatient(weir, server, "eth1", "srv1", []string{"10.1.255.254/16"}, []string{"10.1.255.253/16"})
+	server.route("10.1.0.0/17", "lo", func(r *netlink.Route) {
+		r.Type, r.Table, r.Scope = unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, unix.RT_SCOPE_HOST
+	})
+	var addrs []string
+	for addr := netip.MustParseAddr("10.1.0.1"); len(addrs) < backends; addr = addr.Next() {
+		addrs = append(addrs, addr.String())
+	}
+	tr := weir.track(addrs...)
+	for _, addr := range addrs {
+		await(b, tr, addr, "resolve", isResolved)
+	}
+	cpu := func() time.Duration {
+		var r unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	}
+	sent := func() uint64 { return weir.link("eth1").Attrs().Statistics.TxPackets }
+	time.Sleep(beat)
+	before, framesBefore := cpu(), sent()
+	for b.Loop() {
+		time.Sleep(time.Second)
+	}
+	b.ReportMetric(float64(cpu()-before)/1e6/float64(b.N), "cpu-ms/s")
+	b.ReportMetric(float64(sent()-framesBefore)/float64(b.N), "frames/s")
 }
 
 // BenchmarkKernelRoute measures one lookup in the real kernel.

@@ -130,6 +130,17 @@ func (k *rtnetlink) Route(addr netip.Addr) (route, error) {
 	return found, nil
 }
 
+func (k *rtnetlink) Source(key neighKey) (netip.Addr, error) {
+	list, err := k.requests.RouteGetWithOptions(key.addr.AsSlice(), &netlink.RouteGetOptions{OifIndex: key.ifindex})
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("look up source address: %w", err)
+	}
+	if len(list) == 0 {
+		return netip.Addr{}, fmt.Errorf("look up source address: %w", unix.ENETUNREACH)
+	}
+	return addrOf(list[0].Src), nil
+}
+
 // Probe uses NTF_USE, linux/neighbour.h: net/core/neighbour.c then calls
 // neigh_event_send, just as the output path does for a packet.
 func (k *rtnetlink) Probe(key neighKey) error {
@@ -140,6 +151,25 @@ func (k *rtnetlink) Probe(key neighKey) error {
 	})
 	if err != nil {
 		return fmt.Errorf("probe neighbour: %w", err)
+	}
+	return nil
+}
+
+// Verify enters the state PROBE, in which net/core/neighbour.c asks by unicast
+// (ucast_solicit, three times a second apart) and ends in REACHABLE or FAILED.
+// What is not repeated of the entry would be lost.
+func (k *rtnetlink) Verify(n neighbour) error {
+	entry := &netlink.Neigh{
+		LinkIndex:    n.ifindex,
+		IP:           n.addr.AsSlice(),
+		HardwareAddr: n.mac[:],
+		State:        netlink.NUD_PROBE,
+	}
+	if n.router {
+		entry.Flags = netlink.NTF_ROUTER
+	}
+	if err := k.requests.NeighSet(entry); err != nil {
+		return fmt.Errorf("verify neighbour: %w", err)
 	}
 	return nil
 }
@@ -287,7 +317,7 @@ func neighbourOf(entry *netlink.Neigh) (neighbour, bool) {
 	if !ok {
 		return neighbour{}, false
 	}
-	n := neighbour{neighKey: neighKey{entry.LinkIndex, addr}}
+	n := neighbour{neighKey: neighKey{entry.LinkIndex, addr}, router: entry.Flags&netlink.NTF_ROUTER != 0}
 	mac, isMAC := macOf(entry.HardwareAddr)
 	switch {
 	case entry.State&netlink.NUD_FAILED != 0:

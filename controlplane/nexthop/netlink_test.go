@@ -70,13 +70,18 @@ func TestNeighbourOf(t *testing.T) {
 		{netlink.NUD_PERMANENT, nil, unknown},
 	} {
 		entry := netlink.Neigh{LinkIndex: 2, Family: unix.AF_INET, State: tt.state, IP: net.IP{10, 0, 0, 9}, HardwareAddr: tt.mac}
-		want := neighbour{neighKey{2, backend}, MAC{}, tt.want}
+		want := known(2, backend, MAC{}, tt.want)
 		if tt.want.usable() {
 			want.mac = serverMAC
 		}
 		if got, ok := neighbourOf(&entry); got != want || !ok {
 			t.Errorf("state %#x: got %+v, %v, want %+v", tt.state, got, ok, want)
 		}
+		entry.Flags, want.router = netlink.NTF_ROUTER, true
+		if got, ok := neighbourOf(&entry); got != want || !ok {
+			t.Errorf("state %#x of a router: got %+v, %v, want %+v", tt.state, got, ok, want)
+		}
+		entry.Flags = 0
 		entry.Family = unix.AF_BRIDGE
 		if _, ok := neighbourOf(&entry); ok {
 			t.Errorf("state %#x: took a forwarding entry for a neighbour", tt.state)
@@ -120,9 +125,9 @@ func TestEventOf(t *testing.T) {
 		{name: "left a bridge", kind: unix.RTM_DELLINK, data: linkMessage(unix.AF_BRIDGE), none: true},
 		{name: "bridge port", kind: unix.RTM_NEWLINK, data: linkMessage(unix.AF_BRIDGE), none: true},
 		{name: "neighbour", kind: unix.RTM_NEWNEIGH, data: neighMessage,
-			want: event{kind: neighbourChanged, neighbour: neighbour{neighKey{2, backend}, serverMAC, fresh}}},
+			want: event{kind: neighbourChanged, neighbour: known(2, backend, serverMAC, fresh)}},
 		{name: "neighbour gone", kind: unix.RTM_DELNEIGH, data: neighMessage,
-			want: event{kind: neighbourChanged, neighbour: neighbour{neighKey{2, backend}, MAC{}, unknown}}},
+			want: event{kind: neighbourChanged, neighbour: known(2, backend, MAC{}, unknown)}},
 		{name: "route", kind: unix.RTM_NEWROUTE, data: routeMessage(unix.AF_INET, 24, []byte{10, 1, 2, 0}), want: toPrefix("10.1.2.0/24")},
 		{name: "default route", kind: unix.RTM_DELROUTE, data: routeMessage(unix.AF_INET, 0, nil), want: toPrefix("0.0.0.0/0")},
 		{name: "IPv6 default route", kind: unix.RTM_NEWROUTE, data: routeMessage(unix.AF_INET6, 0, nil), want: toPrefix("::/0")},

@@ -16,7 +16,7 @@ func pair(t *testing.T) (weir, server *host) {
 	t.Helper()
 	needRoot(t)
 	weir, server = newHost(t), newHost(t)
-	wire(weir, server, "eth1", "srv1",
+	cable(weir, server, "eth1", "srv1",
 		[]string{"10.0.0.2/24", "2001:db8::2/64"}, []string{"10.0.0.9/24", "2001:db8::9/64"})
 	return weir, server
 }
@@ -54,7 +54,7 @@ func TestKernelMACChange(t *testing.T) {
 
 func TestKernelRouteMoves(t *testing.T) {
 	weir, server := pair(t)
-	wire(weir, server, "eth2", "srv2", []string{"10.0.2.2/24"}, []string{"10.0.2.9/24"})
+	cable(weir, server, "eth2", "srv2", []string{"10.0.2.2/24"}, []string{"10.0.2.9/24"})
 	server.addr("lo", "192.0.2.9/32")
 	by := func(gateway string) func(*netlink.Route) {
 		return func(r *netlink.Route) { r.Gw, r.MTU = net.ParseIP(gateway), 1400 }
@@ -228,7 +228,7 @@ func TestKernelNoWay(t *testing.T) {
 // A policy routing rule is a change that no route tells of.
 func TestKernelRule(t *testing.T) {
 	weir, server := pair(t)
-	wire(weir, server, "eth2", "srv2", []string{"10.0.2.2/24"}, []string{"10.0.2.9/24"})
+	cable(weir, server, "eth2", "srv2", []string{"10.0.2.2/24"}, []string{"10.0.2.9/24"})
 	weir.route("192.0.2.0/24", "eth1", func(r *netlink.Route) { r.Gw = net.ParseIP("10.0.0.9") })
 	weir.route("192.0.2.0/24", "eth2", func(r *netlink.Route) { r.Gw, r.Table = net.ParseIP("10.0.2.9"), 100 })
 	tr := weir.track("192.0.2.9")

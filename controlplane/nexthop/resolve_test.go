@@ -26,6 +26,11 @@ var (
 	routerMAC = MAC{2, 0, 0, 0, 1, 1}
 )
 
+// known is an entry of the neighbour table.
+func known(ifindex int, addr netip.Addr, mac MAC, f fact) neighbour {
+	return neighbour{neighKey: neighKey{ifindex, addr}, mac: mac, fact: f}
+}
+
 func down(l link) link { l.up = false; return l }
 
 func TestResolve(t *testing.T) {
@@ -36,7 +41,7 @@ func TestResolve(t *testing.T) {
 		return r
 	}
 	entry := func(l link, addr netip.Addr, mac MAC, f fact) neighbour {
-		return neighbour{neighKey{l.index, addr}, mac, f}
+		return known(l.index, addr, mac, f)
 	}
 	server := func(l link, f fact) neighbour { return entry(l, backend, serverMAC, f) }
 	hop := func(l link) Hop { // a hop by l that is on the link and not resolved

@@ -45,6 +45,8 @@ type state struct {
 	tables
 	targets  []*target // ascending by address
 	requests map[neighKey]request
+	sources  map[neighKey]netip.Addr // own address towards a gateway; invalid if there is none
+	watch    *watch
 	beats    int
 	reread   bool // the tables have to be read again
 	altered  bool // the set of targets has changed
@@ -55,6 +57,8 @@ func newState(log *slog.Logger) *state {
 		log:      log,
 		tables:   tables{links: map[int]link{}, neighbours: map[neighKey]neighbour{}},
 		requests: map[neighKey]request{},
+		sources:  map[neighKey]netip.Addr{},
+		watch:    newWatch(),
 	}
 }
 
@@ -90,6 +94,7 @@ func (s *state) beat() {
 	}
 	if phase == 0 {
 		s.reread = true
+		clear(s.sources)
 	}
 	// An older one makes no difference to what is asked when.
 	maps.DeleteFunc(s.requests, func(_ neighKey, r request) bool { return s.beats-r.beat > refreshBeats })
@@ -142,6 +147,7 @@ func (s *state) askAll() {
 	for _, t := range s.targets {
 		t.asked = false
 	}
+	clear(s.sources)
 }
 
 // askWithin makes the next pass look up the targets in a prefix, and says
@@ -180,8 +186,13 @@ func (s *state) pass(k kernel) (changed bool, err error) {
 			t.hop, t.solved, changed = hop, true, true
 			moved = append(moved, t)
 		}
-		s.probe(k, key)
+		n := s.neighbours[key]
+		s.probe(k, key, n.fact)
+		if n.fact == fresh || n.fact == stale {
+			s.poll(k, n, t)
+		}
 	}
+	s.watch.sweep()
 	s.logMoves(moved)
 	return changed, nil
 }
@@ -217,9 +228,9 @@ func (s *state) readTables(k kernel) error {
 // probe asks the kernel to look for a neighbour, or whether it is still there,
 // if that is due. weir's own frames do not pass the kernel, so nothing else
 // makes it do either.
-func (s *state) probe(k kernel, key neighKey) {
+func (s *state) probe(k kernel, key neighKey, known fact) {
 	every := 0
-	switch s.neighbours[key].fact {
+	switch known {
 	case unknown, failed:
 		every = askMissing
 	case stale:
@@ -230,6 +241,36 @@ func (s *state) probe(k kernel, key neighKey) {
 		return
 	}
 	s.requests[key] = request{s.beats, k.Probe(key)}
+}
+
+// poll has the neighbour that a target's hop depends on watched. Not every
+// route's source address is one that the gateway would answer: it may be on
+// another interface or of the other family.
+func (s *state) poll(k kernel, n neighbour, t *target) {
+	source := t.found.source
+	if t.found.gateway.IsValid() {
+		var known bool
+		if source, known = s.sources[n.neighKey]; !known {
+			source, _ = k.Source(n.neighKey)
+			s.sources[n.neighKey] = source
+		}
+	}
+	if source.BitLen() == n.addr.BitLen() {
+		s.watch.want(question{neighKey: n.neighKey, to: n.mac, from: t.hop.SrcMAC, source: source})
+	}
+}
+
+// tick works in what has been heard from neighbours, and asks those whose turn
+// it is. That a neighbour is gone is for the kernel to say, so that there is one
+// opinion about it.
+func (s *state) tick(k kernel, w wire) {
+	w.Heard(s.watch.heard)
+	s.watch.tick(w.Ask, func(key neighKey) {
+		if n := s.neighbours[key]; n.fact == fresh || n.fact == stale {
+			// The kernel refuses only what is gone by now.
+			_ = k.Verify(n)
+		}
+	})
 }
 
 // hops returns a new map of all hops.

@@ -39,6 +39,7 @@ const (
 type Tracker struct {
 	log  *slog.Logger
 	open func() (kernel, error)
+	wire wire
 
 	mu     sync.Mutex
 	wanted []netip.Addr // guarded by mu
@@ -49,12 +50,13 @@ type Tracker struct {
 }
 
 // New returns a tracker without targets. It does nothing until Run.
-func New(log *slog.Logger) *Tracker { return newTracker(log, openKernel) }
+func New(log *slog.Logger) *Tracker { return newTracker(log, openKernel, newSockets(log)) }
 
-func newTracker(log *slog.Logger, open func() (kernel, error)) *Tracker {
+func newTracker(log *slog.Logger, open func() (kernel, error), w wire) *Tracker {
 	t := &Tracker{
 		log:      log,
 		open:     open,
+		wire:     w,
 		retarget: make(chan struct{}, 1),
 		changes:  make(chan struct{}, 1),
 	}
@@ -88,7 +90,8 @@ func (t *Tracker) Changes() <-chan struct{} { return t.changes }
 
 // Run follows the kernel until ctx is done, and then returns nil. It looks at
 // the network namespace of the thread it is called on. It needs CAP_NET_ADMIN,
-// to make the kernel probe neighbours. It may be called once.
+// to make the kernel probe neighbours, and CAP_NET_RAW, to poll them. It may be
+// called once.
 //
 // The error is of the first attempt to open the kernel's sockets. If they fail
 // later or lose notifications, Run logs it, keeps the hops it has, and opens
@@ -98,6 +101,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("follow routes and neighbours: %w", err)
 	}
+	defer t.wire.Close()
 	s := newState(t.log)
 	for backoff := backoffMin; ; {
 		if k != nil {
@@ -163,9 +167,11 @@ func (t *Tracker) follow(ctx context.Context, k kernel, s *state) error {
 		scheduled = true             // next is running
 		busy      time.Duration      // length of the last pass
 		beats     = time.NewTicker(beat)
+		slots     = time.NewTicker(slot)
 	)
 	defer next.Stop()
 	defer beats.Stop()
+	defer slots.Stop()
 	schedule := func() {
 		if !scheduled {
 			scheduled = true
@@ -183,7 +189,10 @@ func (t *Tracker) follow(ctx context.Context, k kernel, s *state) error {
 			schedule()
 		case <-beats.C:
 			s.beat()
+			t.wire.Tidy()
 			schedule()
+		case <-slots.C:
+			s.tick(k, t.wire)
 		case n := <-notifications:
 			if n.err != nil {
 				return n.err

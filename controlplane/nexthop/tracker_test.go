@@ -28,6 +28,7 @@ type fakeKernel struct {
 	dumps   int
 	lookups []netip.Addr
 	probes  []neighKey
+	doubts  []neighKey
 
 	notify chan notification
 	closed chan struct{}
@@ -79,6 +80,15 @@ func (k *fakeKernel) Probe(key neighKey) error {
 	return nil
 }
 
+func (k *fakeKernel) Source(neighKey) (netip.Addr, error) { return own, nil }
+
+func (k *fakeKernel) Verify(n neighbour) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.doubts = append(k.doubts, n.neighKey)
+	return nil
+}
+
 func (k *fakeKernel) Receive() ([]event, error) {
 	select {
 	case n := <-k.notify:
@@ -109,7 +119,7 @@ func (k *fakeKernel) taken() (lookups []netip.Addr, probes []neighKey, dumps int
 
 // simulate runs a tracker on fake kernels inside a bubble of virtual time, the
 // later ones after an earlier one has failed.
-func simulate(t *testing.T, kernels []*fakeKernel, test func(*testing.T, *Tracker)) {
+func simulate(t *testing.T, kernels []*fakeKernel, wire *fakeWire, test func(*testing.T, *Tracker)) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, k := range kernels { // channels of the bubble
 			k.notify, k.closed = make(chan notification), make(chan struct{})
@@ -122,7 +132,7 @@ func simulate(t *testing.T, kernels []*fakeKernel, test func(*testing.T, *Tracke
 			k := left[0]
 			left = left[1:]
 			return k, nil
-		})
+		}, wire)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- tr.Run(ctx) }()
@@ -130,6 +140,9 @@ func simulate(t *testing.T, kernels []*fakeKernel, test func(*testing.T, *Tracke
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
+		}
+		if !wire.closed {
+			t.Error("the sockets were left open")
 		}
 		for _, k := range kernels[:len(kernels)-len(left)] {
 			select {
@@ -140,6 +153,60 @@ func simulate(t *testing.T, kernels []*fakeKernel, test func(*testing.T, *Tracke
 		}
 	})
 }
+
+// asked is a question, and when it was asked.
+type asked struct {
+	question
+	after time.Duration
+}
+
+// fakeWire is a link on which the owners in it answer at once.
+type fakeWire struct {
+	mu      sync.Mutex
+	started time.Time
+	owners  map[neighKey]MAC
+	asked   []asked
+	answers []answer
+	closed  bool
+}
+
+func (a asked) String() string { return fmt.Sprintf("%v: %v at %v", a.after, a.addr, a.to) }
+
+// begin returns when the first question was asked.
+func (w *fakeWire) begin() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.started.IsZero() {
+		return time.Now()
+	}
+	return w.started
+}
+
+func (w *fakeWire) Ask(q question) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.started.IsZero() {
+		w.started = time.Now()
+	}
+	w.asked = append(w.asked, asked{q, time.Since(w.started)})
+	if mac, ok := w.owners[q.neighKey]; ok && (q.to == mac || q.to == MAC{}) {
+		w.answers = append(w.answers, answer{q.neighKey, mac})
+	}
+	return true
+}
+
+func (w *fakeWire) Heard(f func(answer)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range w.answers {
+		f(a)
+	}
+	w.answers = nil
+}
+
+func (w *fakeWire) Tidy() {}
+
+func (w *fakeWire) Close() { w.closed = true }
 
 // pause lets bursts settle, and is shorter than a beat.
 func pause() { time.Sleep(10 * settle); synctest.Wait() }
@@ -155,7 +222,7 @@ func changed(tr *Tracker) bool {
 
 func TestTrackerFollowsNeighbour(t *testing.T) {
 	k := newFake()
-	simulate(t, []*fakeKernel{k}, func(t *testing.T, tr *Tracker) {
+	simulate(t, []*fakeKernel{k}, &fakeWire{}, func(t *testing.T, tr *Tracker) {
 		tr.SetTargets([]netip.Addr{backend, netip.MustParseAddr("::ffff:10.0.0.9"), {}})
 		pause()
 		if got := tr.Hops(); len(got) != 1 || got[backend].State != Unresolved || !changed(tr) {
@@ -166,7 +233,7 @@ func TestTrackerFollowsNeighbour(t *testing.T) {
 		}
 
 		before := tr.Hops()
-		k.learn(neighbour{neighKey{2, backend}, serverMAC, fresh})
+		k.learn(known(2, backend, serverMAC, fresh))
 		pause()
 		if got := tr.Hops()[backend]; got.State != Resolved || got.DstMAC != serverMAC || !changed(tr) {
 			t.Fatalf("after an answer: got %+v", got)
@@ -175,17 +242,17 @@ func TestTrackerFollowsNeighbour(t *testing.T) {
 			t.Fatal("a snapshot was modified")
 		}
 
-		k.learn(neighbour{neighKey{2, backend}, serverMAC, stale})
+		k.learn(known(2, backend, serverMAC, stale))
 		pause()
 		if changed(tr) {
 			t.Error("stale: signalled a change though there is none")
 		}
-		k.learn(neighbour{neighKey{2, backend}, routerMAC, stale})
+		k.learn(known(2, backend, routerMAC, stale))
 		pause()
 		if got := tr.Hops()[backend]; got.DstMAC != routerMAC || !changed(tr) {
 			t.Fatalf("after a gratuitous ARP: got %+v", got)
 		}
-		k.learn(neighbour{neighKey{2, backend}, MAC{}, failed})
+		k.learn(known(2, backend, MAC{}, failed))
 		pause()
 		if got := tr.Hops()[backend]; got.State != Unreachable || !changed(tr) {
 			t.Fatalf("after silence: got %+v", got)
@@ -215,9 +282,9 @@ func TestTrackerProbes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			k := newFake()
 			if tt.fact != unknown {
-				k.neighbours[neighKey{3, router}] = neighbour{neighKey{3, router}, routerMAC, tt.fact}
+				k.neighbours[neighKey{3, router}] = known(3, router, routerMAC, tt.fact)
 			}
-			simulate(t, []*fakeKernel{k}, func(t *testing.T, tr *Tracker) {
+			simulate(t, []*fakeKernel{k}, &fakeWire{}, func(t *testing.T, tr *Tracker) {
 				// Many backends behind one gateway are one neighbour.
 				tr.SetTargets([]netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("10.1.0.3")})
 				pause()
@@ -255,7 +322,7 @@ func TestTrackerAsksOnlyWhatMayHaveChanged(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			k := newFake()
-			simulate(t, []*fakeKernel{k}, func(t *testing.T, tr *Tracker) {
+			simulate(t, []*fakeKernel{k}, &fakeWire{}, func(t *testing.T, tr *Tracker) {
 				tr.SetTargets([]netip.Addr{sixth, far, near})
 				pause()
 				if lookups, _, _ := k.taken(); !slices.Equal(lookups, []netip.Addr{near, far, sixth}) {
@@ -275,12 +342,12 @@ func TestTrackerAsksOnlyWhatMayHaveChanged(t *testing.T) {
 
 func TestTrackerFindsWhatWasNotNotified(t *testing.T) {
 	k := newFake()
-	simulate(t, []*fakeKernel{k}, func(t *testing.T, tr *Tracker) {
+	simulate(t, []*fakeKernel{k}, &fakeWire{}, func(t *testing.T, tr *Tracker) {
 		tr.SetTargets([]netip.Addr{backend})
 		pause()
 		k.mu.Lock()
 		k.routes[netip.MustParsePrefix("10.0.0.0/24")] = route{kind: unix.RTN_UNICAST, ifindex: 3}
-		k.neighbours[neighKey{3, backend}] = neighbour{neighKey{3, backend}, serverMAC, fresh}
+		k.neighbours[neighKey{3, backend}] = known(3, backend, serverMAC, fresh)
 		k.mu.Unlock()
 		time.Sleep(refreshBeats * beat)
 		pause()
@@ -293,11 +360,11 @@ func TestTrackerFindsWhatWasNotNotified(t *testing.T) {
 func TestTrackerOpensAgain(t *testing.T) {
 	lost := fmt.Errorf("receive notifications: %w", unix.ENOBUFS)
 	first, torn, second := newFake(), newFake(), newFake()
-	first.neighbours[neighKey{2, backend}] = neighbour{neighKey{2, backend}, serverMAC, fresh}
+	first.neighbours[neighKey{2, backend}] = known(2, backend, serverMAC, fresh)
 	torn.dumpErr = lost
 	second.routes[netip.MustParsePrefix("10.0.0.0/24")] = route{kind: unix.RTN_UNICAST, ifindex: 3}
-	second.neighbours[neighKey{3, backend}] = neighbour{neighKey{3, backend}, routerMAC, fresh}
-	simulate(t, []*fakeKernel{first, torn, second}, func(t *testing.T, tr *Tracker) {
+	second.neighbours[neighKey{3, backend}] = known(3, backend, routerMAC, fresh)
+	simulate(t, []*fakeKernel{first, torn, second}, &fakeWire{}, func(t *testing.T, tr *Tracker) {
 		tr.SetTargets([]netip.Addr{backend})
 		pause()
 		first.notify <- notification{err: lost}
@@ -313,9 +380,71 @@ func TestTrackerOpensAgain(t *testing.T) {
 	})
 }
 
+// A neighbour that is used is polled: its owner, and when that is silent,
+// everybody; and only one that stays silent is brought to the kernel's notice.
+func TestTrackerPolls(t *testing.T) {
+	key := neighKey{3, router}
+	owner := question{key, routerMAC, eth2.mac, own}
+	everybody := owner
+	everybody.to = MAC{}
+	const round, patience = roundSlots * slot, patienceSlots * slot
+	rounds := func(n int, questions ...asked) (all []asked) {
+		for i := range n {
+			for _, q := range questions {
+				all = append(all, asked{q.question, q.after + time.Duration(i)*round})
+			}
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		name   string
+		fact   fact
+		owner  MAC // zero if nobody answers
+		want   []asked
+		doubts []neighKey
+	}{
+		{"answers", fresh, routerMAC, rounds(6, asked{owner, 0}), nil},
+		{"answers, stale", stale, routerMAC, rounds(6, asked{owner, 0}), nil},
+		{"another answers", fresh, serverMAC, rounds(6, asked{owner, 0}, asked{everybody, patience}), []neighKey{key}},
+		{"silent", fresh, MAC{}, rounds(6, asked{owner, 0}, asked{everybody, patience}), []neighKey{key}},
+		{"unknown", unknown, routerMAC, nil, nil},
+		{"failed", failed, routerMAC, nil, nil},
+		{"fixed", fixed, MAC{}, nil, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k, w := newFake(), &fakeWire{owners: map[neighKey]MAC{}}
+			k.neighbours[key] = known(3, router, routerMAC, tt.fact)
+			if tt.owner != (MAC{}) {
+				w.owners[key] = tt.owner
+			}
+			simulate(t, []*fakeKernel{k}, w, func(t *testing.T, tr *Tracker) {
+				// Many backends behind one gateway are one neighbour.
+				tr.SetTargets([]netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.1.0.2")})
+				time.Sleep(2 * round) // so long the first question may take
+				time.Sleep(6*round - slot - time.Since(w.begin()))
+				synctest.Wait()
+				if !slices.Equal(w.asked, tt.want) {
+					t.Errorf("asked\n%v, want\n%v", w.asked, tt.want)
+				}
+				if !slices.Equal(k.doubts, tt.doubts) {
+					t.Errorf("doubts of %v, want %v", k.doubts, tt.doubts)
+				}
+				tr.SetTargets(nil)
+				pause()
+				before := len(w.asked)
+				time.Sleep(2 * round)
+				synctest.Wait()
+				if got := len(w.asked); got != before {
+					t.Errorf("without targets: asked %d times more", got-before)
+				}
+			})
+		})
+	}
+}
+
 func TestRunReportsThatItCannotStart(t *testing.T) {
 	cause := errors.New("no sockets")
-	tr := newTracker(slog.New(slog.DiscardHandler), func() (kernel, error) { return nil, cause })
+	tr := newTracker(slog.New(slog.DiscardHandler), func() (kernel, error) { return nil, cause }, &fakeWire{})
 	if err := tr.Run(t.Context()); !errors.Is(err, cause) {
 		t.Errorf("got %v, want %v", err, cause)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -18,6 +19,9 @@ const (
 	defaultConfig = "/etc/weir/weir.yaml"
 	defaultSocket = "/run/weir/weir.sock"
 )
+
+// outputFormats is what --output may be.
+func outputFormats() []string { return []string{"text", "json"} }
 
 func runCommand() *cli.Command {
 	return &cli.Command{
@@ -71,7 +75,7 @@ func checkCommand() *cli.Command {
 // noArguments refuses what a command would else ignore.
 func noArguments(c *cli.Context) error {
 	if c.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q; see `weir help`", c.Args().First())
+		return fmt.Errorf("unexpected argument %q; see `%s --help`", c.Args().First(), c.Command.HelpName)
 	}
 	return nil
 }
@@ -104,10 +108,15 @@ func showCommand() *cli.Command {
 					return err
 				}
 				format := c.String("output")
-				if format != "text" && format != "json" {
+				if !slices.Contains(outputFormats(), format) {
 					return fmt.Errorf("output format %q is neither text nor json", format)
 				}
 				client := api.NewClient(c.String("socket"))
+				if service := c.String("service"); service != "" {
+					if err := show.CheckService(c.Context, client, service); err != nil {
+						return err
+					}
+				}
 				return n.Show(c.Context, client, c.App.Writer, flowQuery(c), format == "json")
 			},
 		})

@@ -2,29 +2,34 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 )
 
 // The scripts ask weir itself what can come next, by the flag that cli/v2
-// answers when EnableBashCompletion is set.
+// answers when EnableBashCompletion is set. They leave the word that is being
+// typed to the shell, but for a dash in its place if it is a flag. When weir has
+// no answer the shell offers files.
 const (
 	bashCompletion = `_weir_complete() {
   local cur="${COMP_WORDS[COMP_CWORD]}" words
-  if [[ "$cur" == -* ]]; then
-    words=$("${COMP_WORDS[@]:0:$COMP_CWORD}" "$cur" --generate-bash-completion 2>/dev/null)
-  else
-    words=$("${COMP_WORDS[@]:0:$COMP_CWORD}" --generate-bash-completion 2>/dev/null)
-  fi
+  local -a before=("${COMP_WORDS[@]:0:COMP_CWORD}")
+  if [[ "$cur" == "=" ]]; then cur=""; fi
+  if [[ "$cur" == -* ]]; then before+=(-); fi
+  words=$("${before[@]}" --generate-bash-completion 2>/dev/null)
   COMPREPLY=($(compgen -W "$words" -- "$cur"))
 }
 complete -o bashdefault -o default -F _weir_complete weir
 `
 	zshCompletion = `#compdef weir
 _weir_complete() {
-  local -a words_
-  words_=("${(@f)$(_CLI_ZSH_AUTOCOMPLETE_HACK=1 ${words[@]:0:#words[@]-1} --generate-bash-completion 2>/dev/null)}")
-  if [[ -n "${words_[1]}" ]]; then _describe 'weir' words_; else _files; fi
+  local -a before answer
+  before=("${(@)words[1,CURRENT-1]}")
+  if [[ "${words[CURRENT]}" == -* ]]; then before+=(-); fi
+  answer=("${(@f)$("${before[@]}" --generate-bash-completion 2>/dev/null)}")
+  if [[ -n "${answer[1]}" ]]; then compadd -- "${answer[@]}"; else _files; fi
 }
 compdef _weir_complete weir
 `
@@ -35,6 +40,9 @@ func completionCommand() *cli.Command {
 		return &cli.Command{
 			Name: name, Usage: usage,
 			Action: func(c *cli.Context) error {
+				if err := noArguments(c); err != nil {
+					return err
+				}
 				_, err := fmt.Fprint(c.App.Writer, text)
 				return err
 			},
@@ -48,4 +56,44 @@ func completionCommand() *cli.Command {
 			script("zsh", zshCompletion, "for zsh: source <(weir completion zsh)"),
 		},
 	}
+}
+
+// complete prints what can come next, a word a line: flags after a dash, values
+// after the flag that has them, else the commands below this one.
+func complete(c *cli.Context) {
+	before := slices.DeleteFunc(slices.Clone(os.Args), func(word string) bool { return word == "=" })
+	last := ""
+	if n := len(before); n >= 2 {
+		last = before[n-2] // the one after it asks for completion
+	}
+	if last == "-" {
+		for _, f := range c.Command.VisibleFlags() {
+			for _, name := range f.Names() {
+				fmt.Fprintln(c.App.Writer, dashed(name))
+			}
+		}
+		return
+	}
+	for _, f := range c.Command.Flags {
+		isLast := func(name string) bool { return dashed(name) == last }
+		if !slices.ContainsFunc(f.Names(), isLast) {
+			continue
+		}
+		if f.Names()[0] == "output" {
+			for _, format := range outputFormats() {
+				fmt.Fprintln(c.App.Writer, format)
+			}
+		}
+		return
+	}
+	for _, below := range c.Command.VisibleCommands() {
+		fmt.Fprintln(c.App.Writer, below.Name)
+	}
+}
+
+func dashed(flag string) string {
+	if len(flag) == 1 {
+		return "-" + flag
+	}
+	return "--" + flag
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -28,16 +29,58 @@ func main() {
 }
 
 func newApp() *cli.App {
-	return &cli.App{
+	app := &cli.App{
 		Name:                 "weir",
 		Usage:                "layer-4 load balancer on AF_XDP",
 		Version:              version,
 		EnableBashCompletion: true,
-		Suggest:              true,
+		BashComplete:         complete,
+		OnUsageError:         usageError,
+		ExitErrHandler:       func(*cli.Context, error) {}, // main reports, and exits
+		Action: func(c *cli.Context) error {
+			if c.NArg() == 0 {
+				return cli.ShowAppHelp(c)
+			}
+			return unknownCommand(c)
+		},
 		Commands: []*cli.Command{
 			runCommand(), checkCommand(), showCommand(), reloadCommand(), decapCommand(), completionCommand(),
 		},
 	}
+	for _, c := range app.Commands {
+		finish(c)
+	}
+	return app
+}
+
+// finish gives a command, and those below it, what all of them have.
+func finish(c *cli.Command) {
+	c.BashComplete, c.OnUsageError, c.HideHelpCommand = complete, usageError, true
+	if c.Action == nil {
+		c.Action = unknownCommand
+	}
+	for _, below := range c.Subcommands {
+		finish(below)
+	}
+}
+
+// usageError says in one line what is wrong with a command's flags.
+func usageError(c *cli.Context, err error, _ bool) error {
+	return fmt.Errorf("%w; see `%s --help`", err, c.Command.HelpName)
+}
+
+// unknownCommand is what a command does that has others below it but none of
+// the given name.
+func unknownCommand(c *cli.Context) error {
+	name := strings.TrimSpace(c.Command.HelpName + " " + c.Args().First())
+	if name == "weir drain" {
+		return fmt.Errorf("unknown command %q; to drain a backend, give it `state: draining` in the configuration and run `weir reload`", name)
+	}
+	var names []string
+	for _, below := range c.Command.VisibleCommands() {
+		names = append(names, below.Name)
+	}
+	return fmt.Errorf("unknown command %q; did you mean one of %s?", name, strings.Join(names, ", "))
 }
 
 // report prints an error. Mistakes in a configuration stand on lines of their

@@ -49,16 +49,34 @@ func file(t *testing.T, text string) string {
 	return path
 }
 
-const valid = `interfaces: [{name: lo}]
-services:
+// ethernet returns an interface of this host that weir could work on.
+func ethernet(t *testing.T) string {
+	t.Helper()
+	all, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range all {
+		if len(i.HardwareAddr) == 6 {
+			return i.Name
+		}
+	}
+	t.Skip("this host has no Ethernet interface")
+	return ""
+}
+
+// valid is a configuration without its interfaces.
+const valid = `services:
   - name: web
     addresses: [203.0.113.10]
     ports: [tcp/80]
     backends: [{address: 10.0.0.11}, {address: 10.0.0.12}]
 `
 
+func interfaces(name string) string { return "interfaces: [{name: " + name + "}]\n" }
+
 func TestCheckOfAValidFile(t *testing.T) {
-	path := file(t, valid)
+	path := file(t, interfaces(ethernet(t))+valid)
 	code, out, errs := weir(t, "check", path)
 	if code != 0 || out != path+" is valid: 1 interfaces, 1 services, 2 backends\n" || errs != "" {
 		t.Errorf("exit %d, output %q, errors %q", code, out, errs)
@@ -66,34 +84,60 @@ func TestCheckOfAValidFile(t *testing.T) {
 }
 
 func TestCheckPrintsWarnings(t *testing.T) {
-	path := file(t, valid+"    table_size: 11\n")
+	path := file(t, interfaces(ethernet(t))+valid+"    table_size: 11\n")
 	code, out, errs := weir(t, "check", path)
-	if code != 0 || out == "" || !strings.HasPrefix(errs, path+":7: services[0].table_size: ") {
+	if code != 0 || out == "" || !strings.HasPrefix(errs, path+":7: warning: services[0].table_size: ") {
 		t.Errorf("exit %d, output %q, errors %q", code, out, errs)
 	}
 }
 
-// Each mistake is on a line of its own, in the form that editors understand.
+// What this host is matters, too: it has a loopback, and not this much memory.
+func TestCheckKnowsTheHost(t *testing.T) {
+	path := file(t, interfaces("lo, queues: 1024")+"flows: {entries: 268435456}\n"+valid)
+	code, _, errs := weir(t, "check", path)
+	if code != 1 || !strings.Contains(errs, path+":1: interfaces[0].name: lo is a loopback") ||
+		!strings.Contains(errs, path+":2: flows.entries: 268435456 entries for each of at least 1024 workers take 18874368 MiB") {
+		t.Errorf("exit %d, errors:\n%s", code, errs)
+	}
+}
+
+// Each mistake is on a line of its own, in the form that editors understand, and
+// told from warnings.
 func TestCheckPrintsEveryMistake(t *testing.T) {
-	path := file(t, strings.NewReplacer("lo}", "eth77}", "tcp/80", "tcp/0", "10.0.0.12", "10.0.0.300").Replace(valid)+"speed: 9\n")
-	code, out, errs := weir(t, "check", path)
-	if code != 1 || out != "" {
-		t.Errorf("exit %d, output %q", code, out)
-	}
-	lines := strings.Split(strings.TrimSuffix(errs, "\n"), "\n")
-	want := []string{
-		path + ":1: interfaces[0].name: unknown interface eth77",
-		path + ":5: services[0].ports[0]: ",
-		path + ":6: services[0].backends[1].address: ",
-		path + ":7: speed: ",
-		"4 mistakes",
-	}
-	if len(lines) != len(want) {
-		t.Fatalf("got:\n%s", errs)
-	}
-	for i := range want {
-		if !strings.HasPrefix(lines[i], want[i]) {
-			t.Errorf("line %d is %q, want %q", i, lines[i], want[i])
+	text := strings.NewReplacer("tcp/80", "tcp/0", "10.0.0.12", "10.0.0.300").Replace(valid)
+	path := file(t, interfaces("eth77")+text+"speed: 9\n")
+	text = strings.Replace(valid, "10.0.0.11}", "10.0.0.11, state: draining}", 1)
+	path2 := file(t, interfaces("eth77")+strings.Replace(text, ", {address: 10.0.0.12}", "", 1)+"speed: 9\n")
+	for _, tc := range []struct {
+		path string
+		want []string
+	}{
+		{path, []string{
+			path + ":1: interfaces[0].name: unknown interface eth77",
+			path + ":5: services[0].ports[0]: ",
+			path + ":6: services[0].backends[1].address: ",
+			path + ":7: speed: ",
+			"4 mistakes",
+		}},
+		{path2, []string{
+			path2 + ":6: warning: services[0].backends: no IPv4 backend is active",
+			path2 + ":1: interfaces[0].name: unknown interface eth77",
+			path2 + ":7: speed: ",
+			"2 mistakes",
+		}},
+	} {
+		code, out, errs := weir(t, "check", tc.path)
+		if code != 1 || out != "" {
+			t.Errorf("exit %d, output %q", code, out)
+		}
+		lines := strings.Split(strings.TrimSuffix(errs, "\n"), "\n")
+		if len(lines) != len(tc.want) {
+			t.Fatalf("got:\n%s", errs)
+		}
+		for i := range tc.want {
+			if !strings.HasPrefix(lines[i], tc.want[i]) {
+				t.Errorf("line %d is %q, want %q", i, lines[i], tc.want[i])
+			}
 		}
 	}
 }
@@ -112,8 +156,6 @@ func TestErrors(t *testing.T) {
 		{[]string{"reload", "--socket", none}, "no weir is running on " + none},
 		{[]string{"show", "services", "-o", "yaml"}, `output format "yaml" is neither text nor json`},
 		{[]string{"show", "flows", "now"}, `unexpected argument "now"`},
-		{[]string{"show", "unicorns"}, "unicorns"},
-		{[]string{"unicorns"}, "unicorns"},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
 			code, out, errs := weir(t, tc.args...)
@@ -124,24 +166,82 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// Whatever is wrong with the words of a command is one line, and not all help.
+func TestUsageErrors(t *testing.T) {
+	const nouns = "; did you mean one of services, backends, flows, workers, drops, interfaces, announcements?"
+	for _, tc := range []struct{ command, want string }{
+		{"bogus", `unknown command "weir bogus"; did you mean one of run, check, show, reload, decap, completion, help?`},
+		{"drain", `unknown command "weir drain"; to drain a backend, give it ` + "`state: draining` in the configuration and run `weir reload`"},
+		{"show", `unknown command "weir show"` + nouns},
+		{"show pools", `unknown command "weir show pools"` + nouns},
+		{"help bogus", "No help topic for 'bogus'"},
+		{"show help", `unknown command "weir show help"` + nouns},
+		{"completion fish", `unknown command "weir completion fish"; did you mean one of bash, zsh?`},
+		{"--speed", "flag provided but not defined: -speed; see `weir --help`"},
+		{"run --speed 9", "flag provided but not defined: -speed; see `weir run --help`"},
+		{"run --config", "flag needs an argument: -config; see `weir run --help`"},
+		{"show --speed", "flag provided but not defined: -speed; see `weir show --help`"},
+		{"show flows --limit many", "invalid value \"many\" for flag -limit: parse error; see `weir show flows --help`"},
+		{"show backends help", "unexpected argument \"help\"; see `weir show backends --help`"},
+		{"decap", "--interface is missing; want the NIC on which tunnelled packets arrive"},
+		{"decap -i eth0", "--vip is missing; want an IP address, as 203.0.113.10 or 2001:db8::10"},
+		{"decap -i eth0 --vip xx", `--vip: "xx" is not a VIP; want an IP address, as 203.0.113.10 or 2001:db8::10`},
+		{"decap -i eth0 --vip 203.0.113.10/32", `--vip: "203.0.113.10/32" is not a VIP; want an IP address, as 203.0.113.10 or 2001:db8::10`},
+		{"decap -i eth0 --vip 203.0.113.10 --from 10.0.0.1/24", `--from: "10.0.0.1/24" has bits set after its length; want 10.0.0.0/24`},
+		{"decap -i eth0 --vip 203.0.113.10 --from 2001:db8::1/64", `--from: "2001:db8::1/64" has bits set after its length; want 2001:db8::/64`},
+		{"decap -i eth0 --vip 203.0.113.10 --from lb1", `--from: "lb1" is not a prefix; want one as 10.0.0.0/24 or 2001:db8::/64, or an address`},
+	} {
+		code, out, errs := weir(t, strings.Fields(tc.command)...)
+		if code != 1 || out != "" || errs != "weir: "+tc.want+"\n" {
+			t.Errorf("weir %s: exit %d, output %q, errors\n%s\nwant\n%s", tc.command, code, out, errs, tc.want)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for command, want := range map[string]string{
+		"":                  "weir [global options] command",
+		"--help":            "weir [global options] command",
+		"help run":          "weir run [command options]",
+		"run --help":        "weir run [command options]",
+		"check -h":          "weir check [command options] FILE",
+		"show --help":       "announcements",
+		"show flows --help": "weir show flows [command options]",
+		"completion --help": "zsh",
+	} {
+		code, out, errs := weir(t, strings.Fields(command)...)
+		if code != 0 || !strings.Contains(out, want) || errs != "" {
+			t.Errorf("weir %s: exit %d, errors %q, output\n%s\nwant %q in it", command, code, errs, out, want)
+		}
+	}
+}
+
+func TestSourcePrefixes(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.0.0.0/24": "10.0.0.0/24", "10.0.0.1": "10.0.0.1/32", "2001:db8::/64": "2001:db8::/64", "2001:db8::1": "2001:db8::1/128",
+	} {
+		if got, err := parsePrefix(text); err != nil || got.String() != want {
+			t.Errorf("%s is %v (%v), want %s", text, got, err, want)
+		}
+	}
+	if got, err := parsePrefix("fe80::1%eth0"); err == nil {
+		t.Errorf("an address with a zone is %v", got)
+	}
+}
+
 func TestCompletionListsWhatCanComeNext(t *testing.T) {
 	for _, tc := range []struct {
 		before []string
 		want   []string
 	}{
-		{nil, []string{"run", "check", "show", "reload", "decap", "completion"}},
+		{nil, []string{"run", "check", "show", "reload", "decap", "completion", "help"}},
 		{[]string{"show"}, []string{"services", "backends", "flows", "workers", "drops", "interfaces", "announcements"}},
+		{[]string{"show", "-"}, []string{"--help", "-h"}},
 		{[]string{"completion"}, []string{"bash", "zsh"}},
 	} {
 		code, out, errs := weir(t, append(tc.before, "--generate-bash-completion")...)
-		words := strings.Fields(out)
-		if code != 0 || errs != "" {
-			t.Errorf("after %q: exit %d, errors %q", tc.before, code, errs)
-		}
-		for _, w := range tc.want {
-			if !slices.Contains(words, w) {
-				t.Errorf("after %q: %q is not among %q", tc.before, w, words)
-			}
+		if words := strings.Fields(out); code != 0 || errs != "" || !slices.Equal(words, tc.want) {
+			t.Errorf("after %q: exit %d, errors %q, words %q", tc.before, code, errs, words)
 		}
 	}
 }
@@ -166,7 +266,8 @@ func TestCompletionScriptsAreValid(t *testing.T) {
 	}
 }
 
-// What bash makes of "weir sh" and "weir show w".
+// What bash itself offers for a line, by the script: COMP_WORDS are the words as
+// it would split them. Nothing means that it goes on to offer files.
 func TestCompletionInBash(t *testing.T) {
 	bash, err := exec.LookPath("bash")
 	if err != nil {
@@ -180,18 +281,54 @@ func TestCompletionInBash(t *testing.T) {
 	if err := os.Symlink(self, filepath.Join(dir, "weir")); err != nil {
 		t.Fatal(err)
 	}
-	for words, want := range map[string]string{"weir sh": "show", "weir show w": "workers", "weir show flows --se": "--service"} {
-		const script = `source <(weir completion bash); COMP_WORDS=($1); COMP_CWORD=$((${#COMP_WORDS[@]}-1)); _weir_complete; echo "${COMPREPLY[@]}"`
-		cmd := exec.Command(bash, "-c", script, "bash", words)
+	const script = `source <(weir completion bash) || exit; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _weir_complete; echo "${COMPREPLY[@]}"; complete -p weir`
+	for _, tc := range []struct {
+		words []string
+		want  string
+	}{
+		{[]string{"weir", ""}, "run check show reload decap completion help"},
+		{[]string{"weir", "sh"}, "show"},
+		{[]string{"weir", "--"}, "--help --version"},
+		{[]string{"weir", "show", ""}, "services backends flows workers drops interfaces announcements"},
+		{[]string{"weir", "show", "w"}, "workers"},
+		{[]string{"weir", "show", "backends", ""}, ""},
+		{[]string{"weir", "show", "backends", "-"}, "--socket -s --output -o --help -h"},
+		{[]string{"weir", "show", "backends", "-o", ""}, "text json"},
+		{[]string{"weir", "show", "backends", "-o", "j"}, "json"},
+		{[]string{"weir", "show", "backends", "--output", ""}, "text json"},
+		{[]string{"weir", "show", "backends", "--output", "="}, "text json"},
+		{[]string{"weir", "show", "backends", "--output", "=", "t"}, "text"},
+		{[]string{"weir", "show", "backends", "-o", "json", ""}, ""},
+		{[]string{"weir", "show", "backends", "-o", "json", "--s"}, "--socket"},
+		{[]string{"weir", "show", "backends", "--socket", ""}, ""},
+		{[]string{"weir", "show", "flows", "--se"}, "--service"},
+		{[]string{"weir", "run", "--"}, "--config --help"},
+		{[]string{"weir", "run", ""}, ""},
+		{[]string{"weir", "run", "--config", ""}, ""},
+		{[]string{"weir", "run", "--config", "we"}, ""},
+		{[]string{"weir", "run", "-c", ""}, ""},
+		{[]string{"weir", "check", ""}, ""},
+		{[]string{"weir", "check", "we"}, ""},
+		{[]string{"weir", "decap", "--"}, "--interface --vip --from --generic --help"},
+		{[]string{"weir", "decap", "--vip", "203.0.113.10", "--v"}, "--vip"},
+		{[]string{"weir", "decap", "--generic", "--f"}, "--from"},
+		{[]string{"weir", "completion", "b"}, "bash"},
+	} {
+		cmd := exec.Command(bash, append([]string{"--norc", "-c", script, "bash"}, tc.words...)...)
 		cmd.Env = append(os.Environ(), asWeir+"=1", "PATH="+dir+":"+os.Getenv("PATH"))
 		out, err := cmd.CombinedOutput()
-		if err != nil || strings.TrimSpace(string(out)) != want {
-			t.Errorf("%q is completed to %q (%v), want %q", words, out, err, want)
+		got, rest, _ := strings.Cut(string(out), "\n")
+		if err != nil || got != tc.want {
+			t.Errorf("%q is completed to %q (%v), want %q", tc.words, got, err, tc.want)
+		}
+		if !strings.Contains(rest, "-o default") {
+			t.Errorf("files are not offered: %q", rest)
 		}
 	}
 }
 
-// answering is a weir that answers whatever it is asked with v, and notes it.
+// answering is a weir that answers whatever it is asked with v, but for its
+// services, and notes what it is asked last.
 func answering(t *testing.T, code int, v any) (socket string, asked *string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "weir.sock")
@@ -203,6 +340,10 @@ func answering(t *testing.T, code int, v any) (socket string, asked *string) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		*asked = r.Method + " " + r.URL.String()
 		w.WriteHeader(code)
+		v := v
+		if r.URL.Path == "/v1/services" {
+			v = []any{map[string]any{"name": "web"}}
+		}
 		if err := json.NewEncoder(w).Encode(v); err != nil {
 			t.Error(err)
 		}
@@ -214,9 +355,9 @@ func answering(t *testing.T, code int, v any) (socket string, asked *string) {
 }
 
 func TestReload(t *testing.T) {
-	socket, asked := answering(t, 200, map[string]any{"generation": 12, "warnings": []string{"weir.yaml:3: careful"}})
+	socket, asked := answering(t, 200, map[string]any{"generation": 12, "warnings": []string{"weir.yaml:3: warning: careful"}})
 	code, out, errs := weir(t, "reload", "--socket", socket)
-	if code != 0 || out != "reloaded; snapshot 12 is in force\n" || errs != "weir.yaml:3: careful\n" || *asked != "POST /v1/reload" {
+	if code != 0 || out != "reloaded; snapshot 12 is in force\n" || errs != "weir.yaml:3: warning: careful\n" || *asked != "POST /v1/reload" {
 		t.Errorf("exit %d, output %q, errors %q, asked %q", code, out, errs, *asked)
 	}
 	socket, _ = answering(t, 422, map[string]any{"error": "flows changed, which needs a restart"})
@@ -228,11 +369,22 @@ func TestReload(t *testing.T) {
 
 func TestShowFlowsPassesItsFilterOn(t *testing.T) {
 	socket, asked := answering(t, 200, map[string]any{"flows": []any{}})
-	code, out, errs := weir(t, "show", "flows", "--socket", socket, "--limit", "5", "--service", "web&x", "--backend", "10.0.0.11")
-	if code != 0 || *asked != "GET /v1/flows?backend=10.0.0.11&limit=5&service=web%26x" {
+	code, out, errs := weir(t, "show", "flows", "--socket", socket, "--limit", "5", "--service", "web", "--backend", "10.0.0.11")
+	if code != 0 || *asked != "GET /v1/flows?backend=10.0.0.11&limit=5&service=web" {
 		t.Errorf("exit %d, asked %q, output %q, errors %q", code, *asked, out, errs)
 	}
 	if !strings.HasPrefix(out, "PROTO  CLIENT") {
 		t.Errorf("output %q", out)
+	}
+}
+
+// A misspelt service must not look like one that has no flows.
+func TestShowFlowsOfNoService(t *testing.T) {
+	socket, asked := answering(t, 200, map[string]any{"flows": []any{}})
+	for _, format := range []string{"text", "json"} {
+		code, out, errs := weir(t, "show", "flows", "--socket", socket, "--service", "nope", "-o", format)
+		if code != 1 || out != "" || errs != "weir: no such service: \"nope\"; there are web\n" || *asked != "GET /v1/services" {
+			t.Errorf("exit %d, asked %q, output %q, errors %q", code, *asked, out, errs)
+		}
 	}
 }

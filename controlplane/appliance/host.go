@@ -20,6 +20,9 @@ func thisHost() (config.Host, error) {
 	}
 	for _, l := range links {
 		h.Interfaces = append(h.Interfaces, l.Name)
+		if len(l.HardwareAddr) != 6 { // lo, whose MAC is all zeros, has none for net
+			h.NotEthernet = append(h.NotEthernet, l.Name)
+		}
 	}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -27,7 +30,7 @@ func thisHost() (config.Host, error) {
 	}
 	for _, a := range addrs {
 		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			h.Addresses = append(h.Addresses, p.Addr().Unmap())
+			h.Addresses = append(h.Addresses, p)
 		}
 	}
 	var set unix.CPUSet
@@ -39,5 +42,10 @@ func thisHost() (config.Host, error) {
 			h.CPUs = append(h.CPUs, cpu)
 		}
 	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return h, fmt.Errorf("get size of memory: %w", err)
+	}
+	h.Memory = uint64(info.Totalram) * uint64(info.Unit)
 	return h, nil
 }

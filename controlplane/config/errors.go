@@ -13,9 +13,12 @@ type Error struct {
 	Line    int    // counted from 1; 0 if it is not about a line
 	Path    string // of the field, "services[2].backends[0].address"; may be empty
 	Problem string // what is wrong; what would be right
+	Warning bool   // it is allowed
 }
 
-// Error returns the mistake as FILE:LINE: PATH: PROBLEM, on one line.
+// Error returns the mistake as FILE:LINE: PATH: PROBLEM, on one line, and a
+// warning as FILE:LINE: warning: PATH: PROBLEM, which editors know from
+// compilers.
 func (e Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.File)
@@ -23,6 +26,9 @@ func (e Error) Error() string {
 		fmt.Fprintf(&b, ":%d", e.Line)
 	}
 	b.WriteString(": ")
+	if e.Warning {
+		b.WriteString("warning: ")
+	}
 	if e.Path != "" {
 		b.WriteString(e.Path + ": ")
 	}
@@ -84,7 +90,7 @@ func (r *report) errorf(path, format string, args ...any) {
 // errorAt reports a mistake that stands in line and leaves the field at path as
 // good as it is.
 func (r *report) errorAt(line int, path, format string, args ...any) {
-	r.errors = append(r.errors, Error{r.pos.file, line, path, fmt.Sprintf(format, args...)})
+	r.errors = append(r.errors, Error{r.pos.file, line, path, fmt.Sprintf(format, args...), false})
 }
 
 // spoil has later checks not ask for the field at path.
@@ -109,7 +115,7 @@ func (r *report) absent(parent, key, want string) {
 }
 
 func (r *report) warnf(path, format string, args ...any) {
-	r.warnings = append(r.warnings, Error{r.pos.file, r.pos.line(path), path, fmt.Sprintf(format, args...)})
+	r.warnings = append(r.warnings, Error{r.pos.file, r.pos.line(path), path, fmt.Sprintf(format, args...), true})
 }
 
 // sort sorts by line, and keeps the order of what is on the same one.

@@ -2,8 +2,10 @@ package config
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -96,6 +98,14 @@ func promised(t *testing.T, c *Config) {
 			}
 		}
 		for _, b := range s.Backends {
+			if s.Mode == ModeDSR && !slices.ContainsFunc(s.Addresses, func(vip netip.Addr) bool { return vip.Is4() == b.Address.Is4() }) {
+				t.Fatalf("no VIP for %v of %+v", b, s)
+			}
+			for _, p := range []netip.Prefix{c.IPIP.SourcePrefix, c.IPIP.SourcePrefix6} {
+				if p.Contains(b.Address) || slices.ContainsFunc(s.Addresses, p.Contains) {
+					t.Fatalf("%v has addresses of %+v", p, s)
+				}
+			}
 			if !b.Address.IsGlobalUnicast() || b.State == "" || b.VLAN > 4094 {
 				t.Fatalf("%+v", b)
 			}

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,9 +11,11 @@ import (
 
 // Host is what Parse must know about the box. The caller gathers it.
 type Host struct {
-	Interfaces []string     // names of the network interfaces
-	Addresses  []netip.Addr // the box's own, those of all interfaces
-	CPUs       []int        // those the process may run on; nil: not known
+	Interfaces  []string       // names of the network interfaces
+	NotEthernet []string       // those of them without a MAC of 6 bytes: lo, tunnels
+	Addresses   []netip.Prefix // the box's own, those of all interfaces, each with the length of its network's prefix
+	CPUs        []int          // those the process may run on; nil: not known
+	Memory      uint64         // of the box, in bytes; 0: not known
 }
 
 // validateOn reports what in c does not fit the host. Values that could not be
@@ -19,8 +23,14 @@ type Host struct {
 func validateOn(c *Config, host *Host, r *report) {
 	for i, nic := range c.Interfaces {
 		path := fmt.Sprintf("interfaces[%d]", i)
-		if nic.Name != "" && !slices.Contains(host.Interfaces, nic.Name) {
+		ethernet := func(name string) bool { return !slices.Contains(host.NotEthernet, name) }
+		switch {
+		case nic.Name == "":
+		case !slices.Contains(host.Interfaces, nic.Name):
 			r.errorf(path+".name", "unknown interface %s; this box has %s", nic.Name, strings.Join(host.Interfaces, ", "))
+		case !ethernet(nic.Name):
+			usable := slices.DeleteFunc(slices.Clone(host.Interfaces), func(name string) bool { return !ethernet(name) })
+			r.errorf(path+".name", "%s is a loopback or tunnel, or else not Ethernet; want an interface with a MAC address, this box has %s", nic.Name, cmp.Or(strings.Join(usable, ", "), "none"))
 		}
 		for j, cpu := range nic.CPUs {
 			if host.CPUs != nil && !slices.Contains(host.CPUs, cpu) {
@@ -28,14 +38,29 @@ func validateOn(c *Config, host *Host, r *report) {
 			}
 		}
 	}
+	addressesOn(c, host, r)
+	flowsOn(c, host, r)
+}
+
+func addressesOn(c *Config, host *Host, r *report) {
 	own := make(map[netip.Addr]bool, len(host.Addresses))
-	for _, a := range host.Addresses {
-		own[a.Unmap().WithZone("")] = true
+	reserved := make(map[netip.Addr]string)
+	for _, p := range host.Addresses {
+		a := p.Addr().Unmap().WithZone("")
+		own[a] = true
+		if a.Is4() && p.Addr().Is4() && p.Bits() <= 30 { // RFC 3021: a /31 has neither of them
+			first := p.Masked().Addr()
+			reserved[first] = fmt.Sprintf("the network address of %s", p.Masked())
+			reserved[broadcast(p)] = fmt.Sprintf("the broadcast address of %s", p.Masked())
+		}
 	}
 	for i, s := range c.Services {
 		for j, vip := range s.Addresses {
+			at := fmt.Sprintf("%s.addresses[%d]", servicePath(i), j)
 			if own[vip] {
-				r.errorf(fmt.Sprintf("%s.addresses[%d]", servicePath(i), j), "VIP %s is also the box's own address; remove it from the interface, weir answers ARP, NDP and ping for it", vip)
+				r.errorf(at, "VIP %s is also the box's own address; remove it from the interface, weir answers ARP, NDP and ping for it", vip)
+			} else if what := reserved[vip]; what != "" {
+				r.errorf(at, "VIP %s is %s, which this box is in; want another address", vip, what)
 			}
 		}
 		for j, b := range s.Backends {
@@ -44,7 +69,56 @@ func validateOn(c *Config, host *Host, r *report) {
 			}
 		}
 	}
+	for _, source := range []struct {
+		path   string
+		prefix netip.Prefix
+	}{{"ipip.source_prefix", c.IPIP.SourcePrefix}, {"ipip.source_prefix6", c.IPIP.SourcePrefix6}} {
+		for _, p := range host.Addresses {
+			if a := p.Addr().Unmap().WithZone(""); source.prefix.Contains(a) {
+				r.warnf(source.path, "%s contains the box's own address %s, so that tunnelled packets can seem to be the box's own; better is a prefix that nothing else has addresses in", source.prefix, a)
+				break
+			}
+		}
+	}
 }
+
+// broadcast returns the last address of an IPv4 prefix.
+func broadcast(p netip.Prefix) netip.Addr {
+	a := p.Masked().Addr().As4()
+	for bit := p.Bits(); bit < 32; bit++ {
+		a[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(a)
+}
+
+// flowBytes is what a flow table takes for each entry; flow.New, which takes it
+// all at once and rounds the entries up to a power of two.
+const flowBytes = 72
+
+// flowsOn checks that the flow tables of all workers fit into memory. How many
+// queues "all" are is not known here, so it counts as one.
+func flowsOn(c *Config, host *Host, r *report) {
+	const path = "flows.entries"
+	if host.Memory == 0 || r.broken[path] {
+		return
+	}
+	var workers uint64
+	for _, nic := range c.Interfaces {
+		workers += uint64(max(1, nic.Queues))
+	}
+	workers = max(1, workers)
+	need := workers * flowBytes << bits.Len(uint(c.Flows.Entries-1))
+	if need <= host.Memory {
+		return
+	}
+	fits := uint64(minEntries)
+	for 2*fits*workers*flowBytes <= host.Memory {
+		fits *= 2
+	}
+	r.errorf(path, "%d entries for each of at least %d workers take %s, but this box has %s of memory; want at most %d", c.Flows.Entries, workers, mebibytes(need), mebibytes(host.Memory), fits)
+}
+
+func mebibytes(n uint64) string { return fmt.Sprintf("%d MiB", n>>20) }
 
 func joinNumbers(numbers []int) string {
 	return strings.Trim(strings.ReplaceAll(fmt.Sprint(numbers), " ", ", "), "[]")

@@ -102,14 +102,31 @@ func (d *decoder) syntax(data []byte, err error) {
 		d.errorAt(1+bytes.Count(before, []byte("\n")), "", "not YAML: there is no anchor for %s", quote(anchor))
 		return
 	}
-	if strings.Contains(text, "tab character") {
-		for i, l := range bytes.Split(data, []byte("\n")) {
-			indent := l[:len(l)-len(bytes.TrimLeft(l, " \t"))]
-			if i+1 >= line && bytes.ContainsRune(indent, '\t') {
-				d.errorAt(i+1, "", "not YAML: indented with a tab; want spaces")
-				return
-			}
-		}
+	if at := tabbed(data, line, text); at > 0 {
+		d.errorAt(at, "", "not YAML: indented with a tab; want spaces")
+		return
 	}
 	d.errorAt(line, "", "not YAML, in this line or the block that begins here: %s", strings.Join(strings.Fields(text), " "))
+}
+
+// tabbed returns the line whose indentation has the tab that the YAML library
+// stumbled over, or 0 if it was something else. Of a "tab character" it tells
+// the block that this is in; what "cannot start any token" is in the line that
+// it tells, which for the first line is none.
+func tabbed(data []byte, line int, text string) int {
+	exact := strings.Contains(text, "cannot start any token")
+	if !exact && !strings.Contains(text, "tab character") {
+		return 0
+	}
+	line = max(line, 1)
+	for i, l := range bytes.Split(data, []byte("\n")) {
+		indent := l[:len(l)-len(bytes.TrimLeft(l, " \t-"))]
+		if i+1 >= line && bytes.ContainsRune(indent, '\t') {
+			return i + 1
+		}
+		if exact && i+1 == line {
+			return 0
+		}
+	}
+	return 0
 }

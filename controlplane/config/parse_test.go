@@ -37,7 +37,7 @@ func TestBadFiles(t *testing.T) {
 				}
 			}
 			for _, w := range warnings {
-				got.WriteString("warning: " + w.Error() + "\n")
+				got.WriteString(w.Error() + "\n")
 			}
 			golden := strings.TrimSuffix(file, ".yaml") + ".errors"
 			if *update && got.Len() > 0 {

@@ -51,11 +51,36 @@ func (v *validator) services() {
 	v.overlaps()
 	v.source("ipip.source", v.c.IPIP.Source)
 	v.source("ipip.source6", v.c.IPIP.Source6)
+	v.sourcePrefix("ipip.source_prefix", v.c.IPIP.SourcePrefix)
+	v.sourcePrefix("ipip.source_prefix6", v.c.IPIP.SourcePrefix6)
 }
 
 func (v *validator) source(path string, a netip.Addr) {
 	if vip, ok := v.vips[a]; ok {
 		v.errorf(path, "%s is also a VIP, %s in line %d; want an address of the box's own", a, vip, v.pos.line(vip))
+	}
+}
+
+// sourcePrefix reports the first VIP or backend that the source of a tunnelled
+// packet could be mistaken for: what answers to the source (ICMP errors) would
+// go there.
+func (v *validator) sourcePrefix(path string, p netip.Prefix) {
+	report := func(what, at string, a netip.Addr) {
+		v.errorf(path, "%s contains the %s %s, %s in line %d; want a prefix that nothing else has addresses in", p, what, a, at, v.pos.line(at))
+	}
+	for i, s := range v.c.Services {
+		for j, a := range s.Addresses {
+			if p.Contains(a) {
+				report("VIP", fmt.Sprintf("%s.addresses[%d]", servicePath(i), j), a)
+				return
+			}
+		}
+		for j, b := range s.Backends {
+			if p.Contains(b.Address) {
+				report("backend", fmt.Sprintf("%s.backends[%d].address", servicePath(i), j), b.Address)
+				return
+			}
+		}
 	}
 }
 
@@ -159,22 +184,24 @@ func (v *validator) backends(s *Service, path string) {
 	}
 }
 
-// coverage checks that each VIP has backends that can serve it. In dsr mode the
-// frame stays as it is and the backend takes it in by the VIP's own family; a
-// tunnel carries either family in either.
+// coverage checks that each VIP has backends that can serve it, and each
+// backend a VIP that it can serve. In dsr mode the frame stays as it is and the
+// backend takes it in by the VIP's own family; a tunnel carries either family in
+// either.
 func (v *validator) coverage(s *Service, path string) {
 	if s.Mode == ModeIPIP {
 		v.capacity(path, "", s.Backends)
 		return
 	}
 	for _, v6 := range []bool{false, true} {
-		vip := slices.IndexFunc(s.Addresses, func(a netip.Addr) bool { return a.IsValid() && a.Is6() == v6 })
-		if vip < 0 {
-			continue
-		}
 		family, other := "IPv4", "IPv6"
 		if v6 {
 			family, other = other, family
+		}
+		vip := slices.IndexFunc(s.Addresses, func(a netip.Addr) bool { return a.IsValid() && a.Is6() == v6 })
+		if vip < 0 {
+			v.useless(s, path, v6, family)
+			continue
 		}
 		able := slices.DeleteFunc(slices.Clone(s.Backends), func(b Backend) bool { return b.Address.Is6() != v6 })
 		if len(able) == 0 {
@@ -185,18 +212,33 @@ func (v *validator) coverage(s *Service, path string) {
 	}
 }
 
+// useless reports the backends of a family that no VIP has. If all are of that
+// family, the VIPs have been reported for it.
+func (v *validator) useless(s *Service, path string, v6 bool, family string) {
+	fits := func(b Backend) bool { return b.Address.Is6() != v6 }
+	if len(s.Addresses) == 0 || v.broken[path+".addresses"] || slices.Contains(s.Addresses, netip.Addr{}) || !slices.ContainsFunc(s.Backends, fits) {
+		return
+	}
+	for j, b := range s.Backends {
+		if !fits(b) {
+			v.errorf(fmt.Sprintf("%s.backends[%d].address", path, j), "%s is an %s backend but the service has no %s VIP, so that dsr can never use it; remove it, add a VIP of its family, or use mode ipip, which mixes them", b.Address, family, family)
+		}
+	}
+}
+
 // capacity checks that some of these backends, of a family if it is named, can
-// serve.
+// serve. Taking the last one out is only warned of: who must do that at once
+// must not have to take the service away, too.
 func (v *validator) capacity(path, family string, backends []Backend) {
 	path += ".backends"
 	every := func(f func(Backend) bool) bool {
 		return !slices.ContainsFunc(backends, func(b Backend) bool { return !f(b) })
 	}
 	switch {
+	case every(func(b Backend) bool { return b.Weight == 0 }):
+		v.errorf(path, "all %sbackends have weight 0; want a weight above 0 for at least one", family)
 	case every(func(b Backend) bool { return b.State == Disabled }):
-		v.errorf(path, "all %sbackends are disabled; want at least one that is not", family)
-	case every(func(b Backend) bool { return b.State == Disabled || b.Weight == 0 }):
-		v.errorf(path, "all %sbackends that are not disabled have weight 0; want a weight above 0 for at least one", family)
+		v.warnf(path, "all %sbackends are disabled; their VIPs forward nothing", family)
 	case every(func(b Backend) bool { return b.State != Active || b.Weight == 0 }):
 		v.warnf(path, "no %sbackend is active with a weight above 0; the service takes no new flows", family)
 	}

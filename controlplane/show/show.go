@@ -1,8 +1,11 @@
 // Package show renders what the api says as tables for people.
 //
 // The problem it solves: an engineer reads these over a slow terminal, in the
-// middle of something. So each noun is one aligned table, widest facts last,
-// and whatever is wrong is in the table and not behind another command.
+// middle of something. So each noun is one aligned table that fits the width of
+// a terminal, IPv6 addresses included: facts as long as a sentence (why a
+// backend is not used) are on lines of their own below the row. Whatever is
+// wrong is in the table and not behind another command; what is only counted,
+// or is as it was configured, is left to -o json and the metrics.
 package show
 
 import (
@@ -46,7 +49,7 @@ func (n Noun) Show(ctx context.Context, c *api.Client, w io.Writer, query string
 	return n.show(ctx, c, w, query, asJSON)
 }
 
-func noun[T any](name, usage string, table func(T) [][]string) Noun {
+func noun[T any](name, usage string, table func(T) []Row) Noun {
 	show := func(ctx context.Context, c *api.Client, w io.Writer, query string, asJSON bool) error {
 		var v T
 		what := name
@@ -66,13 +69,42 @@ func noun[T any](name, usage string, table func(T) [][]string) Noun {
 	return Noun{name, usage, show}
 }
 
+// CheckService returns an error unless the running weir has a service of this
+// name, so that a misspelt one does not look like one without flows.
+func CheckService(ctx context.Context, c *api.Client, name string) error {
+	var all []api.Service
+	if err := c.Get(ctx, "services", &all); err != nil {
+		return err
+	}
+	var names []string
+	for _, s := range all {
+		if s.Name == name {
+			return nil
+		}
+		names = append(names, s.Name)
+	}
+	return fmt.Errorf("no such service: %q; there are %s", name, dash(strings.Join(names, ", ")))
+}
+
+// Row is a line of cells, and notes to be read below it.
+type Row struct {
+	Cells []string
+	Notes []string // empty ones are left out
+}
+
+const (
+	lineWidth  = 100 // columns that a table should need
+	noteIndent = "    "
+)
+
 // Write writes rows, the first of which is the heading, in aligned columns. A
-// cell is put on one line, and no line ends in blanks.
-func Write(w io.Writer, rows [][]string) error {
-	var aligned bytes.Buffer
+// cell is put on one line, a note on indented lines of its own, and no line ends
+// in blanks.
+func Write(w io.Writer, rows []Row) error {
+	var aligned, out bytes.Buffer
 	t := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		for _, cell := range row {
+		for _, cell := range row.Cells {
 			fmt.Fprint(t, oneLine(cell), "\t") // every cell ends in a tab, or columns would not go through
 		}
 		fmt.Fprintln(t)
@@ -80,12 +112,43 @@ func Write(w io.Writer, rows [][]string) error {
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("align table: %w", err)
 	}
-	for line := range strings.Lines(aligned.String()) {
-		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
-			return fmt.Errorf("write table: %w", err)
+	for _, row := range rows {
+		line, err := aligned.ReadString('\n')
+		if err != nil {
+			return fmt.Errorf("align table: %w", err)
+		}
+		fmt.Fprintln(&out, strings.TrimRight(line, " \n"))
+		for _, note := range row.Notes {
+			writeNote(&out, note)
 		}
 	}
+	if _, err := out.WriteTo(w); err != nil {
+		return fmt.Errorf("write table: %w", err)
+	}
 	return nil
+}
+
+// writeNote writes a note, broken between words where it is too long.
+func writeNote(out *bytes.Buffer, note string) {
+	column := 0
+	for _, word := range strings.Fields(oneLine(note)) {
+		switch {
+		case column == 0:
+			out.WriteString(noteIndent)
+			column = len(noteIndent)
+		case column+1+len(word) > lineWidth:
+			out.WriteString("\n" + noteIndent)
+			column = len(noteIndent)
+		default:
+			out.WriteByte(' ')
+			column++
+		}
+		out.WriteString(word)
+		column += len(word)
+	}
+	if column > 0 {
+		out.WriteByte('\n')
+	}
 }
 
 // oneLine makes of an error in several lines one that stands in a cell.
@@ -93,41 +156,42 @@ func oneLine(text string) string {
 	return strings.NewReplacer("\n", "; ", "\t", " ").Replace(text)
 }
 
-func servicesTable(all []api.Service) [][]string {
-	rows := [][]string{{"SERVICE", "MODE", "VIP", "PORTS", "BACKENDS", "FLOWS", "NEW FLOWS", "PACKETS", "BYTES"}}
+func servicesTable(all []api.Service) []Row {
+	rows := []Row{{Cells: []string{"SERVICE", "MODE", "VIP", "PORTS", "BACKENDS", "FLOWS", "NEW FLOWS", "PACKETS", "BYTES"}}}
 	for _, s := range all {
-		rows = append(rows, []string{
+		rows = append(rows, Row{Cells: []string{
 			s.Name, s.Mode, join(s.Addresses), strings.Join(s.Ports, ","),
 			fmt.Sprintf("%d/%d", s.Usable, s.Backends),
 			fmt.Sprint(s.Flows), fmt.Sprint(s.NewFlows), fmt.Sprint(s.Packets), Bytes(s.Bytes),
-		})
+		}})
 	}
 	return rows
 }
 
-func backendsTable(all []api.Backend) [][]string {
-	rows := [][]string{{"SERVICE", "BACKEND", "STATUS", "HEALTH", "WEIGHT", "SHARE", "FLOWS", "NEW FLOWS", "PACKETS", "BYTES", "PATH", "REASON"}}
+func backendsTable(all []api.Backend) []Row {
+	rows := []Row{{Cells: []string{"SERVICE", "BACKEND", "STATUS", "SHARE", "FLOWS", "PACKETS", "BYTES"}}}
 	for _, b := range all {
-		rows = append(rows, []string{
-			b.Service, b.Address.String(), b.Status, healthText(b.Health),
-			fmt.Sprint(b.Weight), fmt.Sprintf("%.1f%%", 100*b.Share),
-			fmt.Sprint(b.Flows), fmt.Sprint(b.NewFlows), fmt.Sprint(b.Packets), Bytes(b.Bytes),
-			pathText(b.Path), b.Reason,
-		})
+		rows = append(rows, Row{[]string{
+			b.Service, b.Address.String(), b.Status, fmt.Sprintf("%.1f%%", 100*b.Share),
+			fmt.Sprint(b.Flows), fmt.Sprint(b.Packets), Bytes(b.Bytes),
+		}, []string{
+			b.Reason,
+			fmt.Sprintf("weight %d, health %s, path %s", b.Weight, healthText(b.Health), pathText(b.Path)),
+		}})
 	}
 	return rows
 }
 
 func healthText(h *api.Health) string {
 	if h == nil {
-		return "-"
+		return "not checked"
 	}
 	return h.State
 }
 
 func pathText(p *api.Path) string {
 	if p == nil {
-		return "-"
+		return "not known"
 	}
 	text := p.Interface
 	if p.VLAN != 0 {
@@ -139,53 +203,58 @@ func pathText(p *api.Path) string {
 	return text + " " + p.DstMAC
 }
 
-func flowsTable(all api.Flows) [][]string {
-	rows := [][]string{{"PROTO", "CLIENT", "VIP", "SERVICE", "BACKEND", "STATE", "IDLE", "WORKER"}}
+func flowsTable(all api.Flows) []Row {
+	rows := []Row{{Cells: []string{"PROTO", "CLIENT", "VIP", "SERVICE", "BACKEND", "STATE", "IDLE", "WORKER"}}}
 	for _, f := range all.Flows {
 		backend := "(gone)"
 		if f.Backend.IsValid() {
 			backend = f.Backend.String()
 		}
-		rows = append(rows, []string{
+		rows = append(rows, Row{Cells: []string{
 			f.Protocol, f.Client.String(), f.VIP.String(), f.Service, backend, f.State,
 			(time.Duration(f.IdleMS) * time.Millisecond).Round(100 * time.Millisecond).String(),
 			fmt.Sprintf("%s/%d", f.Interface, f.Worker),
-		})
+		}})
 	}
 	if all.Truncated {
-		rows = append(rows, []string{"...", "more; raise --limit"})
+		rows = append(rows, Row{Cells: []string{"...", "more; raise --limit"}})
 	}
 	return rows
 }
 
-func workersTable(all []api.Worker) [][]string {
-	rows := [][]string{{"WORKER", "CPU", "RECEIVED", "SENT", "HANDED OVER", "DROPPED", "KERNEL DROPPED", "FLOWS", "EVICTED", "ARP/NDP/PING", "ERROR"}}
+func workersTable(all []api.Worker) []Row {
+	rows := []Row{{Cells: []string{"WORKER", "CPU", "RECEIVED", "SENT", "HANDED OVER", "DROPPED", "KERNEL DROPPED", "INVALID", "FLOWS"}}}
 	for _, w := range all {
-		cpu := "-"
+		cpu, full, notes := "-", "", []string{w.Error}
 		if w.CPU >= 0 {
 			cpu = fmt.Sprint(w.CPU)
 		}
-		rows = append(rows, []string{
+		if w.FlowCapacity > 0 {
+			full = fmt.Sprintf(" (%d%%)", 100*w.Flows/w.FlowCapacity)
+		}
+		if w.FlowsEvicted > 0 {
+			notes = append(notes, fmt.Sprintf("%d flows evicted, table of %d", w.FlowsEvicted, w.FlowCapacity))
+		}
+		rows = append(rows, Row{[]string{
 			fmt.Sprintf("%s/%d", w.Interface, w.Queue), cpu,
 			fmt.Sprint(w.Received.Packets), fmt.Sprint(w.Transmitted.Packets), fmt.Sprint(w.HandedOver.Packets),
-			fmt.Sprint(w.Dropped), fmt.Sprint(w.KernelDropped + w.KernelInvalid),
-			fmt.Sprintf("%d of %d", w.Flows, w.FlowCapacity), fmt.Sprint(w.FlowsEvicted),
-			fmt.Sprintf("%d/%d/%d", w.ARPReplies, w.NDPReplies, w.EchoReplies), w.Error,
-		})
+			fmt.Sprint(w.Dropped), fmt.Sprint(w.KernelDropped), fmt.Sprint(w.KernelInvalid),
+			fmt.Sprint(w.Flows) + full,
+		}, notes})
 	}
 	return rows
 }
 
-func dropsTable(all []api.Drop) [][]string {
-	rows := [][]string{{"REASON", "PACKETS", "MEANING"}}
+func dropsTable(all []api.Drop) []Row {
+	rows := []Row{{Cells: []string{"REASON", "PACKETS", "MEANING"}}}
 	for _, d := range all {
-		rows = append(rows, []string{d.Reason, fmt.Sprint(d.Packets), d.Help})
+		rows = append(rows, Row{Cells: []string{d.Reason, fmt.Sprint(d.Packets), d.Help}})
 	}
 	return rows
 }
 
-func interfacesTable(all []api.Interface) [][]string {
-	rows := [][]string{{"INTERFACE", "STATE", "DRIVER", "MODE", "QUEUES", "MAC", "MTU", "NOTES"}}
+func interfacesTable(all []api.Interface) []Row {
+	rows := []Row{{Cells: []string{"INTERFACE", "STATE", "DRIVER", "MODE", "QUEUES", "MAC", "MTU"}}}
 	for _, i := range all {
 		state, notes := "up", slices.Clone(i.Reasons)
 		if !i.Up {
@@ -194,22 +263,21 @@ func interfacesTable(all []api.Interface) [][]string {
 		if i.Error != "" {
 			state, notes = "failed", append([]string{i.Error}, notes...)
 		}
-		rows = append(rows, []string{
+		rows = append(rows, Row{[]string{
 			i.Name, state, dash(i.Driver), dash(i.Mode), fmt.Sprint(i.Workers), i.MAC, fmt.Sprint(i.MTU),
-			strings.Join(notes, "; "),
-		})
+		}, notes})
 	}
 	return rows
 }
 
-func announcementsTable(all []api.Announcement) [][]string {
-	rows := [][]string{{"VIP", "INTERFACE", "BY", "SENT", "LAST", "ERROR"}}
+func announcementsTable(all []api.Announcement) []Row {
+	rows := []Row{{Cells: []string{"VIP", "INTERFACE", "BY", "SENT", "LAST"}}}
 	for _, a := range all {
 		last := "never"
 		if !a.Last.IsZero() {
 			last = time.Since(a.Last).Round(time.Second).String() + " ago"
 		}
-		rows = append(rows, []string{a.Address.String(), a.Interface, a.Protocol, fmt.Sprint(a.Sent), last, a.Error})
+		rows = append(rows, Row{[]string{a.Address.String(), a.Interface, a.Protocol, fmt.Sprint(a.Sent), last}, []string{a.Error}})
 	}
 	return rows
 }

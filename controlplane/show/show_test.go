@@ -125,17 +125,83 @@ func TestTables(t *testing.T) {
 	}
 }
 
-// Whatever is shown in a column begins below its heading, with empty cells
-// before it or not.
+// Whatever is shown in a column begins below its heading, with empty cells or
+// notes before it or not.
 func TestColumnsGoThrough(t *testing.T) {
+	long := strings.Repeat("123456789 ", 12)
 	var out bytes.Buffer
-	err := Write(&out, [][]string{{"NAME", "PATH", "REASON"}, {"one", "a long path"}, {"two", "-", "refused\nagain\there"}, {"", "", "x"}})
+	err := Write(&out, []Row{
+		{Cells: []string{"NAME", "PATH", "SENT"}},
+		{[]string{"one", "a long path"}, []string{"", "refused\nagain\there"}},
+		{[]string{"two", "-", "5"}, []string{long, "a second"}},
+		{Cells: []string{"", "", "x\ny"}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "NAME  PATH         REASON\none   a long path\ntwo   -            refused; again here\n                   x\n"
+	const want = `NAME  PATH         SENT
+one   a long path
+    refused; again here
+two   -            5
+    123456789 123456789 123456789 123456789 123456789 123456789 123456789 123456789 123456789
+    123456789 123456789 123456789
+    a second
+                   x; y
+`
 	if out.String() != want {
 		t.Errorf("got:\n%s\nwant:\n%s", out.String(), want)
+	}
+}
+
+// What is shown after months of traffic, with IPv6 addresses as autoconfigured
+// and interface names as the kernel gives them, still fits the terminal.
+func TestTablesFit(t *testing.T) {
+	addr := netip.MustParseAddr
+	traffic := api.Traffic{Packets: 9_999_999_999, Bytes: 999 << 40}
+	sentence := strings.Repeat("nothing that works better works here ", 5)
+	for name, rows := range map[string][]Row{
+		"backends": backendsTable([]api.Backend{{
+			Service: "webservice-1", Address: addr("2001:db8:1:2:5054:ff:fe12:3456"), Weight: 1_000_000, Share: 1, Status: "unreachable", Reason: sentence,
+			Health: &api.Health{State: "unknown"}, Load: api.Load{Traffic: traffic, NewFlows: 9_999_999_999, Flows: 1 << 20},
+			Path: &api.Path{Interface: "enp129s0f0np0", DstMAC: "02:00:00:00:02:01", VLAN: 4094, Gateway: addr("2001:db8:1:2:5054:ff:fe12:3457")},
+		}}),
+		"workers": workersTable([]api.Worker{{
+			Interface: "enp1s0f0", Queue: 7, CPU: 127, Received: traffic, Transmitted: traffic, HandedOver: traffic, Dropped: 9_999_999, KernelDropped: 9_999_999,
+			KernelInvalid: 99_999, Flows: 1 << 18, FlowCapacity: 1 << 20, FlowsEvicted: 9_999_999_999, ARPReplies: 9_999_999_999, Error: sentence,
+		}}),
+		"interfaces": interfacesTable([]api.Interface{{
+			Name: "enp129s0f0np0", MAC: "02:00:00:00:01:01", MTU: 65536, Driver: "afpacket", Mode: "zero-copy", Workers: 64, Error: sentence, Reasons: []string{sentence, sentence},
+		}}),
+		"announcements": announcementsTable([]api.Announcement{{
+			Address: addr("2001:db8:1:2:5054:ff:fe12:3456"), Interface: "enp129s0f0np0", Protocol: "arp", Sent: 9_999_999_999, Last: time.Now().Add(-9999 * time.Hour), Error: sentence,
+		}}),
+	} {
+		var out bytes.Buffer
+		if err := Write(&out, rows); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if n := len(strings.TrimSuffix(line, "\n")); n > 100 {
+				t.Errorf("%s: %d columns:\n%s", name, n, line)
+			}
+		}
+		if name != "announcements" && strings.Count(out.String(), "\n") < 3 {
+			t.Errorf("%s:\n%s", name, out.String())
+		}
+	}
+}
+
+func TestCheckService(t *testing.T) {
+	client, asked := weir(t)
+	if err := CheckService(t.Context(), client, "web"); err != nil || *asked != "GET /v1/services" {
+		t.Errorf("a service that is there: %v, asked %q", err, *asked)
+	}
+	const want = `no such service: "we"; there are web, a-service-with-a-long-name`
+	if err := CheckService(t.Context(), client, "we"); err == nil || err.Error() != want {
+		t.Errorf("a service that is not there: %v", err)
+	}
+	if err := CheckService(t.Context(), api.NewClient("/nowhere/weir.sock"), "web"); err == nil || !strings.Contains(err.Error(), "no weir is running") {
+		t.Errorf("without a weir: %v", err)
 	}
 }
 

@@ -6,8 +6,8 @@ VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 # Packages that the race detector is run on as well: all but those whose tests
-# only start weir as a process of its own.
-RACE_PACKAGES = $(shell go list ./... | grep -v -e /lab/e2e -e /perf)
+# mostly start weir as a process of its own.
+RACE_PACKAGES = $(shell go list ./... | grep -v -e /cmd/ -e /lab/e2e -e /perf)
 
 .PHONY: help
 help: ## list the targets

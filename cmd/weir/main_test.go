@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -329,16 +330,16 @@ func TestCompletionInBash(t *testing.T) {
 
 // answering is a weir that answers whatever it is asked with v, but for its
 // services, and notes what it is asked last.
-func answering(t *testing.T, code int, v any) (socket string, asked *string) {
+func answering(t *testing.T, code int, v any) (socket string, asked func() string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "weir.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked = new(string)
+	var last atomic.Value
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		*asked = r.Method + " " + r.URL.String()
+		last.Store(r.Method + " " + r.URL.String())
 		w.WriteHeader(code)
 		v := v
 		if r.URL.Path == "/v1/services" {
@@ -351,14 +352,14 @@ func answering(t *testing.T, code int, v any) (socket string, asked *string) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(l) }()
 	t.Cleanup(func() { _ = srv.Close(); <-done })
-	return socket, asked
+	return socket, func() string { text, _ := last.Load().(string); return text }
 }
 
 func TestReload(t *testing.T) {
 	socket, asked := answering(t, 200, map[string]any{"generation": 12, "warnings": []string{"weir.yaml:3: warning: careful"}})
 	code, out, errs := weir(t, "reload", "--socket", socket)
-	if code != 0 || out != "reloaded; snapshot 12 is in force\n" || errs != "weir.yaml:3: warning: careful\n" || *asked != "POST /v1/reload" {
-		t.Errorf("exit %d, output %q, errors %q, asked %q", code, out, errs, *asked)
+	if code != 0 || out != "reloaded; snapshot 12 is in force\n" || errs != "weir.yaml:3: warning: careful\n" || asked() != "POST /v1/reload" {
+		t.Errorf("exit %d, output %q, errors %q, asked %q", code, out, errs, asked())
 	}
 	socket, _ = answering(t, 422, map[string]any{"error": "flows changed, which needs a restart"})
 	code, out, errs = weir(t, "reload", "-s", socket)
@@ -370,8 +371,8 @@ func TestReload(t *testing.T) {
 func TestShowFlowsPassesItsFilterOn(t *testing.T) {
 	socket, asked := answering(t, 200, map[string]any{"flows": []any{}})
 	code, out, errs := weir(t, "show", "flows", "--socket", socket, "--limit", "5", "--service", "web", "--backend", "10.0.0.11")
-	if code != 0 || *asked != "GET /v1/flows?backend=10.0.0.11&limit=5&service=web" {
-		t.Errorf("exit %d, asked %q, output %q, errors %q", code, *asked, out, errs)
+	if code != 0 || asked() != "GET /v1/flows?backend=10.0.0.11&limit=5&service=web" {
+		t.Errorf("exit %d, asked %q, output %q, errors %q", code, asked(), out, errs)
 	}
 	if !strings.HasPrefix(out, "PROTO  CLIENT") {
 		t.Errorf("output %q", out)
@@ -383,8 +384,8 @@ func TestShowFlowsOfNoService(t *testing.T) {
 	socket, asked := answering(t, 200, map[string]any{"flows": []any{}})
 	for _, format := range []string{"text", "json"} {
 		code, out, errs := weir(t, "show", "flows", "--socket", socket, "--service", "nope", "-o", format)
-		if code != 1 || out != "" || errs != "weir: no such service: \"nope\"; there are web\n" || *asked != "GET /v1/services" {
-			t.Errorf("exit %d, asked %q, output %q, errors %q", code, *asked, out, errs)
+		if code != 1 || out != "" || errs != "weir: no such service: \"nope\"; there are web\n" || asked() != "GET /v1/services" {
+			t.Errorf("exit %d, asked %q, output %q, errors %q", code, asked(), out, errs)
 		}
 	}
 }

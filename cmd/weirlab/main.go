@@ -25,9 +25,12 @@ var version = "development"
 const interrupted = 130
 
 func main() {
-	// SIGPIPE and SIGHUP as well: when the reader or the terminal goes away,
-	// the lab has to go too. Signals that come while it does are ignored.
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
+	// SIGHUP as well: when the terminal goes away, the lab has to go too. Signals
+	// that come while it does are ignored. A reader that goes away is an error of
+	// a write, and no signal: that one would also come for each connection of the
+	// lab's servers whose client has given up.
+	signal.Ignore(unix.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	app := &cli.App{
 		Name:                 "weirlab",

@@ -212,8 +212,18 @@ func TestClassifierCleanUp(t *testing.T) {
 	if err := next.Close(); err != nil {
 		t.Error(err)
 	}
-	want("second closed: the qdisc was there before", 1, 0, 0)
+	want("second closed: the qdisc was taken over with the filter", 0, 0, 0)
 
+	l.in(l.weir, func() {
+		link := l.link("d0")
+		l.run("add qdisc", netlink.QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: link.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}))
+	})
+	foreign := l.open(Options{classifier: true})
+	if err := foreign.Close(); err != nil {
+		t.Error(err)
+	}
+	want("closed on somebody else's qdisc", 1, 0, 0)
 	l.in(l.weir, func() {
 		link := l.link("d0")
 		l.run("remove qdisc", netlink.QdiscDel(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{

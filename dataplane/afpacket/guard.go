@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -55,7 +56,7 @@ type classifier struct {
 
 	mu      sync.Mutex
 	nl      *netlink.Handle // stays in its network namespace; nil once closed
-	created *netlink.Clsact // nil if the qdisc was there before
+	created *netlink.Clsact // nil if somebody else's qdisc was there before
 }
 
 // attachClassifier replaces a filter that an earlier weir left behind.
@@ -81,6 +82,15 @@ func attachClassifier(prog *ebpf.Program, ifindex int) (*classifier, error) {
 		c.created = qdisc
 	case !errors.Is(err, unix.EEXIST):
 		return nil, errors.Join(fmt.Errorf("add clsact qdisc (needs CONFIG_NET_SCH_INGRESS): %w", err), c.Close())
+	default:
+		// With the filter of a weir that was killed, its qdisc is taken over too.
+		filters, err := c.list(netlink.HANDLE_MIN_INGRESS)
+		if err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		if slices.ContainsFunc(filters, isWeirs) {
+			c.created = qdisc
+		}
 	}
 
 	filter := &netlink.BpfFilter{
@@ -153,11 +163,15 @@ func (c *classifier) detach() error {
 	return nil
 }
 
-// owns tells our filter, and with our program, from others.
-func (c *classifier) owns(f netlink.Filter) bool {
+// isWeirs tells a weir's filter from others.
+func isWeirs(f netlink.Filter) bool {
 	bpf, ok := f.(*netlink.BpfFilter)
-	return ok && bpf.Handle == filterHandle && bpf.Priority == filterPriority &&
-		bpf.Id == int(c.program)
+	return ok && bpf.Handle == filterHandle && bpf.Priority == filterPriority
+}
+
+// owns tells our own filter, with our program, from those of other weirs too.
+func (c *classifier) owns(f netlink.Filter) bool {
+	return isWeirs(f) && f.(*netlink.BpfFilter).Id == int(c.program)
 }
 
 func (c *classifier) list(parent uint32) ([]netlink.Filter, error) {

@@ -22,6 +22,7 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"weir/dataplane/queue"
 	"weir/dataplane/steer"
@@ -108,7 +109,7 @@ func open(filter *steer.Filter, opt Options) (*Device, error) {
 	if c.frameSize, err = frameSize(nic.Attrs().MTU); err != nil {
 		return nil, err
 	}
-	queues, err := pairQueues(nic.Attrs())
+	queues, known, err := pairQueues(nic.Attrs())
 	if err != nil {
 		return nil, err
 	}
@@ -124,11 +125,11 @@ func open(filter *steer.Filter, opt Options) (*Device, error) {
 	d := &Device{filter: filter}
 	var refused []error
 	for _, c.mode = range modes {
-		err := d.try(c, queues)
+		err := d.try(c, queues, known)
 		if err == nil {
 			d.mode = c.mode
 			log.Debug("AF_XDP opened", "interface", opt.Interface, "mode", d.mode,
-				"queues", queues, "frame_size", c.frameSize, "refused", d.reasons)
+				"queues", len(d.sockets), "frame_size", c.frameSize, "refused", d.reasons)
 			return d, nil
 		}
 		if foreign := new(xdplink.ForeignProgramError); errors.As(err, &foreign) {
@@ -159,8 +160,9 @@ func (opt *Options) complete() (socketConfig, error) {
 }
 
 // try opens the device in the mode of c, or leaves nothing behind. Frames come
-// in only after the last socket is ready.
-func (d *Device) try(c socketConfig, queues int) (err error) {
+// in only after the last socket is ready. If the number of queues is not known,
+// there are as many as sockets can be bound to.
+func (d *Device) try(c socketConfig, queues int, known bool) (err error) {
 	defer func() {
 		if err != nil {
 			_ = d.release() // the first error tells more
@@ -181,6 +183,9 @@ func (d *Device) try(c socketConfig, queues int) (err error) {
 	d.link = link
 	for c.queue = range queues {
 		s, err := openSocket(c)
+		if !known && c.queue > 0 && errors.Is(err, unix.EINVAL) {
+			break // this queue is not in use (net/xdp/xsk.c, xsk_bind)
+		}
 		if err != nil {
 			return err
 		}

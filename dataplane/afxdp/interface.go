@@ -2,6 +2,7 @@ package afxdp
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
@@ -26,35 +27,44 @@ func frameSize(mtu int) (int, error) {
 }
 
 // ReceiveQueues returns how many receive queues the interface of this name has
-// in use.
+// in use. Where its driver does not say, it is the number that there may be, but
+// no more than the machine has CPUs.
 func ReceiveQueues(ifname string) (int, error) {
 	nic, err := netlink.LinkByName(ifname)
 	if err != nil {
 		return 0, fmt.Errorf("look up interface: %w", err)
 	}
-	rx, _ := countQueues(nic.Attrs())
-	return rx, nil
+	c := countQueues(nic.Attrs())
+	if !c.known {
+		return min(c.rx, runtime.NumCPU()), nil
+	}
+	return c.rx, nil
 }
 
-// pairQueues returns how many queues the interface has in use. A queue has one
-// number for both directions here, so each receive queue needs a transmit queue.
-func pairQueues(nic *netlink.LinkAttrs) (int, error) {
-	rx, tx := countQueues(nic)
-	if tx < rx {
-		return 0, fmt.Errorf("the interface has %d receive and only %d transmit queues: make them equal with ethtool -L %s rx %d tx %d",
-			rx, tx, nic.Name, tx, tx)
+// pairQueues returns how many queues the interface has in use, and whether that
+// is known. A queue has one number for both directions here, so each receive
+// queue needs a transmit queue.
+func pairQueues(nic *netlink.LinkAttrs) (queues int, known bool, err error) {
+	c := countQueues(nic)
+	if c.tx < c.rx && c.known {
+		return 0, true, fmt.Errorf("the interface has %d receive and only %d transmit queues: make them equal with ethtool -L %s rx %d tx %d",
+			c.rx, c.tx, nic.Name, c.tx, c.tx)
 	}
-	return rx, nil
+	return min(c.rx, c.tx), c.known, nil
 }
 
-// countQueues returns how many receive and transmit queues are in use.
-func countQueues(nic *netlink.LinkAttrs) (rx, tx int) {
-	rx, tx, err := channels(nic.Name)
-	if err != nil {
-		// The driver has no channels to set, so all its queues are in use.
-		return nic.NumRxQueues, nic.NumTxQueues
+// queueCount is how many queues are in use, or, if that is not known, how many
+// there may be.
+type queueCount struct {
+	rx, tx int
+	known  bool
+}
+
+func countQueues(nic *netlink.LinkAttrs) queueCount {
+	if rx, tx, err := channels(nic.Name); err == nil {
+		return queueCount{rx, tx, true}
 	}
-	return rx, tx
+	return queueCount{nic.NumRxQueues, nic.NumTxQueues, false}
 }
 
 // channels asks the driver how many of its queues are in use.

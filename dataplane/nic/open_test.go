@@ -183,11 +183,15 @@ func TestChecksumWarning(t *testing.T) {
 	veth := func(t *testing.T) { newVeth(t, 1500, 1) }
 	tap := func(t *testing.T) {
 		newVeth(t, 1500, 1)
+		// Before Linux 6.2 an interface that is up cannot be renamed.
+		if err := netlink.LinkSetDown(eth(t, "eth0")); err != nil {
+			t.Fatal(err)
+		}
 		if err := netlink.LinkSetName(eth(t, "eth0"), "eth1"); err != nil {
 			t.Fatal(err)
 		}
 		// Whoever holds the descriptors is the VM.
-		tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, Mode: netlink.TUNTAP_MODE_TAP, Queues: 1}
+		tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_ONE_QUEUE | netlink.TUNTAP_VNET_HDR, Queues: 1}
 		if err := netlink.LinkAdd(tap); err != nil {
 			t.Fatal(err)
 		}

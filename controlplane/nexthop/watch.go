@@ -16,14 +16,14 @@ import (
 const (
 	// slot is the grain of the polling. Each neighbour has its slot in the
 	// round, so that they are not asked all at once.
-	slot = 20 * time.Millisecond
+	slot = 50 * time.Millisecond
 
 	// roundSlots × slot is how often a neighbour is polled, and patienceSlots
 	// × slot how long it has to answer. Together with the time that it takes
 	// to work a change in, they make up the second within which another MAC
 	// has to be in use.
-	roundSlots    = 30
-	patienceSlots = 10
+	roundSlots    = 12
+	patienceSlots = 4
 
 	// doubtAfter is how many rounds in a row a neighbour may be silent to
 	// both questions until the kernel is made to look into it.

@@ -26,10 +26,13 @@ type Config struct {
 	Services   []Service
 	Flows      Flows
 	IPIP       IPIP
+	NAT        NAT
+	PathMTU    PathMTU // default PathMTULearn
 	API        API
 	Log        Log
 
-	pos positions // where each field stands in the file
+	pos  positions // where each field stands in the file
+	snat []span    // nat.addresses as written; NAT.Addresses has them one by one
 }
 
 // Interface is one NIC that weir takes frames from.
@@ -69,127 +72,10 @@ type Queues int
 // AllQueues stands for as many queues as the NIC has.
 const AllQueues Queues = 0
 
-// Service is a set of VIPs and ports, and the backends behind them.
-type Service struct {
-	Name      string       // unique; [a-z0-9-], at most 63 bytes
-	Addresses []netip.Addr // the VIPs; no duplicates, no zones, never IPv4-mapped
-	Ports     []Port       // no two overlap
-	Mode      Mode         // default ModeDSR
-	Affinity  Affinity     // default AffinityFlow
-	TableSize int          // entries of the Maglev table, a prime; default 65537
-	Health    *Health      // nil: backends are not checked
-	Backends  []Backend    // no two have the same address
-}
-
-// Mode says how a frame is sent to a backend.
-type Mode string
-
-// The forwarding modes of this version.
-const (
-	ModeDSR  Mode = "dsr"  // new destination MAC; the backend holds the VIP
-	ModeIPIP Mode = "ipip" // inside an IP tunnel, RFC 2003 and RFC 2473
-)
-
-// Affinity says which packets must reach the same backend.
-type Affinity string
-
-// The affinities.
-const (
-	AffinityFlow   Affinity = "flow"   // those of one 5-tuple
-	AffinitySource Affinity = "source" // those of one client address
-)
-
-// Proto is an IP protocol number as assigned by IANA.
-type Proto uint8
-
-// The protocols a service can have.
-const (
-	TCP Proto = 6
-	UDP Proto = 17
-)
-
-// String returns the protocol's name as the configuration has it.
-func (p Proto) String() string {
-	switch p {
-	case TCP:
-		return "tcp"
-	case UDP:
-		return "udp"
-	}
-	return strconv.Itoa(int(p))
-}
-
-// Port is a protocol and a range of its ports.
-type Port struct {
-	Proto  Proto
-	Lo, Hi uint16 // both included, 1 <= Lo <= Hi
-}
-
-// All says whether p is every port of its protocol ("tcp/*").
-func (p Port) All() bool { return p.Lo == 1 && p.Hi == 65535 }
-
-// String returns p as the configuration has it.
-func (p Port) String() string {
-	switch {
-	case p.All():
-		return p.Proto.String() + "/*"
-	case p.Lo == p.Hi:
-		return p.Proto.String() + "/" + strconv.Itoa(int(p.Lo))
-	}
-	return p.Proto.String() + "/" + strconv.Itoa(int(p.Lo)) + "-" + strconv.Itoa(int(p.Hi))
-}
-
-// Health says how the backends of a service are checked. Exactly one of TCP and
-// HTTP is set.
-type Health struct {
-	TCP      *TCPCheck
-	HTTP     *HTTPCheck
-	Interval time.Duration // from the start of one check to the next; default 2s
-	Timeout  time.Duration // of one check, at most Interval; default 1s, or a shorter Interval
-	Rise     int           // successes in a row until a backend is up; default 2
-	Fall     int           // failures in a row until a backend is down; default 3
-}
-
-// TCPCheck succeeds when a connection is established.
-type TCPCheck struct {
-	Port uint16 // default: the service's first tcp port
-}
-
-// HTTPCheck succeeds when the answer's status code is one of Codes.
-type HTTPCheck struct {
-	Port   uint16 // default: the service's first tcp port
-	Path   string // default "/"
-	Host   string // Host header; empty: the backend's address
-	Method string // GET, HEAD or OPTIONS; default GET
-	Codes  []Codes
-}
-
-// Codes is a range of HTTP status codes, both ends included.
-type Codes struct {
-	Lo, Hi int // 100 <= Lo <= Hi <= 599
-}
-
-// Backend is a server behind a service.
-type Backend struct {
-	Address netip.Addr
-	Weight  uint32 // share of new flows, relative to the others; 0: none; default 100
-	State   State  // default Active
-	VLAN    uint16 // 802.1Q tag of frames to it, 1..4094; 0: that of the route's interface
-}
-
-// State is what the administrator wants of a backend; health is separate.
-type State string
-
-// The admin states.
-const (
-	Active   State = "active"
-	Draining State = "draining" // keeps its flows, gets no new ones
-	Disabled State = "disabled" // gets nothing
-)
-
 // Flows sizes the flow tables.
 type Flows struct {
 	Entries  int // of each worker's table; default 1048576
+	NewRate  int // new entries per second and worker, 0..1e9; default 125000; 0: no limit
 	Timeouts Timeouts
 }
 
@@ -200,6 +86,7 @@ type Timeouts struct {
 	TCPSyn         time.Duration
 	TCPEstablished time.Duration
 	TCPFin         time.Duration
+	TCPTimeWait    time.Duration // both sides have finished; ModeNAT only
 	TCPClosed      time.Duration
 }
 
@@ -215,6 +102,47 @@ type IPIP struct {
 	// base address is masked, and at least 16 bits are free.
 	SourcePrefix  netip.Prefix // IPv4
 	SourcePrefix6 netip.Prefix // IPv6
+}
+
+// PathMTU says whether messages that a packet was too big (RFC 1191, RFC 8201)
+// lower what weir takes for the MTU of the path to a backend.
+type PathMTU string
+
+// What is done about such messages.
+const (
+	PathMTULearn PathMTU = "learn"
+	PathMTUFixed PathMTU = "fixed" // nothing
+)
+
+// NAT is what packets to backends have as their source in ModeNAT with
+// ClientSNAT. There are at most MaxSNAT addresses, Addresses and
+// Shared.Addresses together, and none is there twice.
+type NAT struct {
+	Addresses []netip.Addr // weir's alone, in the order of the file; a prefix counts with all of its addresses
+	Ports     PortRange    // of Addresses; default 1024-65535
+
+	// Shared is addresses of the box itself, of which weir has these ports only.
+	Shared struct {
+		Addresses []netip.Addr
+		Ports     PortRange // zero without Addresses
+	}
+}
+
+// MaxSNAT is how many SNAT addresses there can be.
+const MaxSNAT = 4096
+
+// PortRange is a range of ports, both included, 1024 <= Lo <= Hi; the zero
+// value is no port at all.
+type PortRange struct {
+	Lo, Hi uint16
+}
+
+// String returns r as the configuration has it.
+func (r PortRange) String() string {
+	if r.Lo == r.Hi {
+		return strconv.Itoa(int(r.Lo))
+	}
+	return strconv.Itoa(int(r.Lo)) + "-" + strconv.Itoa(int(r.Hi))
 }
 
 // API is where weir can be asked.

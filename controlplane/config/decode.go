@@ -83,7 +83,7 @@ func (d *decoder) mapping(n node, known fields) {
 				d.spoil(join(n.path, near))
 			}
 			d.pos.lines[path] = key.Line
-			d.errorf(path, "%s", unknownKey(n.path, key, near, known))
+			d.errorf(path, "%s", unknownKey(key, near, known))
 			continue
 		}
 		if child, ok := d.enter(value, path, key.Line); ok {
@@ -176,20 +176,16 @@ func kind(n node) string {
 	return "the single value " + quote(n.Value)
 }
 
-// unknownKey says what is wrong with a key that the mapping at path has no
-// field for; near is the known key that it may be meant to be.
-func unknownKey(path string, key *yaml.Node, near string, known fields) string {
+// unknownKey says what is wrong with a key that a mapping has no field for; near
+// is the known key that it may be meant to be.
+func unknownKey(key *yaml.Node, near string, known fields) string {
 	switch {
 	case key.ShortTag() == "!!merge":
 		return "merge keys are not supported; write the keys out, or use an alias for a whole value"
 	case key.Value == "pools" || key.Value == "pool":
 		return "address pools are not available in this version; list the VIPs under addresses of each service"
-	case key.Value == "nat":
-		return "NAT is not available in this version; use mode dsr or ipip"
 	case key.Value == "bgp":
 		return "BGP is not available in this version; VIPs are announced by ARP and NDP"
-	case key.Value == "port" && strings.Contains(path, ".backends["):
-		return "a backend has no port: dsr and ipip leave ports as they are, so it listens on the ports of the service; remove the key"
 	}
 	if near != "" {
 		return fmt.Sprintf("unknown key; did you mean %s?", near)

@@ -101,6 +101,16 @@ func (r *report) spoil(path string) {
 	r.broken[path] = true
 }
 
+// brokenIn says whether the field at path is there, but wrong, or anything in it.
+func (r *report) brokenIn(path string) bool {
+	for p := range r.broken {
+		if rest, ok := strings.CutPrefix(p, path); ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+			return true
+		}
+	}
+	return false
+}
+
 // absent reports that there is nothing at parent.key, unless that is so because
 // it, or all of parent, could not be decoded.
 func (r *report) absent(parent, key, want string) {

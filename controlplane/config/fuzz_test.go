@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // FuzzParse: no panic; errors are sorted, one line each and tell a line of the
@@ -80,7 +81,7 @@ func promised(t *testing.T, c *Config) {
 		if s.Name == "" || len(s.Addresses) == 0 || len(s.Ports) == 0 || len(s.Backends) == 0 || s.TableSize <= len(s.Backends) {
 			t.Fatalf("%+v", s)
 		}
-		if s.Mode != ModeDSR && s.Mode != ModeIPIP || s.Affinity != AffinityFlow && s.Affinity != AffinitySource {
+		if s.Mode != ModeDSR && s.Mode != ModeIPIP && s.Mode != ModeNAT || s.Affinity != AffinityFlow && s.Affinity != AffinitySource {
 			t.Fatalf("%+v", s)
 		}
 		for _, p := range s.Ports {
@@ -91,14 +92,14 @@ func promised(t *testing.T, c *Config) {
 		for _, vip := range s.Addresses {
 			served := false
 			for _, b := range s.Backends {
-				served = served || s.Mode == ModeIPIP || b.Address.Is4() == vip.Is4()
+				served = served || mixes(s) || b.Address.Is4() == vip.Is4()
 			}
 			if !served || !vip.IsValid() || vip.Is4In6() || vip.Zone() != "" || !vip.IsGlobalUnicast() {
 				t.Fatalf("VIP %v of %+v", vip, s)
 			}
 		}
 		for _, b := range s.Backends {
-			if s.Mode == ModeDSR && !slices.ContainsFunc(s.Addresses, func(vip netip.Addr) bool { return vip.Is4() == b.Address.Is4() }) {
+			if !mixes(s) && !slices.ContainsFunc(s.Addresses, func(vip netip.Addr) bool { return vip.Is4() == b.Address.Is4() }) {
 				t.Fatalf("no VIP for %v of %+v", b, s)
 			}
 			for _, p := range []netip.Prefix{c.IPIP.SourcePrefix, c.IPIP.SourcePrefix6} {
@@ -110,6 +111,7 @@ func promised(t *testing.T, c *Config) {
 				t.Fatalf("%+v", b)
 			}
 		}
+		policies(t, s)
 		h := s.Health
 		switch {
 		case h == nil:
@@ -117,6 +119,74 @@ func promised(t *testing.T, c *Config) {
 			t.Fatalf("%+v", h)
 		case h.TCP != nil && h.TCP.Port == 0 || h.HTTP != nil && (h.HTTP.Port == 0 || len(h.HTTP.Codes) == 0):
 			t.Fatalf("%+v", h)
+		}
+	}
+	translations(t, c)
+}
+
+// mixes says whether backends of either family can serve VIPs of either.
+func mixes(s Service) bool {
+	return s.Mode == ModeIPIP || s.Mode == ModeNAT && s.ClientAddress == ClientSNAT
+}
+
+func policies(t *testing.T, s Service) {
+	t.Helper()
+	l := s.Limits
+	for _, n := range []int{l.NewFlows, l.Packets, l.PerSource.NewFlows, l.PerSource.Packets} {
+		if n < 0 || n > 1e9 {
+			t.Fatalf("%+v", l)
+		}
+	}
+	for _, p := range [][2]int{{s.AffinityPrefix, s.AffinityPrefix6}, {l.PerSource.Prefix, l.PerSource.Prefix6}} {
+		if p[0] < 1 || p[0] > 32 || p[1] < 1 || p[1] > 128 {
+			t.Fatalf("%+v", s)
+		}
+	}
+	if s.Ping == "" || s.Reject == "" || s.ClientAddress == "" || s.SlowStart != 0 && (s.SlowStart < time.Second || s.SlowStart > time.Hour) {
+		t.Fatalf("%+v", s)
+	}
+	seen := make(map[netip.Prefix]bool)
+	for _, p := range slices.Concat(s.ACL.Allow, s.ACL.Deny) {
+		if !p.IsValid() || p.Masked() != p || p.Addr().Is4In6() || seen[p] {
+			t.Fatalf("%v in %+v", p, s.ACL)
+		}
+		seen[p] = true
+	}
+	for _, b := range s.Backends {
+		if b.Port != 0 && s.Mode != ModeNAT || b.MTU != 0 && (b.MTU < 576 || b.MTU > 65535) || (b.CheckPort == 0) != (s.Health == nil) {
+			t.Fatalf("%+v", b)
+		}
+	}
+}
+
+func translations(t *testing.T, c *Config) {
+	t.Helper()
+	if c.NAT.Ports.Lo < 1024 || c.NAT.Ports.Lo > c.NAT.Ports.Hi || c.Flows.NewRate < 0 || c.PathMTU == "" {
+		t.Fatalf("%+v", c)
+	}
+	shared := c.NAT.Shared
+	if len(shared.Addresses) == 0 && shared.Ports != (PortRange{}) || len(shared.Addresses) > 0 && (shared.Ports.Lo < 1024 || shared.Ports.Lo > shared.Ports.Hi) {
+		t.Fatalf("%+v", shared)
+	}
+	all := slices.Concat(c.NAT.Addresses, shared.Addresses)
+	snat := make(map[netip.Addr]bool)
+	for _, a := range all {
+		if !a.IsGlobalUnicast() || a.Is4In6() || a.Zone() != "" || snat[a] || len(all) > 4096 {
+			t.Fatalf("%v in %d of %v", a, len(all), c.NAT)
+		}
+		snat[a] = true
+	}
+	for _, s := range c.Services {
+		for _, vip := range s.Addresses {
+			if snat[vip] {
+				t.Fatalf("VIP %v in %v", vip, c.NAT)
+			}
+		}
+		for _, b := range s.Backends {
+			of := func(a netip.Addr) bool { return a.Is4() == b.Address.Is4() }
+			if snat[b.Address] || s.Mode == ModeNAT && s.ClientAddress == ClientSNAT && !slices.ContainsFunc(all, of) {
+				t.Fatalf("backend %v and %v", b.Address, c.NAT)
+			}
 		}
 	}
 }

@@ -51,7 +51,7 @@ func addressesOn(c *Config, host *Host, r *report) {
 		if a.Is4() && p.Addr().Is4() && p.Bits() <= 30 { // RFC 3021: a /31 has neither of them
 			first := p.Masked().Addr()
 			reserved[first] = fmt.Sprintf("the network address of %s", p.Masked())
-			reserved[broadcast(p)] = fmt.Sprintf("the broadcast address of %s", p.Masked())
+			reserved[last(p)] = fmt.Sprintf("the broadcast address of %s", p.Masked())
 		}
 	}
 	for i, s := range c.Services {
@@ -69,6 +69,7 @@ func addressesOn(c *Config, host *Host, r *report) {
 			}
 		}
 	}
+	snatOn(c, own, reserved, r)
 	for _, source := range []struct {
 		path   string
 		prefix netip.Prefix
@@ -82,13 +83,29 @@ func addressesOn(c *Config, host *Host, r *report) {
 	}
 }
 
-// broadcast returns the last address of an IPv4 prefix.
-func broadcast(p netip.Prefix) netip.Addr {
-	a := p.Masked().Addr().As4()
-	for bit := p.Bits(); bit < 32; bit++ {
-		a[bit/8] |= 0x80 >> (bit % 8)
+// snatOn reports SNAT addresses that are the box's own but not said to be, and
+// those that are said to be but are not.
+func snatOn(c *Config, own map[netip.Addr]bool, reserved map[netip.Addr]string, r *report) {
+	for i, s := range c.snat {
+		if len(c.NAT.Addresses) == 0 {
+			break // they are too many, which has been reported
+		}
+		at := fmt.Sprintf("nat.addresses[%d]", i)
+		for a := range s.all() {
+			if own[a] {
+				r.errorf(at, "%s is the box's own address; want addresses that are weir's alone, or list it under nat.shared.addresses with the ports that weir may have of it", a)
+				break
+			} else if what := reserved[a]; what != "" {
+				r.errorf(at, "%s is %s, which this box is in; want other addresses", a, what)
+				break
+			}
+		}
 	}
-	return netip.AddrFrom4(a)
+	for i, a := range c.NAT.Shared.Addresses {
+		if a.IsValid() && !own[a] {
+			r.errorf(fmt.Sprintf("nat.shared.addresses[%d]", i), "%s is not an address of this box; want one that is, or list it under nat.addresses", a)
+		}
+	}
 }
 
 // flowBytes is what a flow table takes for each entry; flow.New, which takes it

@@ -80,6 +80,9 @@ services:
 ` + more
 	}
 	prefixes := file("ipip: {source_prefix: 172.16.0.0/16, source_prefix6: \"2001:db8:9::/64\"}\n")
+	snat := func(nat string) string {
+		return strings.Replace(file("nat:\n  "+nat+"\n"), "mode: ipip", "mode: nat", 1)
+	}
 	for _, tc := range []struct {
 		name, text string
 		host       Host
@@ -117,6 +120,20 @@ services:
 		}},
 		{"flows of many workers", strings.Replace(file("flows: {entries: 33554432}\n"), "eth1}", "eth1, queues: 3}, {name: eth2}", 1), Host{Memory: 8 * gib, Interfaces: []string{"eth1", "eth2"}}, []string{
 			"test.yaml:8: flows.entries: 33554432 entries for each of at least 4 workers take 9216 MiB, but this box has 8192 MiB of memory; want at most 16777216",
+		}},
+		{"SNAT addresses of its own", snat("addresses: [10.0.0.240/30, 10.0.0.9]"), Host{Addresses: own("10.0.0.241/32", "10.0.0.9/32")}, []string{
+			"test.yaml:9: nat.addresses[0]: 10.0.0.241 is the box's own address; want addresses that are weir's alone, or list it under nat.shared.addresses with the ports that weir may have of it",
+			"test.yaml:9: nat.addresses[1]: 10.0.0.9 is the box's own address; want addresses that are weir's alone, or list it under nat.shared.addresses with the ports that weir may have of it",
+		}},
+		{"SNAT addresses at the ends of its network", snat("addresses: [10.0.0.248-10.0.1.1, 10.0.2.0]"), Host{Addresses: own("10.0.0.2/24", "10.0.2.2/24")}, []string{
+			"test.yaml:9: nat.addresses[0]: 10.0.0.255 is the broadcast address of 10.0.0.0/24, which this box is in; want other addresses",
+			"test.yaml:9: nat.addresses[1]: 10.0.2.0 is the network address of 10.0.2.0/24, which this box is in; want other addresses",
+		}},
+		{"SNAT addresses in its network", snat("addresses: [10.0.0.240/30]"), Host{Addresses: own("10.0.0.2/24")}, nil},
+		{"shared addresses of its own", snat("shared: {addresses: [10.0.0.2], ports: 50000-59999}"), Host{Addresses: own("10.0.0.2/24")}, nil},
+		{"shared addresses of nobody", snat("shared: {addresses: [10.0.0.2, \"fd00::2\"], ports: 50000-59999}"), Host{Addresses: own("10.0.0.3/24")}, []string{
+			"test.yaml:9: nat.shared.addresses[0]: 10.0.0.2 is not an address of this box; want one that is, or list it under nat.addresses",
+			"test.yaml:9: nat.shared.addresses[1]: fd00::2 is not an address of this box; want one that is, or list it under nat.addresses",
 		}},
 		{"flows that are no number", file("flows: {entries: all}\n"), Host{Memory: 1}, []string{
 			"test.yaml:8: flows.entries: is \"all\"; want a whole number from 1024 to 268435456",

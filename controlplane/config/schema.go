@@ -14,8 +14,14 @@ const (
 	maxWeight  = 1_000_000
 	minEntries = 1 << 10 // of a flow table
 	maxEntries = 1 << 28
-	maxChecks  = 1000 // rise and fall
-	maxCPU     = 1023 // CPU_SETSIZE of sched_setaffinity(2), less one
+	maxChecks  = 1000          // rise and fall
+	maxCPU     = 1023          // CPU_SETSIZE of sched_setaffinity(2), less one
+	maxRate    = 1_000_000_000 // per second
+
+	minSNATPort = 1024  // those below are of the system, RFC 6335 section 6
+	minMTU      = 576   // what every IPv4 host takes, RFC 1122 section 3.3.2
+	minMTU6     = 1280  // RFC 8200 section 5
+	maxMTU      = 65535 // of an IP packet
 )
 
 const (
@@ -24,6 +30,8 @@ const (
 	minTimeout  = 10 * time.Millisecond // of a health check
 	minFlowAge  = time.Second
 	maxFlowAge  = 7 * 24 * time.Hour
+	minSlow     = time.Second
+	maxSlow     = time.Hour
 )
 
 // defaults returns the configuration of a file that says nothing.
@@ -33,10 +41,12 @@ func defaults() *Config {
 		node = "weir"
 	}
 	return &Config{
-		Node:  node,
-		Flows: Flows{Entries: 1 << 20},
-		API:   API{Socket: "/run/weir/weir.sock"},
-		Log:   Log{Level: "info", Format: "text"},
+		Node:    node,
+		Flows:   Flows{Entries: 1 << 20, NewRate: 125_000},
+		NAT:     NAT{Ports: PortRange{minSNATPort, 65535}},
+		PathMTU: PathMTULearn,
+		API:     API{Socket: "/run/weir/weir.sock"},
+		Log:     Log{Level: "info", Format: "text"},
 	}
 }
 
@@ -50,12 +60,28 @@ func (c *Config) derive() {
 		if s.Health.Timeout == 0 {
 			s.Health.Timeout = min(time.Second, s.Health.Interval)
 		}
-		port := firstTCP(s.Ports)
-		if t := s.Health.TCP; t != nil && t.Port == 0 {
-			t.Port = port
+		if t := s.Health.TCP; t != nil {
+			s.checkPorts(&t.Port)
 		}
-		if h := s.Health.HTTP; h != nil && h.Port == 0 {
-			h.Port = port
+		if h := s.Health.HTTP; h != nil {
+			s.checkPorts(&h.Port)
+		}
+	}
+	c.expandSNAT()
+}
+
+// checkPorts fills in the port of the check, and that of the check of each
+// backend.
+func (s *Service) checkPorts(port *uint16) {
+	own := *port != 0
+	if !own {
+		*port = firstTCP(s.Ports)
+	}
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		b.CheckPort = *port
+		if !own && b.Port != 0 {
+			b.CheckPort = b.Port
 		}
 	}
 }
@@ -80,6 +106,8 @@ func (d *decoder) config(n node, c *Config) {
 		"services":   func(n node) { list(d, n, &c.Services, d.service) },
 		"flows":      func(n node) { d.flows(n, &c.Flows) },
 		"ipip":       func(n node) { d.ipip(n, &c.IPIP) },
+		"nat":        func(n node) { d.nat(n, c) },
+		"path_mtu":   func(n node) { word(d, n, &c.PathMTU, PathMTULearn, PathMTUFixed) },
 		"api": func(n node) {
 			d.mapping(n, fields{
 				"socket":  func(n node) { value(d, n, &c.API.Socket, "a path", parseSocket) },
@@ -112,7 +140,12 @@ func (d *decoder) netInterface(n node, i *Interface) {
 }
 
 func (d *decoder) service(n node, s *Service) {
-	*s = Service{Mode: ModeDSR, Affinity: AffinityFlow, TableSize: 65537}
+	*s = Service{
+		Mode: ModeDSR, ClientAddress: ClientSNAT, TableSize: 65537,
+		Affinity: AffinityFlow, AffinityPrefix: 32, AffinityPrefix6: 128,
+		Ping: PingAlways, Reject: RejectDrop,
+		Limits: Limits{PerSource: SourceLimits{Prefix: 32, Prefix6: 64}},
+	}
 	d.mapping(n, fields{
 		"name": func(n node) { value(d, n, &s.Name, "a name", parseServiceName) },
 		"addresses": func(n node) {
@@ -121,21 +154,43 @@ func (d *decoder) service(n node, s *Service) {
 		"ports": func(n node) {
 			list(d, n, &s.Ports, func(n node, p *Port) { value(d, n, p, wantPort, parsePort) })
 		},
-		"mode":       func(n node) { d.mode(n, s) },
-		"affinity":   func(n node) { word(d, n, &s.Affinity, AffinityFlow, AffinitySource) },
-		"table_size": func(n node) { number(d, n, &s.TableSize, 2, maxTable) },
-		"health":     func(n node) { s.Health = d.health(n) },
-		"backends":   func(n node) { list(d, n, &s.Backends, d.backend) },
+		"mode":             func(n node) { word(d, n, &s.Mode, ModeDSR, ModeIPIP, ModeNAT) },
+		"client_address":   func(n node) { word(d, n, &s.ClientAddress, ClientSNAT, ClientKeep) },
+		"affinity":         func(n node) { word(d, n, &s.Affinity, AffinityFlow, AffinitySource) },
+		"affinity_prefix":  func(n node) { number(d, n, &s.AffinityPrefix, 1, 32) },
+		"affinity_prefix6": func(n node) { number(d, n, &s.AffinityPrefix6, 1, 128) },
+		"ping":             func(n node) { word(d, n, &s.Ping, PingAlways, PingHealthy, PingNever) },
+		"reject":           func(n node) { word(d, n, &s.Reject, RejectDrop, RejectICMP, RejectRST) },
+		"slow_start":       func(n node) { value(d, n, &s.SlowStart, "a duration", parseSlowStart) },
+		"limits":           func(n node) { d.limits(n, &s.Limits) },
+		"acl":              func(n node) { d.acl(n, &s.ACL) },
+		"table_size":       func(n node) { number(d, n, &s.TableSize, 2, maxTable) },
+		"health":           func(n node) { s.Health = d.health(n) },
+		"backends":         func(n node) { list(d, n, &s.Backends, d.backend) },
 	})
 }
 
-func (d *decoder) mode(n node, s *Service) {
-	if n.Kind == yaml.ScalarNode && n.Value == "nat" {
-		s.Mode = ""
-		d.errorf(n.path, "mode nat is not available in this version; want one of dsr, ipip")
-		return
-	}
-	word(d, n, &s.Mode, ModeDSR, ModeIPIP)
+func (d *decoder) limits(n node, l *Limits) {
+	d.mapping(n, fields{
+		"new_flows": func(n node) { number(d, n, &l.NewFlows, 0, maxRate) },
+		"packets":   func(n node) { number(d, n, &l.Packets, 0, maxRate) },
+		"per_source": func(n node) {
+			d.mapping(n, fields{
+				"prefix":    func(n node) { number(d, n, &l.PerSource.Prefix, 1, 32) },
+				"prefix6":   func(n node) { number(d, n, &l.PerSource.Prefix6, 1, 128) },
+				"new_flows": func(n node) { number(d, n, &l.PerSource.NewFlows, 0, maxRate) },
+				"packets":   func(n node) { number(d, n, &l.PerSource.Packets, 0, maxRate) },
+			})
+		},
+	})
+}
+
+func (d *decoder) acl(n node, a *ACL) {
+	clients := func(n node, p *netip.Prefix) { value(d, n, p, wantClients, parseClients) }
+	d.mapping(n, fields{
+		"allow": func(n node) { list(d, n, &a.Allow, clients) },
+		"deny":  func(n node) { list(d, n, &a.Deny, clients) },
+	})
 }
 
 func (d *decoder) health(n node) *Health {
@@ -180,6 +235,8 @@ func (d *decoder) backend(n node, b *Backend) {
 		"weight":  func(n node) { number(d, n, &b.Weight, 0, maxWeight) },
 		"state":   func(n node) { word(d, n, &b.State, Active, Draining, Disabled) },
 		"vlan":    func(n node) { number(d, n, &b.VLAN, 1, 4094) },
+		"port":    func(n node) { number(d, n, &b.Port, 1, 65535) },
+		"mtu":     func(n node) { number(d, n, &b.MTU, minMTU, maxMTU) },
 	})
 }
 
@@ -188,13 +245,15 @@ func (d *decoder) flows(n node, f *Flows) {
 		return func(n node) { value(d, n, to, "a duration", parseDuration(minFlowAge, maxFlowAge)) }
 	}
 	d.mapping(n, fields{
-		"entries": func(n node) { number(d, n, &f.Entries, minEntries, maxEntries) },
+		"entries":  func(n node) { number(d, n, &f.Entries, minEntries, maxEntries) },
+		"new_rate": func(n node) { number(d, n, &f.NewRate, 0, maxRate) },
 		"timeouts": func(n node) {
 			d.mapping(n, fields{
 				"udp":             age(&f.Timeouts.UDP),
 				"tcp_syn":         age(&f.Timeouts.TCPSyn),
 				"tcp_established": age(&f.Timeouts.TCPEstablished),
 				"tcp_fin":         age(&f.Timeouts.TCPFin),
+				"tcp_time_wait":   age(&f.Timeouts.TCPTimeWait),
 				"tcp_closed":      age(&f.Timeouts.TCPClosed),
 			})
 		},
@@ -207,5 +266,23 @@ func (d *decoder) ipip(n node, i *IPIP) {
 		"source6":        func(n node) { value(d, n, &i.Source6, wantAddress, parseAddress) },
 		"source_prefix":  func(n node) { value(d, n, &i.SourcePrefix, "a prefix", parsePrefix) },
 		"source_prefix6": func(n node) { value(d, n, &i.SourcePrefix6, "a prefix", parsePrefix) },
+	})
+}
+
+func (d *decoder) nat(n node, c *Config) {
+	shared := &c.NAT.Shared
+	d.mapping(n, fields{
+		"addresses": func(n node) {
+			list(d, n, &c.snat, func(n node, s *span) { value(d, n, s, wantSpan, parseSpan) })
+		},
+		"ports": func(n node) { value(d, n, &c.NAT.Ports, wantPorts, parsePorts) },
+		"shared": func(n node) {
+			d.mapping(n, fields{
+				"addresses": func(n node) {
+					list(d, n, &shared.Addresses, func(n node, a *netip.Addr) { value(d, n, a, wantAddress, parseAddress) })
+				},
+				"ports": func(n node) { value(d, n, &shared.Ports, wantPorts, parsePorts) },
+			})
+		},
 	})
 }

@@ -13,7 +13,7 @@ import (
 func validate(c *Config, r *report) {
 	validateInterfaces(c, r)
 	validateIPIP(c, r)
-	v := &validator{report: r, c: c, vips: make(map[netip.Addr]string)}
+	v := &validator{report: r, c: c, vips: make(map[netip.Addr]string), snat: make(map[netip.Addr]string)}
 	v.services()
 }
 

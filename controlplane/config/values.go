@@ -43,7 +43,7 @@ func parseVIP(text string) (netip.Addr, string) {
 // address of a backend.
 func parseBackend(text string) (netip.Addr, string) {
 	if host, _, ok := splitPort(text); ok {
-		return netip.Addr{}, fmt.Sprintf("%s has a port, but dsr and ipip leave ports as they are: the backend listens on the ports of the service; want %s", quote(text), host)
+		return netip.Addr{}, fmt.Sprintf("%s has a port; want %s, in mode nat a port is the key port next to it", quote(text), host)
 	}
 	return parseAddress(text)
 }
@@ -68,6 +68,35 @@ func parsePrefix(text string) (netip.Prefix, string) {
 		return netip.Prefix{}, fmt.Sprintf("%s has bits set after its length; want %s", quote(text), p.Masked())
 	}
 	return p, ""
+}
+
+const wantClients = "a prefix or an address, as 192.0.2.0/24 or 192.0.2.7"
+
+// parseClients takes an address for the prefix that holds nothing else.
+func parseClients(text string) (netip.Prefix, string) {
+	p, err := netip.ParsePrefix(text)
+	if a, aerr := netip.ParseAddr(text); aerr == nil && a.Zone() == "" {
+		p, err = netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	switch {
+	case err != nil:
+		return netip.Prefix{}, fmt.Sprintf("%s is not %s", quote(text), wantClients)
+	case p.Addr().Is4In6():
+		return netip.Prefix{}, fmt.Sprintf("%s has an IPv4-mapped IPv6 address, which no client has; want the IPv4 prefix", quote(text))
+	case p.Masked() != p:
+		return netip.Prefix{}, fmt.Sprintf("%s has bits set after its length; want %s", quote(text), p.Masked())
+	}
+	return p, ""
+}
+
+const wantPorts = "a range of ports from 1024 to 65535, as 50000-59999"
+
+func parsePorts(text string) (PortRange, string) {
+	lo, hi, ok := parseRange(text, minSNATPort, 65535)
+	if !ok {
+		return PortRange{}, fmt.Sprintf("%s is not %s", quote(text), wantPorts)
+	}
+	return PortRange{uint16(lo), uint16(hi)}, ""
 }
 
 const wantPort = "PROTOCOL/PORT, as tcp/80, udp/5000-5999 or tcp/*"
@@ -140,6 +169,14 @@ func parseDuration(lo, hi time.Duration) func(string) (time.Duration, string) {
 		}
 		return v, ""
 	}
+}
+
+// parseSlowStart knows that 0 is none at all.
+func parseSlowStart(text string) (time.Duration, string) {
+	if v, err := time.ParseDuration(text); err == nil && v == 0 {
+		return 0, ""
+	}
+	return parseDuration(minSlow, maxSlow)(text)
 }
 
 // short is d without the zero units that Duration.String leaves at the end.

@@ -1,15 +1,11 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"math/big"
 	"net/netip"
 	"slices"
 )
-
-// maxPairs bounds the pairs of VIP and port range of all services together.
-const maxPairs = 1 << 20
 
 // wantedEntries is how many table entries each backend should have, so that the
 // shares of the backends differ by about 1 % at most; Maglev paper (NSDI 2016),
@@ -21,6 +17,9 @@ type validator struct {
 	*report
 	c    *Config
 	vips map[netip.Addr]string // path of the first use
+	snat map[netip.Addr]string // path of the SNAT address, or of what it is in
+
+	snatUnknown bool // the file has SNAT addresses that could not be decoded
 }
 
 func (v *validator) services() {
@@ -42,13 +41,19 @@ func (v *validator) services() {
 			v.absent(path, "ports", "at least one, as [tcp/80]")
 		}
 		v.health(s, path)
+		v.policy(s, path)
 	}
+	v.snatUnknown = v.broken["nat"] || v.broken["nat.shared"] || v.brokenIn("nat.addresses") || v.brokenIn("nat.shared.addresses")
 	for i := range v.c.Services {
 		s, path := &v.c.Services[i], servicePath(i)
 		v.backends(s, path)
 		v.table(s, path)
 	}
 	v.overlaps()
+	v.agreement("ping", func(s Service) string { return string(s.Ping) })
+	v.agreement("reject", func(s Service) string { return string(s.Reject) })
+	v.keeps()
+	v.nat()
 	v.source("ipip.source", v.c.IPIP.Source)
 	v.source("ipip.source6", v.c.IPIP.Source6)
 	v.sourcePrefix("ipip.source_prefix", v.c.IPIP.SourcePrefix)
@@ -58,6 +63,9 @@ func (v *validator) services() {
 func (v *validator) source(path string, a netip.Addr) {
 	if vip, ok := v.vips[a]; ok {
 		v.errorf(path, "%s is also a VIP, %s in line %d; want an address of the box's own", a, vip, v.pos.line(vip))
+	}
+	if at, ok := v.snat[a]; ok && slices.Contains(v.c.NAT.Addresses, a) {
+		v.errorf(path, "%s is also a SNAT address, %s in line %d; want an address of the box's own", a, at, v.pos.line(at))
 	}
 }
 
@@ -80,6 +88,12 @@ func (v *validator) sourcePrefix(path string, p netip.Prefix) {
 				report("backend", fmt.Sprintf("%s.backends[%d].address", servicePath(i), j), b.Address)
 				return
 			}
+		}
+	}
+	for _, a := range v.c.NAT.Addresses {
+		if p.Contains(a) {
+			report("SNAT address", v.snat[a], a)
+			return
 		}
 	}
 }
@@ -166,6 +180,7 @@ func (v *validator) backends(s *Service, path string) {
 		if !b.Address.IsValid() {
 			v.absent(entry, "address", "the IP address of the backend, as 10.0.0.11")
 		}
+		v.backend(s, b, entry)
 		if b.State == "" || !v.unicast(at, b.Address, "a backend") {
 			sound = false
 			continue
@@ -179,68 +194,19 @@ func (v *validator) backends(s *Service, path string) {
 		}
 		first[b.Address] = at
 	}
-	if sound && s.Mode != "" {
+	if sound && s.Mode != "" && s.ClientAddress != "" {
 		v.coverage(s, path)
 	}
 }
 
-// coverage checks that each VIP has backends that can serve it, and each
-// backend a VIP that it can serve. In dsr mode the frame stays as it is and the
-// backend takes it in by the VIP's own family; a tunnel carries either family in
-// either.
-func (v *validator) coverage(s *Service, path string) {
-	if s.Mode == ModeIPIP {
-		v.capacity(path, "", s.Backends)
-		return
+// backend checks the keys of a backend that depend on the mode, or on the family
+// of its address.
+func (v *validator) backend(s *Service, b Backend, path string) {
+	if b.Port != 0 && s.Mode != ModeNAT && s.Mode != "" {
+		v.errorf(path+".port", "is for mode nat; mode %s leaves ports as they are, so the backend listens on the ports of the service; remove it, or set mode to nat", s.Mode)
 	}
-	for _, v6 := range []bool{false, true} {
-		family, other := "IPv4", "IPv6"
-		if v6 {
-			family, other = other, family
-		}
-		vip := slices.IndexFunc(s.Addresses, func(a netip.Addr) bool { return a.IsValid() && a.Is6() == v6 })
-		if vip < 0 {
-			v.useless(s, path, v6, family)
-			continue
-		}
-		able := slices.DeleteFunc(slices.Clone(s.Backends), func(b Backend) bool { return b.Address.Is6() != v6 })
-		if len(able) == 0 {
-			v.errorf(fmt.Sprintf("%s.addresses[%d]", path, vip), "%s is an %s VIP but all backends are %s; dsr wants backends of the VIP's own family, mode ipip mixes them", s.Addresses[vip], family, other)
-			continue
-		}
-		v.capacity(path, family+" ", able)
-	}
-}
-
-// useless reports the backends of a family that no VIP has. If all are of that
-// family, the VIPs have been reported for it.
-func (v *validator) useless(s *Service, path string, v6 bool, family string) {
-	fits := func(b Backend) bool { return b.Address.Is6() != v6 }
-	if len(s.Addresses) == 0 || v.broken[path+".addresses"] || slices.Contains(s.Addresses, netip.Addr{}) || !slices.ContainsFunc(s.Backends, fits) {
-		return
-	}
-	for j, b := range s.Backends {
-		if !fits(b) {
-			v.errorf(fmt.Sprintf("%s.backends[%d].address", path, j), "%s is an %s backend but the service has no %s VIP, so that dsr can never use it; remove it, add a VIP of its family, or use mode ipip, which mixes them", b.Address, family, family)
-		}
-	}
-}
-
-// capacity checks that some of these backends, of a family if it is named, can
-// serve. Taking the last one out is only warned of: who must do that at once
-// must not have to take the service away, too.
-func (v *validator) capacity(path, family string, backends []Backend) {
-	path += ".backends"
-	every := func(f func(Backend) bool) bool {
-		return !slices.ContainsFunc(backends, func(b Backend) bool { return !f(b) })
-	}
-	switch {
-	case every(func(b Backend) bool { return b.Weight == 0 }):
-		v.errorf(path, "all %sbackends have weight 0; want a weight above 0 for at least one", family)
-	case every(func(b Backend) bool { return b.State == Disabled }):
-		v.warnf(path, "all %sbackends are disabled; their VIPs forward nothing", family)
-	case every(func(b Backend) bool { return b.State != Active || b.Weight == 0 }):
-		v.warnf(path, "no %sbackend is active with a weight above 0; the service takes no new flows", family)
+	if b.MTU != 0 && b.MTU < minMTU6 && b.Address.Is6() && !b.Address.Is4In6() {
+		v.errorf(path+".mtu", "%d is less than every IPv6 path has; want at least %d", b.MTU, minMTU6)
 	}
 }
 
@@ -273,103 +239,4 @@ func nextPrime(n int) int {
 	for p = min(p, maxTable); !prime(p); p-- {
 	}
 	return p
-}
-
-// claim is a range of ports that a service has on one VIP and protocol.
-type claim struct {
-	service, port int // indices
-	ports         Port
-}
-
-// overlaps reports ports that two services claim on the same VIP, or one
-// service claims twice.
-func (v *validator) overlaps() {
-	type key struct {
-		vip   netip.Addr
-		proto Proto
-	}
-	claims := make(map[key][]claim)
-	var order []key // so that the report does not depend on the map's
-	pairs := 0
-	for i, s := range v.c.Services {
-		var own []claim
-		for j, p := range s.Ports {
-			if p.Lo != 0 {
-				own = append(own, claim{i, j, p})
-			}
-		}
-		v.collide(own, "")
-		if pairs += len(s.Addresses) * len(own); pairs > maxPairs {
-			v.errorf(servicePath(i), "the services up to here have more than %d pairs of address and port; want ranges of ports, or fewer services", maxPairs)
-			return
-		}
-		vips := slices.Clone(s.Addresses)
-		slices.SortFunc(vips, netip.Addr.Compare)
-		for _, vip := range slices.Compact(vips) {
-			if !vip.IsValid() {
-				continue
-			}
-			for _, c := range own {
-				k := key{vip, c.ports.Proto}
-				if claims[k] == nil {
-					order = append(order, k)
-				}
-				claims[k] = append(claims[k], c)
-			}
-		}
-	}
-	for _, k := range order {
-		v.collide(claims[k], k.vip.String())
-	}
-}
-
-// collide reports overlaps: those between different services on a VIP, or if
-// vip is empty those within the one service that all claims are of. Each claim
-// is compared with the one before it, by first port, that reaches farthest.
-func (v *validator) collide(claims []claim, vip string) {
-	slices.SortStableFunc(claims, func(a, b claim) int {
-		return cmp.Or(cmp.Compare(a.ports.Proto, b.ports.Proto), cmp.Compare(a.ports.Lo, b.ports.Lo))
-	})
-	// far reaches farthest, next farthest of those that are of another service.
-	var far, next claim
-	for _, c := range claims {
-		other := far
-		if vip != "" && other.service == c.service {
-			other = next
-		}
-		if other.ports.Proto == c.ports.Proto && c.ports.Lo <= other.ports.Hi {
-			v.collision(other, c, vip)
-		}
-		switch {
-		case far.ports.Proto != c.ports.Proto:
-			far, next = c, claim{}
-		case c.ports.Hi > far.ports.Hi:
-			if far.service != c.service {
-				next = far
-			}
-			far = c
-		case c.service != far.service && c.ports.Hi > next.ports.Hi:
-			next = c
-		}
-	}
-}
-
-// collision reports the one of two claims that is later in the file.
-func (v *validator) collision(a, b claim, vip string) {
-	if cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.port, b.port)) > 0 {
-		a, b = b, a
-	}
-	path := func(c claim) string { return fmt.Sprintf("services[%d].ports[%d]", c.service, c.port) }
-	line := v.pos.line(path(a))
-	if vip == "" {
-		v.errorf(path(b), "%s overlaps %s in line %d of the same service; keep one", b.ports, a.ports, line)
-		return
-	}
-	name := func(c claim) string {
-		if n := v.c.Services[c.service].Name; n != "" {
-			return n
-		}
-		return servicePath(c.service)
-	}
-	v.errorf(path(b), "%s of service %s overlaps %s of service %s in line %d, both have VIP %s; change the ports or the VIP of one", b.ports, name(b), a.ports, name(a), line, vip)
 }

@@ -45,7 +45,7 @@ func BenchmarkTable(b *testing.B) {
 
 		table := newTable(b, 2*flows)
 		for i := range keys {
-			e, _, _ := table.Insert(table.Hash(&keys[i]), &keys[i], ack, 0)
+			e, _, _ := table.Insert(table.Hash(&keys[i]), &keys[i], seg(ack), 0)
 			e.Backend = uint32(i)
 		}
 		lookup := func(keys []packet.Tuple) func(b *testing.B) {
@@ -53,7 +53,7 @@ func BenchmarkTable(b *testing.B) {
 				b.ReportAllocs()
 				for i := 0; b.Loop(); i++ {
 					k := &keys[i&(len(keys)-1)]
-					table.Lookup(table.Hash(k), k, ack, 1)
+					table.Lookup(table.Hash(k), k, seg(ack), 1)
 				}
 			}
 		}
@@ -74,14 +74,28 @@ func BenchmarkTable(b *testing.B) {
 					}
 					table.Prefetch(hashes[:])
 				}
-				table.Lookup(hashes[at], &keys[i&(len(keys)-1)], ack, 1)
+				table.Lookup(hashes[at], &keys[i&(len(keys)-1)], seg(ack), 1)
+			}
+		})
+		numbers := make([]uint32, 0, flows)
+		for i := range keys {
+			if e := table.Peek(table.Hash(&keys[i]), &keys[i], 1); e != nil {
+				numbers = append(numbers, table.Number(e))
+			}
+		}
+		b.Run(name("answered"), func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if !table.Answered(numbers[i%len(numbers)], seg(ack), 1) {
+					b.Fatal("not there")
+				}
 			}
 		})
 		b.Run(name("insert"), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				k := &absent[i&(len(keys)-1)]
-				table.Insert(table.Hash(k), k, ack, 1)
+				table.Insert(table.Hash(k), k, seg(ack), 1)
 			}
 		})
 
@@ -118,12 +132,40 @@ func BenchmarkTable(b *testing.B) {
 	}
 }
 
+// BenchmarkFlood inserts SYNs of ever new sources into a full table, in which
+// half of the flows are trusted.
+func BenchmarkFlood(b *testing.B) {
+	table := newTable(b, 1<<18)
+	for n := range 1 << 17 {
+		k := tupleN(n, packet.ProtoUDP)
+		hash := table.Hash(&k)
+		table.Insert(hash, &k, Segment{}, 0)
+		table.Lookup(hash, &k, Segment{}, 0)
+	}
+	next := 1 << 20
+	flood := func() Eviction {
+		k := tupleN(next, packet.ProtoTCP)
+		next++
+		_, _, why := table.Insert(table.Hash(&k), &k, seg(syn), 1)
+		return why
+	}
+	for table.Len() < table.Cap()*99/100 {
+		flood()
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if flood() == EvictedOldest {
+			b.Fatal("a trusted flow was evicted")
+		}
+	}
+}
+
 // BenchmarkSweep is one round over a million places, half of them taken.
 func BenchmarkSweep(b *testing.B) {
 	table := newTable(b, 1<<20)
 	for n := range 1 << 19 {
 		k := tupleN(n, packet.ProtoUDP)
-		table.Insert(table.Hash(&k), &k, 0, 0)
+		table.Insert(table.Hash(&k), &k, Segment{}, 0)
 	}
 	for b.Loop() {
 		table.Sweep(1, table.Sets(), func(*Entry) { b.Error("gone") })

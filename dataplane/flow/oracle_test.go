@@ -3,6 +3,7 @@ package flow
 import (
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -11,38 +12,131 @@ import (
 )
 
 // modelTimeouts are short and all different, so that a few bytes of fuzz input
-// reach every one of them.
+// reach every one of them. Two are longer than what a trusted flow must be quiet
+// for.
 var modelTimeouts = Timeouts{
-	UDP:            3 * time.Second,
+	UDP:            80 * time.Second,
 	TCPSYN:         time.Second,
-	TCPEstablished: 8 * time.Second,
-	TCPFIN:         2 * time.Second,
+	TCPEstablished: 100 * time.Second,
+	TCPFIN:         70 * time.Second,
 	TCPClosed:      time.Second / 2,
+	TCPTimeWait:    4 * time.Second,
 }
 
-// modelFlow is what the oracle knows of a flow.
+// party is a side of a connection.
+type party int
+
+const (
+	nobody party = iota
+	client
+	backend
+)
+
+// modelFlow is what the oracle knows of a flow: not a state, but what has
+// happened.
 type modelFlow struct {
-	state            State
-	seen             uint64 // in ticks that do not wrap
-	backend, packets uint32
+	udp      bool
+	opening  bool // nothing but SYNs of the client
+	finished [backend + 1]bool
+	reset    party // who reset it
+	trusted  bool
+	sequence uint32 // of the client's last segment
+	number   uint32
+	seen     uint64 // in ticks that do not wrap
+	id       uint32 // in Backend and NAT
+	packets  uint32
 }
 
-func (f modelFlow) over(now uint64) bool {
+func (f *modelFlow) state() State {
+	switch {
+	case f.udp:
+		return StateUDP
+	case f.finished[client] && f.finished[backend]:
+		return StateTimeWait
+	case f.reset != nobody:
+		return StateClosed
+	case f.finished[client] || f.finished[backend]:
+		return StateFIN
+	case f.opening:
+		return StateSYN
+	}
+	return StateEstablished
+}
+
+// note is what a packet of one side does to a flow, the first one included.
+func (f *modelFlow) note(from party, flags uint8) {
+	has := func(bits uint8) bool { return flags&bits != 0 }
+	switch f.state() {
+	case StateUDP, StateTimeWait:
+		return
+	case StateClosed:
+		if from != f.reset && !has(rst) {
+			return
+		}
+		f.reset, f.opening = nobody, has(syn) && !has(fin)
+	}
+	if from == client && has(ack) && !has(syn) {
+		f.opening = false
+	}
+	switch {
+	case has(rst):
+		f.reset, f.opening, f.finished = from, false, [3]bool{}
+	case has(fin):
+		f.finished[from], f.opening = true, false
+	}
+}
+
+// trust is what a packet of the client after the first does to the trust in its
+// flow; it comes before note.
+func (f *modelFlow) trust(s Segment) {
+	if f.trusted || f.udp {
+		f.trusted = true
+		return
+	}
+	if s.Flags&ack != 0 && s.Flags&(syn|rst) == 0 {
+		distance := int64(int32(s.Sequence - f.sequence))
+		if f.state() == StateSYN {
+			f.trusted = distance >= 1 && distance <= 65536
+		} else {
+			f.trusted = max(distance, -distance) <= 1<<20
+		}
+	}
+	if !f.trusted {
+		f.sequence = s.Sequence
+	}
+}
+
+func (f *modelFlow) over(now uint64) bool {
 	const tick = time.Second / TicksPerSecond
 	limit := map[State]time.Duration{
 		StateUDP: modelTimeouts.UDP, StateSYN: modelTimeouts.TCPSYN, StateEstablished: modelTimeouts.TCPEstablished,
-		StateFIN: modelTimeouts.TCPFIN, StateClosed: modelTimeouts.TCPClosed,
-	}[f.state]
+		StateFIN: modelTimeouts.TCPFIN, StateClosed: modelTimeouts.TCPClosed, StateTimeWait: modelTimeouts.TCPTimeWait,
+	}[f.state()]
 	return time.Duration(now-f.seen)*tick > limit
+}
+
+// rank says how soon a flow has to make room: the lowest goes first.
+func (f *modelFlow) rank(now uint64) int {
+	switch s := f.state(); {
+	case f.over(now), s == StateClosed, s == StateTimeWait:
+		return int(EvictedEnded)
+	case !f.trusted:
+		return int(EvictedUntrusted)
+	case now-f.seen > 60*TicksPerSecond:
+		return int(EvictedOldest)
+	}
+	return 100
 }
 
 // model runs a table and a Go map side by side.
 type model struct {
 	t     *testing.T
 	table *Table
-	flows map[packet.Tuple]modelFlow
+	flows map[packet.Tuple]*modelFlow
 	now   uint64
-	next  uint32 // backend of the next flow, a new one each time
+	next  uint32 // id of the next flow, a new one each time
+	count map[Eviction]int
+	full  int // inserts for which there was no room
 }
 
 func newModel(t *testing.T, entries int, start Tick) *model {
@@ -52,88 +146,186 @@ func newModel(t *testing.T, entries int, start Tick) *model {
 	}
 	t.Cleanup(func() { table.Close() })
 	table.keys = stableKeys() // a fuzz finding must be repeatable
-	return &model{t: t, table: table, flows: map[packet.Tuple]modelFlow{}, now: uint64(start)}
+	return &model{t: t, table: table, flows: map[packet.Tuple]*modelFlow{}, now: uint64(start), count: map[Eviction]int{}}
+}
+
+// check compares an entry with a flow of the model.
+func (m *model) check(e *Entry, k packet.Tuple, f *modelFlow) {
+	m.t.Helper()
+	if want := (NATState{uint16(f.id), uint16(f.id), uint16(f.id), uint8(f.id)}); e.Tuple != k ||
+		e.Backend != f.id || e.Generation != f.id || e.NAT != want || e.Packets != f.packets || !f.trusted && e.Sequence != f.sequence {
+		m.t.Fatalf("%v: %+v, want %+v", k, *e, *f)
+	}
 }
 
 // gone checks that e is a flow of the model as it was left, and removes it.
-func (m *model) gone(e *Entry) modelFlow {
-	f, ok := m.flows[e.Tuple]
-	if !ok || e.Backend != f.backend || e.Packets != f.packets {
-		m.t.Fatalf("gone: %+v, want %v %+v", *e, ok, f)
+func (m *model) gone(e *Entry) *modelFlow {
+	m.t.Helper()
+	f := m.flows[e.Tuple]
+	if f == nil {
+		m.t.Fatalf("gone: %+v, which was not there", *e)
 	}
+	m.check(e, e.Tuple, f)
 	delete(m.flows, e.Tuple)
 	return f
 }
 
 // packet is what the forwarder does: Lookup, and Insert on a miss.
-func (m *model) packet(k packet.Tuple, flags uint8) {
+func (m *model) packet(k packet.Tuple, s Segment) {
 	hash, now := m.table.Hash(&k), Tick(m.now)
-	f, known := m.flows[k]
+	f := m.flows[k]
+	live := f != nil && !f.over(m.now)
 	peeked := m.table.Peek(hash, &k, now)
-	if (peeked != nil) != (known && !f.over(m.now)) {
-		m.t.Fatalf("peek %v: %v, want %v %+v at %d", k, peeked, known, f, m.now)
+	if (peeked != nil) != live {
+		m.t.Fatalf("peek %v: %v, want %+v at %d", k, peeked, f, m.now)
 	}
-	reopened := flags&(syn|ack|fin|rst) == syn && (f.state == StateFIN || f.state == StateClosed)
-	e := m.table.Lookup(hash, &k, flags, now)
-	if (e != nil) != (known && !f.over(m.now) && !reopened) {
-		m.t.Fatalf("lookup %v: %v, want %v %+v at %d", k, e, known, f, m.now)
+	if live && s.Flags&(syn|ack|fin|rst) == syn {
+		live = f.udp || f.reset == nobody && !f.finished[client]
 	}
-	if e != nil {
-		f.state, f.seen, f.packets = NextState(f.state, flags), m.now, f.packets+1
-		if e.Tuple != k || e.Backend != f.backend || e.Packets != f.packets || e != peeked {
-			m.t.Fatalf("lookup %v: %+v, want %+v", k, *e, f)
-		}
-		m.flows[k] = f
+	e := m.table.Lookup(hash, &k, s, now)
+	if (e != nil) != live {
+		m.t.Fatalf("lookup %v %+v: %v, want %+v at %d", k, s, e, f, m.now)
+	}
+	if e == nil {
+		m.insert(hash, k, s)
 		return
 	}
-	m.insert(hash, k, flags)
+	f.trust(s)
+	f.note(client, s.Flags)
+	f.seen, f.packets = m.now, f.packets+1
+	m.check(e, k, f)
+	if e != peeked || m.table.Number(e) != f.number {
+		m.t.Fatalf("lookup %v: place %d, want %d", k, m.table.Number(e), f.number)
+	}
 }
 
-func (m *model) insert(hash uint64, k packet.Tuple, flags uint8) {
-	inSet, ended, oldest := 0, 0, m.now
+// answer is what the forwarder does with a packet of the backend.
+func (m *model) answer(number uint32, s Segment) {
+	k, f := m.at(number)
+	live := f != nil && !f.over(m.now)
+	if got := m.table.Answered(number, s, Tick(m.now)); got != live {
+		m.t.Fatalf("answered %d: %v, want %+v at %d", number, got, f, m.now)
+	}
+	if live {
+		f.note(backend, s.Flags)
+		f.seen, f.trusted = m.now, f.trusted || f.udp
+	}
+	m.ask(number, k, f)
+}
+
+// at returns the flow with a number.
+func (m *model) at(number uint32) (packet.Tuple, *modelFlow) {
+	for k, f := range m.flows {
+		if f.number == number {
+			return k, f
+		}
+	}
+	return packet.Tuple{}, nil
+}
+
+// ask compares all that the table says about a number with a flow.
+func (m *model) ask(number uint32, k packet.Tuple, f *modelFlow) {
+	m.t.Helper()
+	e, s := m.table.At(number), m.table.StateOf(number)
+	idle := m.table.Idle(number, Tick(m.now))
+	ended, untrusted := m.table.Reusable(number, Tick(m.now))
+	if f == nil {
+		if e != nil || s != StateNone || idle != 0 || !ended || untrusted {
+			m.t.Fatalf("number %d: %v, %s, idle %d, reusable %v %v, want nothing", number, e, s, idle, ended, untrusted)
+		}
+		return
+	}
+	if e == nil {
+		m.t.Fatalf("number %d: nothing, want %v", number, k)
+	}
+	m.check(e, k, f)
+	if s != f.state() || uint64(idle) != m.now-f.seen || ended != (f.rank(m.now) == int(EvictedEnded)) || untrusted == f.trusted {
+		m.t.Fatalf("number %d: %s, idle %d, reusable %v %v, want %+v at %d", number, s, idle, ended, untrusted, *f, m.now)
+	}
+}
+
+func (m *model) insert(hash uint64, k packet.Tuple, s Segment) {
+	var set []*modelFlow
 	for other, f := range m.flows {
 		if (m.table.Hash(&other)^hash)&m.table.mask == 0 {
-			inSet++
-			oldest = min(oldest, f.seen)
-			if f.over(m.now) {
-				ended++
+			set = append(set, f)
+		}
+	}
+	want, oldest := EvictedNone, m.now
+	if f := m.flows[k]; f != nil {
+		want, oldest = EvictedEnded, f.seen
+	} else if len(set) == ways {
+		rank := 100
+		for _, f := range set {
+			rank = min(rank, f.rank(m.now))
+		}
+		for _, f := range set {
+			if f.rank(m.now) == rank {
+				oldest = min(oldest, f.seen)
 			}
 		}
+		if rank == 100 {
+			if e, evicted, why := m.table.Insert(hash, &k, s, Tick(m.now)); e != nil || evicted != (Entry{}) || why != EvictedNone {
+				m.t.Fatalf("insert %v: %v (%d), want no room", k, e, why)
+			}
+			m.full++
+			return
+		}
+		want = Eviction(rank)
 	}
-	_, again := m.flows[k]
-	e, evicted, why := m.table.Insert(hash, &k, flags, Tick(m.now))
-	switch why {
-	case EvictedNone:
-		if again || inSet == ways || evicted != (Entry{}) {
-			m.t.Fatalf("insert %v: nothing evicted; again %v, %d in the set", k, again, inSet)
-		}
-	case EvictedEnded:
-		f := m.gone(&evicted)
-		if again != (evicted.Tuple == k) || !again && (!f.over(m.now) || inSet < ways) {
-			m.t.Fatalf("insert %v: %v counts as ended", k, evicted.Tuple)
-		}
-	case EvictedOldest:
-		f := m.gone(&evicted)
-		if again || inSet < ways || ended > 0 || f.seen != oldest {
-			m.t.Fatalf("insert %v: %v counts as oldest; %d in the set, %d ended, seen %d, oldest %d", k, evicted.Tuple, inSet, ended, f.seen, oldest)
-		}
+	again := m.flows[k]
+	e, evicted, why := m.table.Insert(hash, &k, s, Tick(m.now))
+	if e == nil || why != want {
+		m.t.Fatalf("insert %v: %v (%d), want (%d)", k, e, why, want)
 	}
-	if *e != (Entry{Tuple: k, Packets: 1}) {
+	if why == EvictedNone {
+		if evicted != (Entry{}) {
+			m.t.Fatalf("insert %v: evicted %+v", k, evicted)
+		}
+	} else if f := m.gone(&evicted); f.seen != oldest || again != nil && f != again {
+		m.t.Fatalf("insert %v: evicted %v, seen %d, want %d", k, evicted.Tuple, f.seen, oldest)
+	}
+	m.count[why]++
+	if *e != (Entry{Tuple: k, Packets: 1, Sequence: s.Sequence}) {
 		m.t.Fatalf("insert %v: not fresh: %+v", k, *e)
 	}
 	m.next++
-	e.Backend, e.Generation, e.Spare[0] = m.next, m.next, 1
-	m.flows[k] = modelFlow{state: firstState(k.Proto, flags), seen: m.now, backend: m.next, packets: 1}
+	id := m.next
+	e.Backend, e.Generation, e.NAT = id, id, NATState{uint16(id), uint16(id), uint16(id), uint8(id)}
+	f := &modelFlow{
+		udp: k.Proto != packet.ProtoTCP, opening: s.Flags&syn != 0 && s.Flags&fin == 0, sequence: s.Sequence,
+		number: m.table.Number(e), seen: m.now, id: id, packets: 1,
+	}
+	if number, f := m.at(f.number); f != nil {
+		m.t.Fatalf("insert %v: at the place of %v", k, number)
+	}
+	f.note(client, s.Flags)
+	m.flows[k] = f
 }
 
 func (m *model) delete(k packet.Tuple) {
-	_, known := m.flows[k]
+	f := m.flows[k]
 	e, ok := m.table.Delete(m.table.Hash(&k), &k)
-	if ok != known {
-		m.t.Fatalf("delete %v: %v, want %v", k, ok, known)
+	if ok != (f != nil) {
+		m.t.Fatalf("delete %v: %v, want %v", k, ok, f)
 	}
 	if ok {
 		m.gone(&e)
+		m.ask(f.number, k, nil)
+	}
+}
+
+func (m *model) deleteAt(number uint32) {
+	k, f := m.at(number)
+	e, ok := m.table.DeleteAt(number)
+	if ok != (f != nil) {
+		m.t.Fatalf("delete %d: %v, want %v", number, ok, f)
+	}
+	if ok {
+		if m.gone(&e) != f {
+			m.t.Fatalf("delete %d: %v, want %v", number, e.Tuple, k)
+		}
+		m.ask(number, k, nil)
 	}
 }
 
@@ -158,13 +350,16 @@ func (m *model) compare() {
 		m.t.Fatalf("%d flows, want %d", m.table.Len(), len(m.flows))
 	}
 	want := maps.Clone(m.flows)
-	maps.DeleteFunc(want, func(_ packet.Tuple, f modelFlow) bool { return f.over(m.now) })
+	maps.DeleteFunc(want, func(_ packet.Tuple, f *modelFlow) bool { return f.over(m.now) })
 	for from, first := 0, true; first || from != 0; first = false {
 		from = m.table.Range(from, 1, Tick(m.now), func(e *Entry, s State, idle time.Duration) {
-			f, ok := want[e.Tuple]
-			since := time.Duration(m.now-f.seen) * time.Second / TicksPerSecond
-			if !ok || s != f.state || e.Backend != f.backend || idle != since {
-				m.t.Fatalf("range: %+v %s idle %v, want %v %+v at %d", *e, s, idle, ok, f, m.now)
+			f := want[e.Tuple]
+			if f == nil {
+				m.t.Fatalf("range: %+v, which is not there", *e)
+			}
+			m.check(e, e.Tuple, f)
+			if since := time.Duration(m.now-f.seen) * time.Second / TicksPerSecond; s != f.state() || idle != since {
+				m.t.Fatalf("range: %+v %s idle %v, want %+v at %d", *e, s, idle, *f, m.now)
 			}
 			delete(want, e.Tuple)
 		})
@@ -172,27 +367,49 @@ func (m *model) compare() {
 	if len(want) > 0 {
 		m.t.Fatalf("range: %d flows missing", len(want))
 	}
+	for k, f := range m.flows {
+		m.ask(f.number, k, f)
+	}
+	m.ask(uint32(m.table.Cap()), packet.Tuple{}, nil)
+	m.ask(math.MaxUint32, packet.Tuple{}, nil)
+}
+
+// sequences are the numbers that segments have: at the edges of what is still
+// in sequence, and twice the most likely ones.
+var sequences = [16]uint32{
+	0, 0, 1, 1, 1, 2, 65535, 65536, 65537, 1 << 20, 1<<20 + 1, 1 << 21,
+	math.MaxUint32, 1<<32 - 1<<16, 1<<32 - 1<<20, 1<<32 - 1<<20 - 1,
 }
 
 // run reads three bytes per operation. There are 64 tuples, half of them TCP.
 func (m *model) run(ops []byte) {
 	for ; len(ops) >= 3; ops = ops[3:] {
-		op, arg := ops[0], ops[2]
+		op, arg := ops[0]&15, ops[2]
 		k := tuple4(testClient, testVIP, uint16(ops[1]&31), 80, packet.ProtoUDP)
+		segment := Segment{}
 		if ops[1]&32 != 0 {
 			k.Proto = packet.ProtoTCP
+			segment = Segment{Flags: arg, Sequence: sequences[ops[0]>>4]}
 		}
-		switch op % 16 {
+		number := uint32(ops[1])
+		if f := m.flows[k]; f != nil {
+			number = f.number
+		}
+		switch op {
 		default:
-			m.packet(k, arg)
+			m.packet(k, segment)
+		case 6, 7:
+			m.answer(number, Segment{Flags: arg})
+		case 8:
+			m.deleteAt(number)
 		case 9: // without a Lookup before, which the table must survive
-			m.insert(m.table.Hash(&k), k, arg)
+			m.insert(m.table.Hash(&k), k, segment)
 		case 10:
 			m.delete(k)
 		case 11:
 			m.sweep(int(arg % 8))
 		case 12:
-			m.now += uint64(arg)
+			m.now += uint64(arg) * 4
 		case 13, 14:
 			m.now += uint64(arg % 8)
 		case 15:
@@ -211,17 +428,31 @@ func TestAgainstMap(t *testing.T) {
 			t.Run(fmt.Sprintf("%d entries from tick %#x", entries, uint32(start)), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(uint64(entries), uint64(start)))
 				m := newModel(t, entries, start)
-				ops := make([]byte, 3*20_000)
+				flags := []byte{syn, ack, ack, ack, ack | psh, synAck, finAck, rst, 0}
+				ops := make([]byte, 3*40_000)
 				for i := range ops {
 					ops[i] = byte(r.Uint32())
 				}
+				for i := 0; i < len(ops); i += 3 {
+					if r.IntN(8) != 0 { // else any flags, and a long pause
+						ops[i+2] = flags[r.IntN(len(flags))]
+					}
+					if op := ops[i] & 15; op >= 8 && op <= 11 && r.IntN(4) != 0 {
+						ops[i] &^= 8 // fewer deletions, that sets may fill
+					}
+				}
 				m.run(ops)
+				t.Logf("evictions %v, no room %d times", m.count, m.full)
+				if entries == 8 && (m.full == 0 || len(m.count) != 4) {
+					t.Errorf("evictions %v, no room %d times: not all is tested", m.count, m.full)
+				}
 			})
 		}
 	}
 }
 
 func FuzzTable(f *testing.F) {
+	f.Add(uint32(0), []byte{0, 32, 2, 0x60, 32, 18, 0x26, 32, 18, 0x20, 32, 16, 6, 32, 17, 0x20, 32, 17, 15, 0, 0})
 	f.Add(uint32(0), []byte{0, 32, 2, 0, 32, 16, 12, 0, 255, 0, 32, 2, 15, 0, 0})
 	f.Add(^uint32(0), []byte{0, 1, 0, 13, 0, 7, 0, 1, 0, 11, 0, 7, 10, 1, 0})
 	many := []byte{}

@@ -8,9 +8,9 @@ import (
 	"weir/dataplane/packet"
 )
 
-// State is how far a flow has come; it decides how long it may be idle. There
-// are only states that can be told from one direction: with DSR, the packets
-// of the backend never come by here.
+// State is how far a flow has come; it decides how long it may be idle. All but
+// StateTimeWait can be told from one direction alone: with DSR, the packets of
+// the backend never come by here.
 type State uint8
 
 const (
@@ -20,15 +20,19 @@ const (
 	StateUDP
 	// StateSYN is a TCP connection of which only the opening was seen.
 	StateSYN
-	// StateEstablished is a TCP connection that somebody answers: either side
+	// StateEstablished is a TCP connection that somebody answers: the client
 	// has sent more than the opening. A connection first seen in the middle,
 	// after a restart say, is in this state.
 	StateEstablished
-	// StateFIN is a TCP connection at least one side of which has finished.
-	// The other may go on for long; the acknowledgements keep the flow.
+	// StateFIN is a TCP connection one side of which has finished; where only
+	// the client's packets are seen, at least that one. The other may go on for
+	// long; the acknowledgements keep the flow.
 	StateFIN
 	// StateClosed is a TCP connection that was reset.
 	StateClosed
+	// StateTimeWait is a TCP connection both sides of which have finished. Only
+	// flows that Answered is called for get here.
+	StateTimeWait
 
 	stateCount = iota
 )
@@ -48,39 +52,99 @@ func (s State) String() string {
 		return "fin"
 	case StateClosed:
 		return "closed"
+	case StateTimeWait:
+		return "time-wait"
 	}
 	return fmt.Sprintf("state %d", uint8(s))
 }
 
-// NextState returns the state after a packet with these TCP control bits
-// (packet.TCPFin and so on), from either direction. For the first packet of a TCP connection s is StateNone.
+// ended tells whether nothing but stragglers is to come, as far as anybody can
+// tell who looks at neither sequence numbers nor the clock.
+func (s State) ended() bool { return s == StateClosed || s == StateTimeWait }
+
+// A place's status is the low byte of its word: three bits of State, and
 //
-// The states are IPVS's input-only table (ip_vs_proto_tcp.c) without those that
-// only differ in their name, but for one: after a reset, a segment that is none
-// opens the connection again, as in RFC 6146 section 3.5.2.2. Sequence numbers
-// are not checked here, so anybody can forge a reset that the backend ignores
-// (RFC 5961 section 3); what goes on talking was not reset.
+//   - trusted: the flow has shown a second packet in sequence (see trust.go);
+//   - byBackend: the backend is the side that finished (in StateFIN) or reset
+//     the connection (in StateClosed); else it was the client.
+const (
+	stateMask  = 1<<3 - 1
+	trusted    = 1 << 3
+	byBackend  = 1 << 4
+	statusMask = 1<<8 - 1
+)
+
+// The sides a packet can come from, as step wants them.
+const (
+	fromClient  = 0
+	fromBackend = byBackend
+)
+
+// NextState returns the state after a packet of the client with these TCP
+// control bits (packet.TCPFin and so on), for a flow of which only the client's
+// packets are seen. For the first packet of a TCP connection s is StateNone.
 func NextState(s State, tcpFlags uint8) State {
+	return State(step(uint32(s), tcpFlags, fromClient) & stateMask)
+}
+
+// step returns the word of a place after a packet of one side; of the word, it
+// changes State and byBackend.
+//
+// The states are those that RFC 7857 section 2 asks of a NAT (the machine of
+// RFC 6146 section 3.5.2.2); for one side alone they are those of IPVS's
+// input-only table (ip_vs_proto_tcp.c). Three things differ:
+//
+//   - A connection that was reset opens again only by a segment of the side
+//     that reset it. Sequence numbers are not checked here, so anybody can
+//     forge a reset that its receiver ignores (RFC 5961 section 3), and a side
+//     that goes on talking did not send it. What the other side still had under
+//     way proves nothing, and RFC 6146 would keep the port for hours for it.
+//   - An answer does not establish a connection, the client's acknowledgement
+//     does: anybody's SYN gets an answer.
+//   - Nothing leaves StateTimeWait but a new connection, and no reset shortens
+//     it (RFC 1337 section 3).
+func step(word uint32, tcpFlags uint8, side uint32) uint32 {
+	s, same := State(word&stateMask), word&byBackend == side
+	next := uint32(StateEstablished)
 	switch {
-	case s == StateUDP:
-		return StateUDP
+	case s == StateUDP || s == StateTimeWait:
+		return word
 	case tcpFlags&packet.TCPRst != 0:
-		return StateClosed
+		next = uint32(StateClosed) | side
+	case s == StateClosed && !same:
+		return word
 	case tcpFlags&packet.TCPFin != 0:
-		return StateFIN
-	case tcpFlags&packet.TCPSyn != 0:
-		// A repeated SYN on a live connection changes nothing: the backend
-		// answers it with a challenge (RFC 9293 section 3.10.7.4).
-		if s == StateEstablished || s == StateFIN && tcpFlags&packet.TCPAck != 0 {
-			return s
+		next = uint32(StateFIN) | side
+		if s == StateFIN && !same {
+			next = uint32(StateTimeWait)
 		}
-		return StateSYN
+	case tcpFlags&packet.TCPSyn != 0:
+		// A SYN on a live connection changes nothing: the other side answers it
+		// with a challenge (RFC 9293 section 3.10.7.4).
+		if s == StateEstablished || s == StateFIN {
+			return word
+		}
+		next = uint32(StateSYN)
 	case s == StateFIN:
-		return StateFIN
-	case s == StateSYN && tcpFlags&packet.TCPAck == 0:
-		return StateSYN
+		return word
+	case s == StateSYN && (tcpFlags&packet.TCPAck == 0 || side == fromBackend):
+		return word
 	}
-	return StateEstablished
+	return word&^(stateMask|byBackend) | next
+}
+
+// settled tells whether a packet, of either side, changes nothing in the word: a
+// trusted flow, not TCP or established, and no control bit that matters. Nearly
+// all packets are so, and are spared the rest.
+func settled(word uint32, tcpFlags uint8) bool {
+	const matters = packet.TCPSyn | packet.TCPFin | packet.TCPRst
+	switch word & (stateMask | trusted) {
+	case uint32(StateUDP) | trusted:
+		return true
+	case uint32(StateEstablished) | trusted:
+		return tcpFlags&matters == 0
+	}
+	return false
 }
 
 // firstState returns the state of a flow after its first packet.
@@ -91,12 +155,16 @@ func firstState(proto, tcpFlags uint8) State {
 	return NextState(StateNone, tcpFlags)
 }
 
-// reopenedBy tells whether a packet is the first of a new connection on the
-// tuple of one that has ended. Such a connection owes nothing to the backend of
-// the old one, which may be draining.
-func (s State) reopenedBy(tcpFlags uint8) bool {
+// reopens tells whether a packet of the client is the first of a new connection
+// on the tuple of one that has ended, at least for the client. Such a
+// connection owes nothing to the backend of the old one, which may be draining.
+func reopens(word uint32, tcpFlags uint8) bool {
 	const opening = packet.TCPSyn | packet.TCPAck | packet.TCPRst | packet.TCPFin
-	return (s == StateFIN || s == StateClosed) && tcpFlags&opening == packet.TCPSyn
+	if tcpFlags&opening != packet.TCPSyn {
+		return false
+	}
+	s := State(word & stateMask)
+	return s.ended() || s == StateFIN && word&byBackend == 0
 }
 
 // Timeouts says for each kind of flow how long it may be idle before it counts
@@ -107,6 +175,7 @@ type Timeouts struct {
 	TCPEstablished time.Duration // StateEstablished
 	TCPFIN         time.Duration // StateFIN
 	TCPClosed      time.Duration // StateClosed
+	TCPTimeWait    time.Duration // StateTimeWait
 }
 
 // DefaultTimeouts returns the timeouts to use when nothing else is wanted. Long
@@ -125,14 +194,25 @@ func DefaultTimeouts() Timeouts {
 		TCPEstablished: 2*time.Hour + 4*time.Minute,
 		// RFC 5382 section 5 REQ-5, transitory: 4 minutes. IPVS has 2.
 		TCPFIN: 4 * time.Minute,
-		// IPVS's CLOSE.
+		// IPVS's CLOSE. RFC 7857 section 2.2 has 4 minutes, for a reset that is
+		// lost behind the NAT: the side it was lost to talks on, or tries later
+		// and gets none.
 		TCPClosed: 10 * time.Second,
+		// Linux's TCP_TIMEWAIT_LEN (include/net/tcp.h). RFC 9293 section
+		// 3.6.1 has twice the maximum segment lifetime, 4 minutes, and so do
+		// RFC 5382 REQ-5 and RFC 7857 section 2.1 for all that is closing; but a
+		// NAT need not keep a port for longer than the ends themselves do.
+		TCPTimeWait: time.Minute,
 	}
 }
 
-// ticks returns the longest idle time in each state. Ticks are compared by
-// signed difference, so a timeout must be below half of what they count up to.
-func (t *Timeouts) ticks() (limit [stateCount]int32, err error) {
+// limits is the longest idle time in each state, in ticks. It has room for all
+// that a word's state bits can say, so that no access needs a check.
+type limits [stateMask + 1]int32
+
+// ticks returns the timeouts in ticks. Ticks are compared by signed difference,
+// so a timeout must be below half of what they count up to.
+func (t *Timeouts) ticks() (limit limits, err error) {
 	const tick = time.Second / TicksPerSecond
 	for _, f := range []struct {
 		state State
@@ -143,6 +223,7 @@ func (t *Timeouts) ticks() (limit [stateCount]int32, err error) {
 		{StateEstablished, t.TCPEstablished},
 		{StateFIN, t.TCPFIN},
 		{StateClosed, t.TCPClosed},
+		{StateTimeWait, t.TCPTimeWait},
 	} {
 		if f.d <= 0 || f.d > math.MaxInt32/2*tick {
 			return limit, fmt.Errorf("timeout of %s flows: %v is not above 0 and below 2 years", f.state, f.d)

@@ -27,6 +27,7 @@ func TestNextState(t *testing.T) {
 		established = StateEstablished
 		finished    = StateFIN
 		closed      = StateClosed
+		waiting     = StateTimeWait
 	)
 	flags := []uint8{syn, synAck, ack, ack | psh, 0, finAck, fin, rst, rstAck, syn | fin, syn | rst}
 	for s, want := range map[State][]State{
@@ -34,7 +35,8 @@ func TestNextState(t *testing.T) {
 		udp:         {udp, udp, udp, udp, udp, udp, udp, udp, udp, udp, udp},
 		opening:     {opening, opening, established, established, opening, finished, finished, closed, closed, finished, closed},
 		established: {established, established, established, established, established, finished, finished, closed, closed, finished, closed},
-		finished:    {opening, finished, finished, finished, finished, finished, finished, closed, closed, finished, closed},
+		finished:    {finished, finished, finished, finished, finished, finished, finished, closed, closed, finished, closed},
+		waiting:     {waiting, waiting, waiting, waiting, waiting, waiting, waiting, waiting, waiting, waiting, waiting},
 		closed:      {opening, opening, established, established, established, finished, finished, closed, closed, finished, closed},
 	} {
 		for i, f := range flags {
@@ -45,14 +47,47 @@ func TestNextState(t *testing.T) {
 	}
 }
 
-// Whatever is sent, the state is one that has a timeout.
-func TestNextStateStaysInside(t *testing.T) {
-	for s := range State(stateCount) {
+// Whatever is sent by whom, the state is one that has a timeout, and the rest of
+// the word stays as it is.
+func TestStepStaysInside(t *testing.T) {
+	const rest = 0xabcdef<<8 | 0xe0 | trusted
+	for s := range uint32(stateCount) {
 		for f := range 256 {
-			if next := NextState(s, uint8(f)); next == StateNone || next >= stateCount || (s == StateUDP) != (next == StateUDP) {
-				t.Errorf("%s, flags %#02x: %s", s, f, next)
+			for _, by := range []uint32{0, byBackend} {
+				for _, side := range []uint32{fromClient, fromBackend} {
+					word := step(rest|s|by, uint8(f), side)
+					next := State(word & stateMask)
+					if next == StateNone || next >= stateCount || (State(s) == StateUDP) != (next == StateUDP) {
+						t.Errorf("%s, flags %#02x: %s", State(s), f, next)
+					}
+					if word&^(stateMask|byBackend) != rest {
+						t.Errorf("%s, flags %#02x: word %#x", State(s), f, word)
+					}
+				}
 			}
 		}
+	}
+}
+
+// What settled says needs no step must not need one.
+func TestSettled(t *testing.T) {
+	n := 0
+	for word := range uint32(statusMask + 1) {
+		for f := range 256 {
+			if word&byBackend != 0 || !settled(word, uint8(f)) {
+				continue // nobody has ended what is settled
+			}
+			n++
+			if step(word, uint8(f), fromClient) != word || step(word, uint8(f), fromBackend) != word {
+				t.Errorf("word %#x, flags %#02x", word, f)
+			}
+			if word&trusted == 0 || reopens(word, uint8(f)) {
+				t.Errorf("word %#x, flags %#02x: untrusted, or a new connection", word, f)
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("nothing is settled")
 	}
 }
 
@@ -83,6 +118,54 @@ func TestConnections(t *testing.T) {
 	}
 }
 
+// Connections of which both sides are seen. What the backend sends is
+// marked with <.
+func TestBothSides(t *testing.T) {
+	flags := map[string]uint8{"syn": syn, "ack": ack, "synAck": synAck, "finAck": finAck, "rst": rst, "rstAck": rstAck}
+	for _, test := range []struct {
+		name    string
+		packets string
+		want    State
+	}{
+		{"answered, not acknowledged", "syn <synAck", StateSYN},
+		{"data before the acknowledgement", "syn <synAck <ack", StateSYN},
+		{"challenge to a SYN", "syn <ack", StateSYN},
+		{"opened", "syn <synAck ack <ack", StateEstablished},
+		{"refused", "syn <rstAck", StateClosed},
+		{"client finishes", "syn <synAck ack finAck <ack <ack ack", StateFIN},
+		{"backend finishes", "syn <synAck ack <finAck ack ack", StateFIN},
+		{"one side finishes twice", "syn ack <finAck <finAck", StateFIN},
+		{"client, then backend", "syn ack finAck <finAck ack", StateTimeWait},
+		{"backend, then client", "syn ack <finAck finAck <ack", StateTimeWait},
+		{"stragglers", "syn ack <finAck finAck finAck <finAck <synAck ack", StateTimeWait},
+		{"reset after both have finished", "syn ack <finAck finAck rst <rst", StateTimeWait},
+		{"reset after one has finished", "syn ack <finAck rst", StateClosed},
+		{"client resets a download", "syn ack rst <ack <ack", StateClosed},
+		{"backend resets an upload", "syn ack <rst ack ack", StateClosed},
+		{"late FIN after a reset", "syn ack rst <finAck", StateClosed},
+		{"reset forged in the client's name", "syn ack rst ack <ack", StateEstablished},
+		{"reset forged in the backend's name", "syn ack <rst <ack ack", StateEstablished},
+		{"SYN forged after the backend has finished", "syn ack <finAck syn", StateFIN},
+		{"both open", "syn <syn ack", StateEstablished},
+	} {
+		word := uint32(0)
+		for p := range strings.FieldsSeq(test.packets) {
+			side := uint32(fromClient)
+			if p[0] == '<' {
+				p, side = p[1:], fromBackend
+			}
+			f, ok := flags[p]
+			if !ok {
+				t.Fatalf("%s: no packet is called %s", test.name, p)
+			}
+			word = step(word, f, side)
+		}
+		if got := State(word & stateMask); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+}
+
 func TestStateString(t *testing.T) {
 	seen := map[string]bool{}
 	for s := range State(stateCount + 1) {
@@ -95,9 +178,9 @@ func TestStateString(t *testing.T) {
 }
 
 func TestTimeoutTicks(t *testing.T) {
-	base := Timeouts{UDP: time.Second, TCPSYN: 2 * time.Second, TCPEstablished: time.Hour, TCPFIN: time.Nanosecond, TCPClosed: time.Second/16 + 1}
+	base := Timeouts{UDP: time.Second, TCPSYN: 2 * time.Second, TCPEstablished: time.Hour, TCPFIN: time.Nanosecond, TCPClosed: time.Second/16 + 1, TCPTimeWait: time.Minute}
 	limit, err := base.ticks()
-	want := [stateCount]int32{StateUDP: 16, StateSYN: 32, StateEstablished: 3600 * 16, StateFIN: 1, StateClosed: 2}
+	want := limits{StateUDP: 16, StateSYN: 32, StateEstablished: 3600 * 16, StateFIN: 1, StateClosed: 2, StateTimeWait: 960}
 	if err != nil || limit != want {
 		t.Errorf("%v, %v, want %v", limit, err, want)
 	}
@@ -107,6 +190,7 @@ func TestTimeoutTicks(t *testing.T) {
 		"established": func(o *Timeouts) { o.TCPEstablished = math.MaxInt64 },
 		"fin":         func(o *Timeouts) { o.TCPFIN = 0 },
 		"closed":      func(o *Timeouts) { o.TCPClosed = 0 },
+		"time-wait":   func(o *Timeouts) { o.TCPTimeWait = 0 },
 	} {
 		o := DefaultTimeouts()
 		change(&o)

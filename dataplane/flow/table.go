@@ -5,22 +5,25 @@
 // table that grows with the traffic is a gift to whoever sends a flood, and
 // one shared by workers needs locks. So each worker owns a Table of a size
 // fixed at the start, outside the Go heap, in which nothing is allocated or
-// locked afterwards. When it is full, the flow that was quiet for longest
-// makes room, and what it loses is only the memory: without NAT, its next
-// packet goes where Maglev says, which is nearly always the same backend.
+// locked afterwards. When there is no room, a flow that is over makes it, else
+// one that has shown a single packet only (it is untrusted: a flood consists of
+// such), else one that was quiet for more than a minute. Flows in use stay, and
+// the new one gets no entry. What is lost is only the memory: without NAT, the
+// next packet goes where Maglev says, which is nearly always the same backend.
 //
 // # Layout
 //
 // A set is eight places for flows whose hashes share their low bits. A set has
 // one header of a cache line, in an array of its own: for each place a word
-// with 23 bits of the hash and the State, and the Tick it was last seen at. The
-// Entry of a place, another cache line, is in a second array.
+// with 23 bits of the hash, the State and whether the flow is trusted, and the
+// Tick it was last seen at. The Entry of a place, another cache line, is in a
+// second array. The number of a place says where both are.
 //
-//	header     | hash, state  8 x 32 bits | last seen     8 x 32 bits |
-//	entry      | tuple | backend | generation | packets | NAT's spare |
+//	header     | hash, status  8 x 32 bits | last seen    8 x 32 bits |
+//	entry      | tuple | backend | generation | packets | seq. | NAT  |
 //
 // So a packet of a known flow touches two lines, one of an unknown flow touches
-// one, and expiry and eviction read headers only.
+// one, and expiry, eviction and the state of a flow's answers need headers only.
 //
 // # Ownership
 //
@@ -28,10 +31,10 @@
 package flow
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"slices"
 	"time"
 
 	"weir/dataplane/packet"
@@ -49,31 +52,47 @@ func TickAt(sinceStart time.Duration) Tick {
 	return Tick(sinceStart / (time.Second / TicksPerSecond))
 }
 
-// Entry is one flow: exactly a cache line. The caller may change what is after
-// Tuple at any time while it holds the pointer; the table reads none of it.
+// Entry is one flow: exactly a cache line. Backend, Generation and NAT are the
+// caller's: it may change them at any time while it holds the pointer, and the
+// table reads none of them. The rest it must leave alone.
 //
-// A pointer to an Entry is good until the next Insert, Delete or Sweep, which
-// may give the place to another flow, and until Close, which takes the memory
-// away.
+// A pointer to an Entry is good until the next Insert, Delete, DeleteAt or
+// Sweep, which may give the place to another flow, and until Close, which takes
+// the memory away.
 type Entry struct {
-	Tuple      packet.Tuple // as given to Insert; not to be changed
-	Backend    uint32       // the caller's: slot number in the snapshot
-	Generation uint32       // the caller's: of the snapshot Backend was checked against
-	Packets    uint32       // counted by Insert and Lookup; wraps
-	Spare      [12]byte     // zero at Insert; for NAT: outside address and port
+	Tuple      packet.Tuple // as given to Insert
+	Backend    uint32       // slot number in the snapshot
+	Generation uint32       // of the snapshot Backend was checked against
+	Packets    uint32       // counted by Insert and Lookup: the client's; wraps
+	Sequence   uint32       // of the client's last TCP segment, until the flow is trusted
+	NAT        NATState
+}
+
+// NATState is what NAT keeps of a flow. All of it is the caller's, and zero at
+// Insert.
+type NATState struct {
+	Slot    uint16 // of the SNAT address
+	Port    uint16 // the SNAT port
+	Station uint16 // that the client's latest packet came from
+	Flags   uint8
 }
 
 // Eviction says what had to go for a flow to be inserted.
 type Eviction uint8
 
 const (
-	// EvictedNone: the place was free.
+	// EvictedNone: the place was free, or there was none to be had.
 	EvictedNone Eviction = iota
-	// EvictedEnded: the flow there was over (idle for too long, or the same
-	// tuple again) and no Sweep had come by yet.
+	// EvictedEnded: the flow there was over (idle for too long, reset, finished
+	// by both sides, or the same tuple again) and no Sweep had come by yet.
 	EvictedEnded
-	// EvictedOldest: the set was full of live flows, and the one quiet for
-	// longest was given up. A steady rate of these says the table is too small.
+	// EvictedUntrusted: the set was full of live flows, and of those that have
+	// not shown a second packet in sequence the one quiet for longest was given
+	// up. A flood does this, or a table that is too small.
+	EvictedUntrusted
+	// EvictedOldest: all flows of the set were trusted, and the one quiet for
+	// longest, for more than a minute, was given up. A steady rate of these
+	// says the table is too small.
 	EvictedOldest
 )
 
@@ -83,14 +102,10 @@ const (
 )
 
 // A place's word is 23 bits of the hash, a bit that is always set and 8 bits of
-// State, or zero if the place is free.
-const (
-	stateBits = 8
-	stateMask = 1<<stateBits - 1
-	tagOne    = 1 << stateBits
-)
+// status (see state.go), or zero if the place is free.
+const tagOne = statusMask + 1
 
-func tagOf(hash uint64) uint32 { return uint32(hash>>32)&^stateMask | tagOne }
+func tagOf(hash uint64) uint32 { return uint32(hash>>32)&^statusMask | tagOne }
 
 // header is all that the places of a set need for everything but a hit.
 type header struct {
@@ -102,13 +117,16 @@ type header struct {
 // went back.
 func (h *header) idle(i int, now Tick) int32 { return int32(now - h.seen[i]) }
 
+// state returns the State of place i.
+func (h *header) state(i int) State { return State(h.word[i] & stateMask) }
+
 // Table is a connection table of fixed size.
 type Table struct {
 	headers []header
 	entries []Entry
 	mask    uint64 // number of sets - 1
-	limit   [stateCount]int32
-	keys    hashKeys
+	limit   limits
+	keys    Keys
 	len     int
 	cursor  uint64 // next set of Sweep
 	touched uint32 // where Prefetch leaves what it read
@@ -120,9 +138,10 @@ type Table struct {
 // kernel has them, and all of it at once, so that no packet waits for a page
 // and a box that is too small shows it at the start. Close gives it back.
 //
-// Sets do not fill evenly, so some flows are evicted before the table is full:
-// with a flow for every second entry about 1 in 100, for every fourth about 1
-// in 6000. Where losing one hurts (NAT), ask for four times the flows.
+// Sets do not fill evenly, so there is no room for some flows, or only another
+// one's, before the table is full: with a flow for every second entry for about
+// 1 in 100, for every fourth for about 1 in 6000. Where that hurts (NAT), ask
+// for four times the flows.
 func New(entries int, timeouts Timeouts) (*Table, error) {
 	if entries < 1 || entries > maxEntries {
 		return nil, fmt.Errorf("new flow table: %d entries, must be 1 to %d", entries, maxEntries)
@@ -132,14 +151,9 @@ func New(entries int, timeouts Timeouts) (*Table, error) {
 		return nil, fmt.Errorf("new flow table: %w", err)
 	}
 	sets := max(1, 1<<bits.Len(uint(entries-1))/ways)
-	t := &Table{mask: uint64(sets - 1), limit: limit}
+	t := &Table{mask: uint64(sets - 1), limit: limit, keys: NewKeys()}
 	if err := t.mapMemory(sets); err != nil {
 		return nil, fmt.Errorf("new flow table: %w", err)
-	}
-	var secret [len(t.keys) * 8]byte
-	rand.Read(secret[:]) // never fails, by its documentation
-	for i := range t.keys {
-		t.keys[i] = binary.NativeEndian.Uint64(secret[i*8:])
 	}
 	return t, nil
 }
@@ -150,6 +164,10 @@ func (t *Table) Len() int { return t.len }
 
 // Cap returns how many flows fit.
 func (t *Table) Cap() int { return len(t.entries) }
+
+// LongestTimeout returns in ticks after how long without a packet any flow is
+// over.
+func (t *Table) LongestTimeout() int32 { return slices.Max(t.limit[:]) }
 
 // Sets returns the number of sets, for Sweep and Range.
 func (t *Table) Sets() int { return len(t.headers) }
@@ -167,7 +185,7 @@ func (t *Table) Prefetch(hashes []uint64) {
 		h := &t.headers[set]
 		tag := tagOf(hash)
 		for i := range h.word {
-			if h.word[i]&^stateMask == tag {
+			if h.word[i]&^statusMask == tag {
 				sum += t.entries[set*ways+uint64(i)].Packets
 				break
 			}
@@ -183,7 +201,7 @@ func (t *Table) find(hash uint64, k *packet.Tuple) (set uint64, h *header, way i
 	h = &t.headers[set]
 	tag := tagOf(hash)
 	for i := range h.word {
-		if h.word[i]&^stateMask == tag && same(&t.entries[set*ways+uint64(i)].Tuple, k) {
+		if h.word[i]&^statusMask == tag && same(&t.entries[set*ways+uint64(i)].Tuple, k) {
 			return set, h, i
 		}
 	}
@@ -201,25 +219,33 @@ func same(a, b *packet.Tuple) bool {
 		uint64(a.SrcPort^b.SrcPort)|uint64(a.DstPort^b.DstPort)|uint64(a.Proto^b.Proto) == 0
 }
 
-// Lookup returns the flow k belongs to and notes the packet: last seen now, one
-// more counted, and the state that tcpFlags leads to (ignored for what is not
-// TCP). It returns nil if there is no such flow, if it was idle for too long,
-// or if this packet opens a new connection where one was closed: then the
-// backend is to be chosen anew, and Insert to be called.
-func (t *Table) Lookup(hash uint64, k *packet.Tuple, tcpFlags uint8, now Tick) *Entry {
+// Lookup returns the flow k belongs to and notes the packet, which came from
+// the client: last seen now, one more counted, and the state and trust that seg
+// leads to (ignored for what is not TCP). It returns nil if there is no such
+// flow, if it was idle for too long, or if this packet opens a new connection
+// where one was closed: then the backend is to be chosen anew, and Insert to be
+// called.
+func (t *Table) Lookup(hash uint64, k *packet.Tuple, seg Segment, now Tick) *Entry {
 	set, h, i := t.find(hash, k)
 	if i < 0 {
 		return nil
 	}
-	s := State(h.word[i] & stateMask)
-	if h.idle(i, now) > t.limit[s] || s.reopenedBy(tcpFlags) {
+	word := h.word[i]
+	if h.idle(i, now) > t.limit[word&stateMask] {
 		return nil
 	}
-	if next := NextState(s, tcpFlags); next != s {
-		h.word[i] = h.word[i]&^stateMask | uint32(next)
+	e := &t.entries[set*ways+uint64(i)]
+	if !settled(word, seg.Flags) {
+		if reopens(word, seg.Flags) {
+			return nil
+		}
+		next := step(word, seg.Flags, fromClient)
+		if word&trusted == 0 {
+			next |= e.vouch(State(word&stateMask), seg)
+		}
+		h.word[i] = next
 	}
 	h.seen[i] = now
-	e := &t.entries[set*ways+uint64(i)]
 	e.Packets++
 	return e
 }
@@ -236,15 +262,17 @@ func (t *Table) Peek(hash uint64, k *packet.Tuple, now Tick) *Entry {
 }
 
 // Insert adds the flow k, for which Lookup has just returned nil, and returns
-// its entry for the caller to fill in. The entry is never nil. If another flow
+// its entry for the caller to fill in; the flow is untrusted. If another one
 // had to go, evicted is a copy of it and why says what it was, so that the
-// caller's gauges stay right; else why is EvictedNone.
-func (t *Table) Insert(hash uint64, k *packet.Tuple, tcpFlags uint8, now Tick) (e *Entry, evicted Entry, why Eviction) {
+// caller's gauges stay right; else why is EvictedNone. The entry is nil if there
+// is no room, which is when all eight flows of the set are trusted and were seen
+// within the last minute.
+func (t *Table) Insert(hash uint64, k *packet.Tuple, seg Segment, now Tick) (e *Entry, evicted Entry, why Eviction) {
 	set, h, i := t.find(hash, k)
 	if i >= 0 {
 		why = EvictedEnded
-	} else {
-		i, why = t.victim(h, now)
+	} else if i, why = t.victim(h, now); i < 0 {
+		return nil, evicted, EvictedNone
 	}
 	e = &t.entries[set*ways+uint64(i)]
 	if why == EvictedNone {
@@ -252,26 +280,36 @@ func (t *Table) Insert(hash uint64, k *packet.Tuple, tcpFlags uint8, now Tick) (
 	} else {
 		evicted = *e
 	}
-	h.word[i] = tagOf(hash) | uint32(firstState(k.Proto, tcpFlags))
+	h.word[i] = tagOf(hash) | uint32(firstState(k.Proto, seg.Flags))
 	h.seen[i] = now
-	*e = Entry{Tuple: *k, Packets: 1}
+	*e = Entry{Tuple: *k, Packets: 1, Sequence: seg.Sequence}
 	return e, evicted, why
 }
 
+// quiet is for how long a trusted flow was not seen, in ticks, if it may have
+// to go for a new one: long enough that hardly any transfer has such a pause,
+// short enough that idle connections cannot keep new ones out for hours.
+const quiet = 60 * TicksPerSecond
+
 // victim picks the place for a new flow: a free one, else one whose flow is
-// over, else the one that was quiet for longest.
+// over, else the untrusted one that was quiet for longest, else the trusted one
+// if it is quiet. It returns -1 if none may go.
 func (t *Table) victim(h *header, now Tick) (way int, why Eviction) {
-	why = EvictedOldest
+	way, why = -1, EvictedOldest
+	oldest := int32(quiet)
 	for i, w := range h.word {
 		if w == 0 {
 			return i, EvictedNone
 		}
-		ended := h.idle(i, now) > t.limit[w&stateMask]
-		switch {
-		case ended && why == EvictedOldest:
-			way, why = i, EvictedEnded
-		case !ended && why == EvictedOldest && h.idle(i, now) > h.idle(way, now):
-			way = i
+		idle, kind := h.idle(i, now), EvictedOldest
+		switch s := State(w & stateMask); {
+		case idle > t.limit[s] || s.ended():
+			kind = EvictedEnded
+		case w&trusted == 0:
+			kind = EvictedUntrusted
+		}
+		if kind < why || kind == why && idle > oldest {
+			way, why, oldest = i, kind, idle
 		}
 	}
 	return way, why
@@ -292,7 +330,7 @@ func (t *Table) Delete(hash uint64, k *packet.Tuple) (gone Entry, ok bool) {
 // Sweep visits the next sets sets, going round and round the table call by
 // call, and removes every flow there that was idle for too long. It calls gone
 // for each; the entry is good during that call only, and gone must not call
-// the table.
+// the table, but for Number.
 func (t *Table) Sweep(now Tick, sets int, gone func(*Entry)) {
 	for range min(sets, t.Sets()) {
 		set := t.cursor

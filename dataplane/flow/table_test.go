@@ -22,6 +22,9 @@ func newTable(t testing.TB, entries int) *Table {
 	return table
 }
 
+// seg is a TCP segment of which only the flags matter.
+func seg(flags uint8) Segment { return Segment{Flags: flags} }
+
 // tupleN returns the n-th of many tuples.
 func tupleN(n int, proto uint8) packet.Tuple {
 	return tuple4(testClient+uint32(n>>16), testVIP, uint16(n), 80, proto)
@@ -88,9 +91,9 @@ func TestTimeoutsByState(t *testing.T) {
 			table := newTable(t, 8)
 			k := tupleN(1, test.proto)
 			hash := table.Hash(&k)
-			table.Insert(hash, &k, test.flags[0], start)
+			table.Insert(hash, &k, seg(test.flags[0]), start)
 			for _, f := range test.flags[1:] {
-				if table.Lookup(hash, &k, f, start) == nil {
+				if table.Lookup(hash, &k, seg(f), start) == nil {
 					t.Fatalf("%s: lost", test.name)
 				}
 			}
@@ -98,7 +101,7 @@ func TestTimeoutsByState(t *testing.T) {
 			if table.Peek(hash, &k, last) == nil {
 				t.Errorf("%s: gone before %v", test.name, test.timeout)
 			}
-			if table.Peek(hash, &k, last+1) != nil || table.Lookup(hash, &k, ack, last+1) != nil {
+			if table.Peek(hash, &k, last+1) != nil || table.Lookup(hash, &k, seg(ack), last+1) != nil {
 				t.Errorf("%s: still there after %v", test.name, test.timeout)
 			}
 			swept := 0
@@ -119,11 +122,11 @@ func TestClockGoesBack(t *testing.T) {
 	table := newTable(t, 8)
 	k := tupleN(1, packet.ProtoUDP)
 	hash := table.Hash(&k)
-	table.Insert(hash, &k, 0, 100)
-	if table.Lookup(hash, &k, 0, 90) == nil {
+	table.Insert(hash, &k, Segment{}, 100)
+	if table.Lookup(hash, &k, Segment{}, 90) == nil {
 		t.Error("lost")
 	}
-	table.Insert(hash, &k, 0, 100)
+	table.Insert(hash, &k, Segment{}, 100)
 	table.Range(0, 1, 90, func(_ *Entry, _ State, idle time.Duration) {
 		if idle != 0 {
 			t.Errorf("idle for %v", idle)
@@ -136,21 +139,21 @@ func TestSameHash(t *testing.T) {
 	table := newTable(t, 64)
 	const hash = 0x0123456789abcdef
 	k := packet.Tuple{Src: [16]byte{1}, Dst: [16]byte{2}, SrcPort: 3, DstPort: 4, Proto: packet.ProtoUDP}
-	e, _, _ := table.Insert(hash, &k, 0, 0)
+	e, _, _ := table.Insert(hash, &k, Segment{}, 0)
 	e.Backend = 7
 	for bit := range 296 {
 		other := flipBit(k, bit)
-		if table.Lookup(hash, &other, 0, 0) != nil || table.Peek(hash, &other, 0) != nil {
+		if table.Lookup(hash, &other, Segment{}, 0) != nil || table.Peek(hash, &other, 0) != nil {
 			t.Fatalf("bit %d makes no difference", bit)
 		}
 		if _, ok := table.Delete(hash, &other); ok {
 			t.Fatalf("bit %d makes no difference to Delete", bit)
 		}
 		other = flipBit(k, bit)
-		if e, _, why := table.Insert(hash, &other, 0, 0); why != EvictedNone || e.Tuple != other {
+		if e, _, why := table.Insert(hash, &other, Segment{}, 0); why != EvictedNone || e.Tuple != other {
 			t.Fatalf("bit %d: inserted %+v, evicted %d", bit, *e, why)
 		}
-		if e := table.Lookup(hash, &k, 0, 0); e == nil || e.Backend != 7 {
+		if e := table.Lookup(hash, &k, Segment{}, 0); e == nil || e.Backend != 7 {
 			t.Fatalf("bit %d: found %+v", bit, e)
 		}
 		table.Delete(hash, &other)
@@ -161,53 +164,14 @@ func TestSameHash(t *testing.T) {
 func TestZeroTuple(t *testing.T) {
 	table := newTable(t, 8)
 	var k packet.Tuple
-	if table.Lookup(0, &k, 0, 0) != nil || table.Peek(0, &k, 0) != nil {
+	if table.Lookup(0, &k, Segment{}, 0) != nil || table.Peek(0, &k, 0) != nil {
 		t.Error("found in an empty table")
 	}
 	if _, ok := table.Delete(0, &k); ok {
 		t.Error("deleted from an empty table")
 	}
-	if _, _, why := table.Insert(0, &k, 0, 0); why != EvictedNone || table.Lookup(0, &k, 0, 0) == nil || table.Len() != 1 {
+	if _, _, why := table.Insert(0, &k, Segment{}, 0); why != EvictedNone || table.Lookup(0, &k, Segment{}, 0) == nil || table.Len() != 1 {
 		t.Error("not inserted")
-	}
-}
-
-func TestOldestGoes(t *testing.T) {
-	table := newTable(t, 8)
-	for n := range 8 {
-		k := tupleN(n, packet.ProtoTCP)
-		table.Insert(table.Hash(&k), &k, ack, Tick(n))
-	}
-	k := tupleN(0, packet.ProtoTCP) // no longer the oldest
-	table.Lookup(table.Hash(&k), &k, ack, 8)
-	for n, want := range []int{1, 2, 3, 4, 5, 6, 7, 0} {
-		k := tupleN(100+n, packet.ProtoTCP)
-		_, evicted, why := table.Insert(table.Hash(&k), &k, ack, Tick(10+n))
-		if why != EvictedOldest || evicted.Tuple != tupleN(want, packet.ProtoTCP) {
-			t.Errorf("insert %d evicted %v (%d), want flow %d", n, evicted.Tuple, why, want)
-		}
-	}
-	if table.Len() != 8 {
-		t.Errorf("%d flows", table.Len())
-	}
-}
-
-// One that is over goes before an older one that is not.
-func TestEndedGoesFirst(t *testing.T) {
-	table := newTable(t, 8)
-	for n := range 8 {
-		k := tupleN(n, packet.ProtoTCP)
-		flags := uint8(ack)
-		if n == 5 {
-			flags = rst
-		}
-		table.Insert(table.Hash(&k), &k, flags, Tick(n))
-	}
-	now := TickAt(DefaultTimeouts().TCPClosed) + 6
-	k := tupleN(100, packet.ProtoTCP)
-	_, evicted, why := table.Insert(table.Hash(&k), &k, syn, now)
-	if why != EvictedEnded || evicted.Tuple != tupleN(5, packet.ProtoTCP) {
-		t.Errorf("evicted %v (%d), want flow 5", evicted.Tuple, why)
 	}
 }
 
@@ -230,15 +194,15 @@ func TestReopened(t *testing.T) {
 		table := newTable(t, 8)
 		k := tupleN(1, packet.ProtoTCP)
 		hash := table.Hash(&k)
-		e, _, _ := table.Insert(hash, &k, test.before, 0)
+		e, _, _ := table.Insert(hash, &k, seg(test.before), 0)
 		e.Backend = 7
-		if found := table.Lookup(hash, &k, test.then, 1) != nil; found != test.found {
+		if found := table.Lookup(hash, &k, seg(test.then), 1) != nil; found != test.found {
 			t.Errorf("%s: found %v, want %v", test.name, found, test.found)
 		}
 		if test.found {
 			continue
 		}
-		e, evicted, why := table.Insert(hash, &k, test.then, 1)
+		e, evicted, why := table.Insert(hash, &k, seg(test.then), 1)
 		if why != EvictedEnded || evicted.Tuple != k || evicted.Backend != 7 || e.Backend != 0 || table.Len() != 1 {
 			t.Errorf("%s: insert evicted %+v (%d), %d flows", test.name, evicted, why, table.Len())
 		}
@@ -253,11 +217,11 @@ func TestFlood(t *testing.T) {
 	for n := range 10 * table.Cap() {
 		k := tupleN(n, packet.ProtoTCP)
 		hash := table.Hash(&k)
-		_, _, why := table.Insert(hash, &k, syn, Tick(n/10000))
+		_, _, why := table.Insert(hash, &k, seg(syn), Tick(n/10000))
 		if why != EvictedNone {
 			lost++
 		}
-		if table.Lookup(hash, &k, ack, Tick(n/10000)) == nil {
+		if table.Lookup(hash, &k, seg(ack), Tick(n/10000)) == nil {
 			t.Fatalf("flow %d was not inserted", n)
 		}
 		if table.Len() != n+1-lost || table.Len() > table.Cap() {
@@ -281,7 +245,7 @@ func TestLossWhenFilling(t *testing.T) {
 		flows, lost := table.Cap()/test.part, 0
 		for n := range flows {
 			k := tupleN(n, packet.ProtoUDP)
-			if _, _, why := table.Insert(table.Hash(&k), &k, 0, 0); why != EvictedNone {
+			if _, _, why := table.Insert(table.Hash(&k), &k, Segment{}, 0); why != EvictedNone {
 				lost++
 			}
 		}
@@ -296,7 +260,7 @@ func TestSweepGoesRound(t *testing.T) {
 	table := newTable(t, 1024)
 	for n := range 300 {
 		k := tupleN(n, packet.ProtoUDP)
-		table.Insert(table.Hash(&k), &k, 0, 0)
+		table.Insert(table.Hash(&k), &k, Segment{}, 0)
 	}
 	flows, gone, calls := table.Len(), 0, 0
 	over := TickAt(DefaultTimeouts().UDP) + 1
@@ -312,7 +276,7 @@ func TestSweepGoesRound(t *testing.T) {
 func TestRangeBounds(t *testing.T) {
 	table := newTable(t, 64)
 	k := tupleN(1, packet.ProtoUDP)
-	table.Insert(table.Hash(&k), &k, 0, 0)
+	table.Insert(table.Hash(&k), &k, Segment{}, 0)
 	n := 0
 	count := func(*Entry, State, time.Duration) { n++ }
 	if next := table.Range(0, int(^uint(0)>>1), 0, count); next != 0 || n != 1 {
@@ -336,7 +300,7 @@ func TestPrefetchChangesNothing(t *testing.T) {
 		k := tupleN(n, packet.ProtoUDP)
 		hashes = append(hashes, m.table.Hash(&k))
 		if n%2 == 0 {
-			m.packet(k, 0)
+			m.packet(k, Segment{})
 		}
 	}
 	m.table.Prefetch(hashes)
@@ -360,10 +324,13 @@ func TestNoAllocs(t *testing.T) {
 		"hash":        func() { hashes[n] = table.Hash(&keys[n]) },
 		"hash stable": func() { _ = HashStable(&keys[n]) },
 		"hash source": func() { _ = HashStableSource(&keys[n].Src) },
-		"insert":      func() { table.Insert(hashes[n], &keys[n], syn, now) },
-		"lookup":      func() { table.Lookup(hashes[n], &keys[n], ack, now) },
+		"insert":      func() { table.Insert(hashes[n], &keys[n], seg(syn), now) },
+		"lookup":      func() { table.Lookup(hashes[n], &keys[n], seg(ack), now) },
 		"peek":        func() { table.Peek(hashes[n], &keys[n], now) },
 		"delete":      func() { table.Delete(hashes[n], &keys[n]) },
+		"answered":    func() { table.Answered(uint32(n), seg(ack), now) },
+		"reusable":    func() { table.Reusable(uint32(n), now) },
+		"delete at":   func() { table.DeleteAt(uint32(n)) },
 		"prefetch":    func() { table.Prefetch(hashes[:64]) },
 		"sweep":       func() { table.Sweep(now, 8, onGone) },
 		"range":       func() { table.Range(0, 8, now, onLive) },

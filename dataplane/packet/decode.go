@@ -89,6 +89,7 @@ type Parsed struct {
 	// there is no IP, L4 is End for ARP and L3 for everything else.
 	L3, L4, End uint32
 
+	TCPSequence   uint32
 	TrafficClass  uint8 // type of service or traffic class
 	TTL           uint8 // time to live or hop limit
 	DontFragment  bool  // the IPv4 flag; always true for IPv6
@@ -244,6 +245,7 @@ func (p *Parsed) decodeTransport(b []byte, proto, icmp uint8) {
 		}
 		p.SrcPort = binary.BigEndian.Uint16(b[tcpSrcPort:])
 		p.DstPort = binary.BigEndian.Uint16(b[tcpDstPort:])
+		p.TCPSequence = binary.BigEndian.Uint32(b[tcpSeq:])
 		p.TCPFlags = b[tcpFlags]
 		if n := int(b[tcpDataOffset]>>4) * 4; n < TCPMinLen || n > len(b) {
 			p.Problem = ProblemMalformed

@@ -198,6 +198,7 @@ func oracleTransport(want packet.Parsed, b []byte) (packet.Parsed, bool) {
 			return want, false
 		}
 		want.SrcPort, want.DstPort = uint16(tcp.SrcPort), uint16(tcp.DstPort)
+		want.TCPSequence = tcp.Seq
 		for i, set := range []bool{tcp.FIN, tcp.SYN, tcp.RST, tcp.PSH, tcp.ACK, tcp.URG, tcp.ECE, tcp.CWR} {
 			if set {
 				want.TCPFlags |= 1 << i

@@ -1,0 +1,101 @@
+package flow
+
+// The packets of NAT flows go both ways, and an answer has another tuple than
+// what it answers. The caller finds the flow by an index of its own, from that
+// tuple to the number of the flow's place. The methods here take such numbers.
+// The number of a flow stays the same for as long as the table has it.
+
+// place returns the header and the way of a place with a flow in it, nil if
+// there is none.
+func (t *Table) place(number uint32) (h *header, way int) {
+	set := uint64(number / ways)
+	if set >= uint64(len(t.headers)) {
+		return nil, 0
+	}
+	h, way = &t.headers[set], int(number%ways)
+	if h.word[way] == 0 {
+		return nil, 0
+	}
+	return h, way
+}
+
+// At returns the flow with this number, live or over, and nil if there is none.
+// It changes nothing.
+func (t *Table) At(number uint32) *Entry {
+	if h, _ := t.place(number); h == nil {
+		return nil
+	}
+	return &t.entries[number]
+}
+
+// Answered notes a packet of the backend for the flow with this number: last
+// seen now, and the state that seg leads to. It returns false, and notes
+// nothing, if there is no such flow or it was idle for too long.
+//
+// An answer makes a UDP flow trusted, for it shows that the backend has a use
+// for it. It does not make a TCP flow so: anybody's SYN gets one.
+func (t *Table) Answered(number uint32, seg Segment, now Tick) bool {
+	h, i := t.place(number)
+	if h == nil {
+		return false
+	}
+	word := h.word[i]
+	s := State(word & stateMask)
+	if h.idle(i, now) > t.limit[s] {
+		return false
+	}
+	if !settled(word, seg.Flags) {
+		next := step(word, seg.Flags, fromBackend)
+		if s == StateUDP {
+			next |= trusted
+		}
+		h.word[i] = next
+	}
+	h.seen[i] = now
+	return true
+}
+
+// StateOf returns the state of the flow with this number, live or over, and
+// StateNone if there is none.
+func (t *Table) StateOf(number uint32) State {
+	h, i := t.place(number)
+	if h == nil {
+		return StateNone
+	}
+	return h.state(i)
+}
+
+// Idle returns for how long neither side of the flow with this number was seen,
+// in ticks; 0 if there is none.
+func (t *Table) Idle(number uint32, now Tick) Tick {
+	h, i := t.place(number)
+	if h == nil {
+		return 0
+	}
+	return Tick(max(0, h.idle(i, now)))
+}
+
+// Reusable tells whether a new flow may take what this one holds, its SNAT port
+// say. It may if nothing is to come any more: ended is true for a connection
+// that was reset or finished by both sides, for a flow that was idle for too
+// long, and if there is none. And it may in need if the flow is untrusted.
+func (t *Table) Reusable(number uint32, now Tick) (ended, untrusted bool) {
+	h, i := t.place(number)
+	if h == nil {
+		return true, false
+	}
+	s := h.state(i)
+	return s.ended() || h.idle(i, now) > t.limit[s], h.word[i]&trusted == 0
+}
+
+// DeleteAt removes the flow with this number, live or over, and returns a copy
+// of it; ok is false if there was none.
+func (t *Table) DeleteAt(number uint32) (gone Entry, ok bool) {
+	h, i := t.place(number)
+	if h == nil {
+		return gone, false
+	}
+	h.word[i] = 0
+	t.len--
+	return t.entries[number], true
+}

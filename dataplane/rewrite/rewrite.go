@@ -1,5 +1,6 @@
 // Package rewrite holds what is done to the packets of a flow once the flow has
-// been decided: a new Ethernet header, and for a tunnel an outer IP header.
+// been decided: a new Ethernet header, and for a tunnel an outer IP header. (What
+// NAT does to the packet itself is package translate's.)
 //
 // The problem it solves: everything that can be known when a backend's next hop
 // is known is computed then, so that per packet there is only copying of ready
@@ -44,7 +45,7 @@ type Link struct {
 	MTU    int    // largest IP packet in bytes
 }
 
-// Rewrite is made by DSR or IPIP and never changed afterwards.
+// Rewrite is made by DSR, IPIP or NAT and never changed afterwards.
 type Rewrite struct {
 	Egress   uint16
 	l2Len    uint8
@@ -62,6 +63,10 @@ type Rewrite struct {
 func DSR(link Link, ipv6 bool) (Rewrite, error) {
 	return newRewrite(link, ipv6)
 }
+
+// NAT makes a Rewrite for packets whose addresses package translate changes: it
+// is for Frame alone. ipv6 is the family of the backend's address.
+func NAT(link Link, ipv6 bool) (Rewrite, error) { return newRewrite(link, ipv6) }
 
 // Tunnel says how an outer header is addressed.
 type Tunnel struct {
@@ -179,7 +184,7 @@ func (r *Rewrite) Apply(f *queue.Frame, p *packet.Parsed) stats.Reason {
 		return stats.Looped
 	}
 	length := p.End - p.L3
-	if length+uint32(r.outerLen) > r.mtu {
+	if length > r.Room() {
 		return stats.TooBig
 	}
 	l3 := f.Start + p.L3
@@ -190,9 +195,18 @@ func (r *Rewrite) Apply(f *queue.Frame, p *packet.Parsed) stats.Reason {
 		f.End = f.Start + p.End // Ethernet padding is no part of the inner packet
 		l3 = r.encapsulate(f, l3, length, p)
 	}
+	r.Frame(f, l3)
+	return stats.ReasonNone
+}
+
+// Room returns the longest IP packet in bytes that Apply or Frame takes.
+func (r *Rewrite) Room() uint32 { return r.mtu - uint32(r.outerLen) }
+
+// Frame puts the Ethernet header before the IP packet that begins at l3 in
+// f.Buf. Nothing else is changed.
+func (r *Rewrite) Frame(f *queue.Frame, l3 uint32) {
 	f.Start = l3 - uint32(r.l2Len)
 	copy(f.Buf[f.Start:l3], r.l2[:])
-	return stats.ReasonNone
 }
 
 // encapsulate puts the outer header before the packet at l3 and returns where

@@ -39,7 +39,7 @@ lint: ## gofmt, go vet, staticcheck
 
 .PHONY: bench
 bench: ## ns per packet: parse, look-up, forward in each mode
-	go test -run '^$$' -bench . -benchmem ./dataplane/packet ./dataplane/maglev ./dataplane/flow ./dataplane/forward
+	go test -run '^$$' -bench . -benchmem ./dataplane/packet ./dataplane/maglev ./dataplane/flow ./dataplane/translate ./dataplane/forward ./dataplane/worker
 
 FUZZTIME ?= 2m
 .PHONY: fuzz

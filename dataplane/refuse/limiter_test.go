@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"weir/dataplane/flow"
+	"weir/dataplane/limit"
 	"weir/dataplane/packet"
 	"weir/dataplane/refuse"
 )
@@ -27,7 +28,7 @@ func allowed(l *refuse.Limiter, src *[16]byte, now flow.Tick, n int) (yes int) {
 }
 
 func TestLimiterSource(t *testing.T) {
-	l := refuse.NewLimiter(refuse.Limits{PerSecond: 1e6, Burst: 1e6, SourcePerSecond: 4, SourceBurst: 6})
+	l := refuse.NewLimiter(refuse.Limits{All: limit.Rate{PerSecond: 1e6}, Source: limit.Rate{PerSecond: 4, Burst: 6}})
 	a := addr("192.0.2.1")
 	now := ^flow.Tick(0) - 5 // the clock will wrap
 	for i, step := range []struct {
@@ -48,7 +49,7 @@ func TestLimiterSource(t *testing.T) {
 }
 
 func TestLimiterAll(t *testing.T) {
-	l := refuse.NewLimiter(refuse.Limits{PerSecond: 160, Burst: 40, SourcePerSecond: 1, SourceBurst: 1, Sources: 1 << 20})
+	l := refuse.NewLimiter(refuse.Limits{All: limit.Rate{PerSecond: 160, Burst: 40}})
 	next := uint32(0)
 	ask := func(now flow.Tick) (yes int) {
 		for range 100 {
@@ -73,12 +74,12 @@ func TestLimiterAll(t *testing.T) {
 // TestLimiterSourceTakesNothing shows that a source above its own limit leaves
 // the common bucket to the others.
 func TestLimiterSourceTakesNothing(t *testing.T) {
-	l := refuse.NewLimiter(refuse.Limits{PerSecond: 16, Burst: 30, SourcePerSecond: 1, SourceBurst: 20})
+	l := refuse.NewLimiter(refuse.Limits{All: limit.Rate{PerSecond: 16, Burst: 30}, Source: limit.Rate{PerSecond: 1, Burst: 20}})
 	if got := allowed(l, addr("192.0.2.1"), 0, 1000); got != 20 {
 		t.Fatalf("%d, want 20", got)
 	}
 	other := 0
-	for _, a := range []string{"192.0.2.2", "192.0.2.3", "192.0.2.4"} { // at most one shares the bucket
+	for _, a := range []string{"192.0.2.2", "192.0.2.3", "192.0.2.4"} {
 		other += allowed(l, addr(a), 0, 1000)
 	}
 	if other != 10 {
@@ -95,26 +96,17 @@ func TestLimiterSources(t *testing.T) {
 		"IPv6 hosts of one /64": {"2001:db8::1", "2001:db8::ffff:0:0:1", true},
 		"IPv6 networks":         {"2001:db8::1", "2001:db8:0:1::1", false},
 	} {
-		shared := 0
-		const tries = 20
-		for range tries {
-			l := refuse.NewLimiter(refuse.Limits{SourcePerSecond: 1, SourceBurst: 5})
-			allowed(l, addr(test.a), 0, 5)
-			if allowed(l, addr(test.b), 0, 5) == 0 {
-				shared++
-			}
-		}
-		// By chance two sources share a bucket, but not in half of the limiters:
-		// each has its own secret.
-		if test.same && shared != tries || !test.same && shared > tries/2 {
-			t.Errorf("%s: one bucket in %d of %d limiters", name, shared, tries)
+		l := refuse.NewLimiter(refuse.Limits{All: limit.Rate{PerSecond: 1000}, Source: limit.Rate{PerSecond: 1, Burst: 5}})
+		allowed(l, addr(test.a), 0, 5)
+		if same := allowed(l, addr(test.b), 0, 5) == 0; same != test.same {
+			t.Errorf("%s: one bucket %t, want %t", name, same, test.same)
 		}
 	}
 }
 
 // TestLimiterDefaults holds the defaults against a naive sum over an hour.
 func TestLimiterDefaults(t *testing.T) {
-	l := refuse.NewLimiter(refuse.Limits{})
+	l := refuse.NewLimiter(refuse.DefaultLimits())
 	const seconds = 3600
 	yes := 0
 	for now := range flow.Tick(seconds * flow.TicksPerSecond) {
@@ -123,7 +115,7 @@ func TestLimiterDefaults(t *testing.T) {
 	if want := 10*seconds + 20; yes < want-10 || yes > want {
 		t.Errorf("%d to one source in an hour, want %d", yes, want)
 	}
-	l = refuse.NewLimiter(refuse.Limits{})
+	l = refuse.NewLimiter(refuse.DefaultLimits())
 	random := rand.New(rand.NewPCG(1, 1))
 	yes = 0
 	for now := range flow.Tick(60 * flow.TicksPerSecond) {
@@ -139,7 +131,7 @@ func TestLimiterDefaults(t *testing.T) {
 }
 
 func TestLimiterNoAllocs(t *testing.T) {
-	l := refuse.NewLimiter(refuse.Limits{})
+	l := refuse.NewLimiter(refuse.DefaultLimits())
 	a := addr("2001:db8::1")
 	now := flow.Tick(0)
 	if n := testing.AllocsPerRun(1000, func() {
@@ -151,7 +143,7 @@ func TestLimiterNoAllocs(t *testing.T) {
 }
 
 func BenchmarkLimiter(b *testing.B) {
-	l := refuse.NewLimiter(refuse.Limits{})
+	l := refuse.NewLimiter(refuse.DefaultLimits())
 	var a [16]byte
 	b.ReportAllocs()
 	for i := range b.N {

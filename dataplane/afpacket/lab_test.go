@@ -194,7 +194,7 @@ func (l *lab) open(opt Options) *Device {
 		l.t.Fatal(err)
 	}
 	l.t.Cleanup(func() { _ = filter.Close() })
-	if err := filter.SetVIPs([]netip.Addr{vip4, vip6, vipLocal}); err != nil {
+	if err := filter.Steer(steer.Set{VIPs: []netip.Addr{vip4, vip6, vipLocal}}); err != nil {
 		l.t.Fatal(err)
 	}
 	if err := filter.SetMAC(l.d0); err != nil {

@@ -76,7 +76,7 @@ func newLab(t testing.TB, queues int) *lab {
 	l.must(err)
 	t.Cleanup(func() { l.filter.Close() })
 	l.must(l.filter.SetMAC(hostMAC))
-	l.must(l.filter.SetVIPs([]netip.Addr{vip}))
+	l.must(l.filter.Steer(steer.Set{VIPs: []netip.Addr{vip}}))
 	l.wire = l.openWire()
 	return l
 }

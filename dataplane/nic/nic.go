@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -206,8 +205,8 @@ func (n *NIC) offloads(opt Options) (*offload.Settings, error) {
 	return s, nil
 }
 
-// SetVIPs makes vips the set of addresses whose frames go to the queues.
-func (n *NIC) SetVIPs(vips []netip.Addr) error { return n.filter.SetVIPs(vips) }
+// Steer makes set what goes to the queues, and everything else the kernel's.
+func (n *NIC) Steer(set steer.Set) error { return n.filter.Steer(set) }
 
 // SetMAC tells the filter that the interface's address has changed.
 func (n *NIC) SetMAC(mac net.HardwareAddr) error { return n.filter.SetMAC(mac) }

@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"weir/dataplane/afxdp"
+	"weir/dataplane/steer"
 	"weir/dataplane/xdplink"
 )
 
@@ -155,7 +156,7 @@ func TestDriverChoice(t *testing.T) {
 				t.Errorf("all multicast frames, neighbour solicitations among them, were asked for %d times, want once", n)
 			}
 			for _, err := range []error{
-				n.SetVIPs([]netip.Addr{netip.MustParseAddr("203.0.113.10")}), n.Beat(),
+				n.Steer(steer.Set{VIPs: []netip.Addr{netip.MustParseAddr("203.0.113.10")}}), n.Beat(),
 				n.SetMAC(eth(t, "peer").Attrs().HardwareAddr),
 				n.Close(), n.Close(),
 			} {

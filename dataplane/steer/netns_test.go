@@ -3,7 +3,9 @@ package steer
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"runtime"
 	"testing"
 	"time"
@@ -93,39 +95,43 @@ func TestSocketFilterOnWire(t *testing.T) {
 	outgoing := tap(t, w.host, -1)
 	peer := tap(t, w.peer, -1)
 
-	marker := serialize(t, ethernet(w.mac, layers.EthernetTypeIPv4), ip4(vip4, layers.IPProtocolUDP), gopacket.Payload("this is the end of the test"))
-	var want [][]byte
-	for _, test := range frameCases(t) {
-		send(t, peer, test.frame)
-		if test.weirs {
-			want = append(want, test.frame)
-		}
-		send(t, outgoing, test.frame) // weir's own frames, never to be seen again
-	}
-	long := serialize(t, ethernet(w.mac, layers.EthernetTypeIPv4), ip4(vip4, layers.IPProtocolUDP), gopacket.Payload(make([]byte, 1400)))
-	send(t, peer, long)
-	send(t, peer, marker)
-	want = append(want, long, marker)
-
-	// A tag is out of the frame by the time the socket gets it.
-	for i := range want {
-		if proto := want[i][12:14]; bytes.Equal(proto, []byte{0x81, 0}) || bytes.Equal(proto, []byte{0x88, 0xa8}) {
-			want[i] = append(append([]byte(nil), want[i][:12]...), want[i][16:]...)
-		}
+	if err := f.Steer(wholeSet); err != nil {
+		t.Fatal(err)
 	}
 	if err := unix.SetsockoptTimeval(kept, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}); err != nil {
 		t.Fatal(err)
 	}
-	for i := range want {
-		buf := make([]byte, 2048)
+	buf := make([]byte, 2048)
+	check := func(name string, frame []byte, weirs bool) {
+		t.Helper()
+		send(t, peer, frame)
+		send(t, outgoing, frame) // weir's own frames, never to be seen again
+		if !weirs {
+			return // or the next one will not be what it should be
+		}
 		n, err := unix.Read(kept, buf)
 		if err != nil {
-			t.Fatalf("frame %d of %d: %v", i+1, len(want), err)
+			t.Fatalf("%s: %v", name, err)
 		}
-		if !bytes.Equal(buf[:n], want[i]) {
-			t.Fatalf("frame %d of %d\n got % x\nwant % x", i+1, len(want), buf[:n], want[i])
+		// A tag is out of the frame by the time the socket gets it.
+		want := frame
+		if proto := frame[12:14]; bytes.Equal(proto, []byte{0x81, 0}) || bytes.Equal(proto, []byte{0x88, 0xa8}) {
+			want = append(append([]byte(nil), frame[:12]...), frame[16:]...)
+		}
+		if !bytes.Equal(buf[:n], want) {
+			t.Fatalf("%s:\n got % x\nwant % x", name, buf[:n], want)
 		}
 	}
+	for _, test := range frameCases(t) {
+		check(test.name, test.frame, test.weirs)
+	}
+	for _, test := range novipCases() {
+		for i, frame := range test.frames {
+			check(test.name, frame, test.weirs[i])
+		}
+	}
+	long := serialize(t, ethernet(w.mac, layers.EthernetTypeIPv4), ip4(vip4, layers.IPProtocolUDP), gopacket.Payload(make([]byte, 1400)))
+	check("long frame", long, true)
 }
 
 // The kernel has the VIP here, so that it would answer if it saw the frame.
@@ -194,6 +200,16 @@ func TestTCHidesFromKernel(t *testing.T) {
 	buf := make([]byte, 2048)
 	if n, err := unix.Read(tapped, buf); err != nil || !bytes.Contains(buf[:max(n, 0)], []byte("hidden")) {
 		t.Errorf("tap got % x, %v", buf[:max(n, 0)], err)
+	}
+	// Of an address of the box's own, only the ports that are weir's.
+	for _, shared := range []Shared{{other4, 7, 7}, {other4, 8, 9}} {
+		if err := f.Steer(Set{VIPs: []netip.Addr{vip4}, Shared: []Shared{shared}}); err != nil {
+			t.Fatal(err)
+		}
+		send(t, peer, packet(ip4(other4, layers.IPProtocolUDP), fmt.Sprintf("weir has %d", shared.Lo)))
+	}
+	if got := receive(); got != "weir has 8" {
+		t.Errorf("kernel got %q", got)
 	}
 	// Without a sign of life everything is the kernel's.
 	if err := f.objects.Maps[steerMapHeartbeat].Put(uint32(0), uint64(0)); err != nil {

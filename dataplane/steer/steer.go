@@ -2,7 +2,8 @@
 //
 // The problem it solves: weir shares its NICs with the host. SSH, BGP sessions
 // and the box's own traffic have to reach the kernel as if weir were not
-// there, and frames for a VIP have to reach weir and nobody else. So the choice
+// there, and frames for a VIP have to reach weir and nobody else. With NAT, what
+// belongs to weir is not even to be told by the address alone. So the choice
 // is made by a BPF program before either of them sees the frame. There are
 // three, because AF_XDP and AF_PACKET take frames from different places, but
 // they share one rule (is_weirs in bpf/steer.c) and one set of maps.
@@ -12,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -26,21 +26,20 @@ import (
 //
 //go:generate go tool bpf2go -target bpfel -no-global-types steer bpf/steer.c -- -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu
 
-// MaxVIPs is how many addresses a Filter can hold.
-const MaxVIPs = 65536
-
 // Filter is the programs and maps of one interface. All methods may be called
 // from any goroutine. Whoever attaches one of its programs also detaches it:
 // Close does not.
 type Filter struct {
 	objects *ebpf.Collection // its maps are read by the kernel and written only here
 
-	mu   sync.Mutex // one SetVIPs at a time
-	vips map[netip.Addr]struct{}
+	mu                    sync.Mutex // one Steer at a time
+	vips, locals, tunnels *table[address, flags]
+	shared                *table[address, ports]
+	answers               *table[endpoint, flags]
 }
 
 // Load puts the programs and maps into the kernel. Nothing is attached yet, no
-// address is a VIP, and the destination MAC address is not checked.
+// frame is weir's, and the destination MAC address is not checked.
 //
 // A kernel without AF_XDP sockets (CONFIG_XDP_SOCKETS) is no error, as
 // AF_PACKET needs only the other two programs: then [Filter.XDP] is nil.
@@ -61,7 +60,14 @@ func Load() (*Filter, error) {
 	if err != nil {
 		return nil, explain(err, limitErr)
 	}
-	return &Filter{objects: objects, vips: make(map[netip.Addr]struct{})}, nil
+	return &Filter{
+		objects: objects,
+		vips:    newTable[address, flags](objects, steerMapVips),
+		locals:  newTable[address, flags](objects, steerMapLocals),
+		tunnels: newTable[address, flags](objects, steerMapTunnels),
+		shared:  newTable[address, ports](objects, steerMapShared),
+		answers: newTable[endpoint, flags](objects, steerMapAnswers),
+	}, nil
 }
 
 // explain adds to a failed load what to do about it.
@@ -104,46 +110,6 @@ func (f *Filter) SetMAC(mac net.HardwareAddr) error {
 	copy(value[:], mac)
 	if err := f.objects.Maps[steerMapMac].Put(uint32(0), value); err != nil {
 		return fmt.Errorf("set MAC address: %w", err)
-	}
-	return nil
-}
-
-// SetVIPs makes vips the whole set of addresses that are weir's, at most
-// [MaxVIPs]. New ones are added before old ones are removed, and an address in
-// both sets is weir's all the time. After an error the set is something
-// between the old and the new one, and SetVIPs may be called again.
-func (f *Filter) SetVIPs(vips []netip.Addr) error {
-	want := make(map[netip.Addr]struct{}, len(vips))
-	for _, vip := range vips {
-		if !vip.IsValid() || vip.Zone() != "" {
-			return fmt.Errorf("set VIPs: %q is not an address without a zone", vip)
-		}
-		want[vip.Unmap()] = struct{}{}
-	}
-	if len(want) > MaxVIPs {
-		return fmt.Errorf("set VIPs: %d addresses are more than %d", len(want), MaxVIPs)
-	}
-
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	table := f.objects.Maps[steerMapVips]
-	for vip := range want {
-		if _, ok := f.vips[vip]; ok {
-			continue
-		}
-		if err := table.Put(vip.As16(), uint32(0)); err != nil {
-			return fmt.Errorf("add VIP %s: %w", vip, err)
-		}
-		f.vips[vip] = struct{}{}
-	}
-	for vip := range f.vips {
-		if _, ok := want[vip]; ok {
-			continue
-		}
-		if err := table.Delete(vip.As16()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove VIP %s: %w", vip, err)
-		}
-		delete(f.vips, vip)
 	}
 	return nil
 }

@@ -16,8 +16,14 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	steerMapAnswers     = "answers"
+	steerMapDatagrams   = "datagrams"
 	steerMapHeartbeat   = "heartbeat"
+	steerMapLocals      = "locals"
 	steerMapMac         = "mac"
+	steerMapShared      = "shared"
+	steerMapTunnels     = "tunnels"
+	steerMapUses        = "uses"
 	steerMapVips        = "vips"
 	steerMapXsks        = "xsks"
 	steerProgWeirSocket = "weir_socket"
@@ -76,8 +82,14 @@ type steerProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type steerMapSpecs struct {
+	Answers   *ebpf.MapSpec `ebpf:"answers"`
+	Datagrams *ebpf.MapSpec `ebpf:"datagrams"`
 	Heartbeat *ebpf.MapSpec `ebpf:"heartbeat"`
+	Locals    *ebpf.MapSpec `ebpf:"locals"`
 	Mac       *ebpf.MapSpec `ebpf:"mac"`
+	Shared    *ebpf.MapSpec `ebpf:"shared"`
+	Tunnels   *ebpf.MapSpec `ebpf:"tunnels"`
+	Uses      *ebpf.MapSpec `ebpf:"uses"`
 	Vips      *ebpf.MapSpec `ebpf:"vips"`
 	Xsks      *ebpf.MapSpec `ebpf:"xsks"`
 }
@@ -108,16 +120,28 @@ func (o *steerObjects) Close() error {
 //
 // It can be passed to loadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type steerMaps struct {
+	Answers   *ebpf.Map `ebpf:"answers"`
+	Datagrams *ebpf.Map `ebpf:"datagrams"`
 	Heartbeat *ebpf.Map `ebpf:"heartbeat"`
+	Locals    *ebpf.Map `ebpf:"locals"`
 	Mac       *ebpf.Map `ebpf:"mac"`
+	Shared    *ebpf.Map `ebpf:"shared"`
+	Tunnels   *ebpf.Map `ebpf:"tunnels"`
+	Uses      *ebpf.Map `ebpf:"uses"`
 	Vips      *ebpf.Map `ebpf:"vips"`
 	Xsks      *ebpf.Map `ebpf:"xsks"`
 }
 
 func (m *steerMaps) Close() error {
 	return _SteerClose(
+		m.Answers,
+		m.Datagrams,
 		m.Heartbeat,
+		m.Locals,
 		m.Mac,
+		m.Shared,
+		m.Tunnels,
+		m.Uses,
 		m.Vips,
 		m.Xsks,
 	)

@@ -59,7 +59,7 @@ func loaded(t testing.TB) *Filter {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	for _, err := range []error{f.SetMAC(ownMAC), f.SetVIPs([]netip.Addr{vip4, vip6}), f.Beat()} {
+	for _, err := range []error{f.SetMAC(ownMAC), f.Steer(Set{VIPs: []netip.Addr{vip4, vip6}}), f.Beat()} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -414,22 +414,4 @@ func TestSetMAC(t *testing.T) {
 	if err := f.SetMAC(make(net.HardwareAddr, 8)); err == nil {
 		t.Error("an 8-byte address was accepted")
 	}
-}
-
-// FuzzPrograms checks that all programs agree on any frame, and that none ends
-// in anything but its two verdicts.
-func FuzzPrograms(f *testing.F) {
-	filter := loaded(f)
-	if err := filter.SetSocket(0, xdpSocket(f)); err != nil {
-		f.Fatal(err)
-	}
-	for _, test := range frameCases(f) {
-		f.Add(test.frame)
-	}
-	f.Fuzz(func(t *testing.T, frame []byte) {
-		if len(frame) < 15 || len(frame) > 1500 {
-			t.Skip("not a frame that a test run takes")
-		}
-		verdicts(t, filter, frame)
-	})
 }

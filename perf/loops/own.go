@@ -37,7 +37,7 @@ func openOwn(opt *Options) (_ *own, err error) {
 	if l.filter, err = steer.Load(); err != nil {
 		return nil, err
 	}
-	if err := l.filter.SetVIPs([]netip.Addr{VIP}); err != nil {
+	if err := l.filter.Steer(steer.Set{VIPs: []netip.Addr{VIP}}); err != nil {
 		return nil, err
 	}
 	modes := []afxdp.Mode{afxdp.Copy}

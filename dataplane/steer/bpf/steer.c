@@ -5,29 +5,22 @@
 // kernel what AF_PACKET has already seen (weir_tc). All ask the same question,
 // is_weirs, of the same maps.
 
-#include <stdbool.h>
-
-#include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
+#include "frame.h"
+#include "novip.h"
 
 #define QUEUES 1024
 
-// Twice what SetVIPs accepts: it adds all new addresses before it removes one.
+// Twice what Steer accepts: it adds all new addresses before it removes one.
 #define VIPS (2 * 65536)
 
 // How long weir_tc goes on hiding frames after weir last said it is alive.
 #define HEARTBEAT_NS 3000000000LL
 
-struct address {
-	__u8 bytes[16]; // IPv4 as ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2)
-};
-
-// Written by SetVIPs. The value is reserved for flags and zero so far.
+// Written by Steer. The value is reserved for flags and zero so far.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -61,95 +54,31 @@ struct {
 	__type(value, __u32);
 } xsks SEC(".maps");
 
-enum hook {
-	HOOK_XDP, // ctx is a struct xdp_md
-	HOOK_SKB, // ctx is a struct __sk_buff whose data begins at the MAC header
-};
-
-struct vlan {
-	__be16 tci;
-	__be16 proto;
-};
-
-// RFC 826, for Ethernet and IPv4.
-struct arp {
-	__be16 hardware;
-	__be16 protocol;
-	__u8 hardware_len;
-	__u8 protocol_len;
-	__be16 operation;
-	__u8 sender_mac[6];
-	__u8 sender[4];
-	__u8 target_mac[6];
-	__u8 target[4];
-};
-
-// RFC 8200, section 3.
-struct ipv6 {
-	__be32 version;
-	__be16 len;
-	__u8 next;
-	__u8 hop_limit;
-	struct address source;
-	struct address destination;
-};
-
-// RFC 4861, sections 4.3 and 4.4: a solicitation or an advertisement.
-struct neighbor {
-	__u8 type;
-	__u8 code;
-	__be16 checksum;
-	__be32 flags;
-	struct address target;
-};
-
-// load copies len bytes at off out of the frame, or returns false if the frame
-// ends before. hook and len are constants wherever it is inlined.
-static __always_inline bool load(void *ctx, enum hook hook, __u32 off, void *to, __u32 len)
-{
-	if (hook == HOOK_SKB)
-		return bpf_skb_load_bytes(ctx, off, to, len) == 0;
-
-	struct xdp_md *xdp = ctx;
-	void *from = (void *)(long)xdp->data + off;
-	if (from + len > (void *)(long)xdp->data_end)
-		return false;
-	__builtin_memcpy(to, from, len);
-	return true;
-}
-
 static __always_inline bool is_vip(const struct address *address)
 {
 	return bpf_map_lookup_elem(&vips, address) != NULL;
 }
 
-static __always_inline bool is_vip4(const __u8 *ipv4)
+static __always_inline bool is_vip4(__be32 ipv4)
 {
-	struct address address = {.bytes = {[10] = 0xff, [11] = 0xff}};
+	struct address address;
 
-	__builtin_memcpy(&address.bytes[12], ipv4, 4);
+	set_ipv4(&address, ipv4);
 	return is_vip(&address);
 }
 
-// is_vip6 knows that an IPv4-mapped address in an IPv6 packet is not the IPv4
-// address (RFC 4942 section 2.2).
 static __always_inline bool is_vip6(const struct address *address)
 {
-	__u32 head[3];
-
-	__builtin_memcpy(head, address, sizeof(head));
-	if (head[0] == 0 && head[1] == 0 && head[2] == bpf_htonl(0xffff))
-		return false;
-	return is_vip(address);
+	return !is_mapped(address) && is_vip(address);
 }
 
-// is_weirs tells whether a frame is for weir: an IP packet to a VIP, an ARP
-// request or neighbour solicitation that asks for one, or an ARP message or
-// neighbour advertisement that claims one for another station. Those about other
-// addresses are the kernel's, which learns its neighbours from them. tagged says
-// that the kernel has already moved an 802.1Q tag from the frame into its
-// metadata. A frame with more than one tag, and one too short to tell, is the
-// kernel's.
+// is_weirs tells whether a frame is for weir: an IP packet to a VIP or one of
+// those in novip.h, an ARP request or neighbour solicitation that asks for a VIP,
+// or an ARP message or neighbour advertisement that claims one for another
+// station. Those about other addresses, shared ones among them, are the kernel's,
+// which learns its neighbours from them. tagged says that the kernel has already
+// moved an 802.1Q tag from the frame into its metadata. A frame with more than
+// one tag, and one too short to tell, is the kernel's.
 static __always_inline bool is_weirs(void *ctx, enum hook hook, bool tagged)
 {
 	struct ethhdr eth;
@@ -175,14 +104,8 @@ static __always_inline bool is_weirs(void *ctx, enum hook hook, bool tagged)
 	__builtin_memcpy(&to, eth.h_dest, sizeof(eth.h_dest));
 	bool to_us = *own == 0 || to == *own;
 
-	if (proto == bpf_htons(ETH_P_IP)) {
-		__u8 destination[4];
-
-		return to_us && load(ctx, hook, off + 16, destination, sizeof(destination)) &&
-		       is_vip4(destination);
-	}
-
-	if (proto == bpf_htons(ETH_P_IPV6)) {
+	bool v6 = proto == bpf_htons(ETH_P_IPV6);
+	if (v6) {
 		struct ipv6 ip;
 		struct neighbor nd;
 
@@ -190,16 +113,29 @@ static __always_inline bool is_weirs(void *ctx, enum hook hook, bool tagged)
 			return false;
 		if (to_us && is_vip6(&ip.destination))
 			return true;
-		if (ip.next != 58 || !load(ctx, hook, off + sizeof(ip), &nd, sizeof(nd)))
-			return false;
-		// A question goes to the target's solicited-node group, a claim to all
-		// nodes, ff02::1 (RFC 2464 section 7 has their addresses).
-		bool to_group = eth.h_dest[0] == 0x33 && eth.h_dest[1] == 0x33 && eth.h_dest[2] == 0xff;
-		bool to_all = to == bpf_cpu_to_be64(0x333300000001ULL << 16);
-		bool asks = nd.type == 135 && (to_us || to_group);
-		bool claims = nd.type == 136 && (to_us || to_all);
-		return (asks || claims) && is_vip6(&nd.target);
+		if (ip.next == PROTO_ICMPV6 && load(ctx, hook, off + sizeof(ip), &nd, sizeof(nd))) {
+			// A question goes to the target's solicited-node group, a claim to all
+			// nodes, ff02::1 (RFC 2464 section 7 has their addresses).
+			bool to_group = eth.h_dest[0] == 0x33 && eth.h_dest[1] == 0x33 && eth.h_dest[2] == 0xff;
+			bool to_all = to == bpf_cpu_to_be64(0x333300000001ULL << 16);
+			bool asks = nd.type == 135 && (to_us || to_group);
+			bool claims = nd.type == 136 && (to_us || to_all);
+			if (asks || claims)
+				return is_vip6(&nd.target);
+		}
 	}
+
+	if (proto == bpf_htons(ETH_P_IP)) {
+		__be32 destination;
+
+		if (!to_us || !load(ctx, hook, off + 16, &destination, sizeof(destination)))
+			return false;
+		if (is_vip4(destination))
+			return true;
+	}
+
+	if (v6 || proto == bpf_htons(ETH_P_IP))
+		return to_us && is_weirs_without_vip(ctx, hook, v6, off);
 
 	if (proto == bpf_htons(ETH_P_ARP)) {
 		struct arp arp;

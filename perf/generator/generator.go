@@ -1,5 +1,7 @@
-// Package generator makes traffic for measurements: UDP frames of the least
-// length, over a number of flows, as fast as one core can or at a given rate.
+// Package generator makes traffic for measurements: UDP datagrams or TCP
+// connection requests in frames of the least length, over a number of flows or,
+// as a flood, each from a source of its own, as fast as one core can or at a
+// given rate.
 //
 // The problem it solves: to overload a fast receiver takes a sender that is
 // faster, and a program that writes to a socket is not. Here the sender is a
@@ -48,14 +50,25 @@ const (
 // Unlimited is the rate that is as fast as possible.
 const Unlimited = math.MaxInt64
 
-// Options says what to send and where. All of it is needed.
+// Options says what to send and where. All of it is needed but what says
+// otherwise.
 type Options struct {
 	Interface   int // index of the interface to send from; on a veth the other end needs GRO or an XDP program in the driver
 	Source      net.HardwareAddr
 	Destination net.HardwareAddr
 	To          netip.AddrPort // IPv4
-	Flows       uint32         // how many, at most MaxFlows; flow n has the n-th source address and port
+	SYN         bool           // optional: TCP connection requests, with pseudo-random sequence numbers, instead of UDP
 	CPU         int            // that Run is pinned to
+
+	// Flows is how many flows there are, at most MaxFlows; flow n has the n-th
+	// source address and port. It is 0 for a flood.
+	Flows uint32
+
+	// Flood, instead of Flows, has every frame come from another address of
+	// this IPv4 prefix and another port from 1024 on, both pseudo-random: the
+	// same for the same Seed.
+	Flood netip.Prefix
+	Seed  uint64
 }
 
 // Generator is one sender.
@@ -73,6 +86,7 @@ func New(opt Options) (*Generator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new generator: %w", err)
 	}
+	first, mask := opt.sources()
 	_ = rlimit.RemoveMemlock() // counts only before Linux 5.11, where there are no live frames
 	spec, err := loadGenerator()
 	if err != nil {
@@ -84,9 +98,12 @@ func New(opt Options) (*Generator, error) {
 	}{
 		{generatorVarTemplate, frame},
 		{generatorVarIpSum, sums.ip},
-		{generatorVarUdpSum, sums.udp},
+		{generatorVarTransportSum, sums.transport},
 		{generatorVarIfindex, uint32(opt.Interface)},
 		{generatorVarFlows, opt.Flows},
+		{generatorVarFirstSource, first},
+		{generatorVarSourcesMask, mask},
+		{generatorVarSeed, opt.Seed},
 		{generatorVarInterval, interval(0)},
 	} {
 		if err := spec.Variables[v.name].Set(v.value); err != nil {

@@ -62,6 +62,9 @@ func TestOptions(t *testing.T) {
 		"to IPv6":        func(o *Options) { o.To = netip.MustParseAddrPort("[2001:db8::1]:9") },
 		"no flows":       func(o *Options) { o.Flows = 0 },
 		"too many flows": func(o *Options) { o.Flows = MaxFlows + 1 },
+		"flood of flows": func(o *Options) { o.Flood = netip.MustParsePrefix("10.0.0.0/8") },
+		"from IPv6":      func(o *Options) { o.Flows, o.Flood = 0, netip.MustParsePrefix("2001:db8::/32") },
+		"no prefix":      func(o *Options) { o.Flows, o.Flood = 0, netip.PrefixFrom(netip.MustParseAddr("10.0.0.0"), 33) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			opt := options
@@ -99,15 +102,7 @@ func TestFrames(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	program := g.objects.Programs[generatorProgGenerate]
-	once := func() (uint32, []byte) {
-		out := make([]byte, FrameLen)
-		verdict, err := program.Run(&ebpf.RunOptions{Data: make([]byte, FrameLen), DataOut: out})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return verdict, out
-	}
+	once := func() (uint32, []byte) { return once(t, g) }
 	if verdict, _ := once(); verdict != xdpDrop {
 		t.Fatalf("verdict %d before a rate was set, want %d", verdict, xdpDrop)
 	}
@@ -141,6 +136,17 @@ func TestFrames(t *testing.T) {
 	if sent, err := g.Sent(); err != nil || sent != uint64(total) {
 		t.Errorf("counted %d, %v; want %d", sent, err, total)
 	}
+}
+
+// once makes one frame.
+func once(t *testing.T, g *Generator) (verdict uint32, frame []byte) {
+	t.Helper()
+	frame = make([]byte, FrameLen)
+	verdict, err := g.objects.Programs[generatorProgGenerate].Run(&ebpf.RunOptions{Data: make([]byte, FrameLen), DataOut: frame})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return verdict, frame
 }
 
 // check fails if a frame is not what it should be, and returns its flow.

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 
-// generate makes one frame of a flow and sends it out of an interface. The
-// kernel runs it over and over on the frames of a small pool
+// generate makes one frame, of a flow or of a flood, and sends it out of an
+// interface. The kernel runs it over and over on the frames of a small pool
 // (Documentation/bpf/bpf_prog_run.rst, live frames).
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/tcp.h>
 #include <linux/udp.h>
 
 #include <bpf/bpf_endian.h>
@@ -25,9 +27,12 @@
 // sums over all that does not change from frame to frame.
 __u8 template[FRAME];
 __u32 ip_sum;
-__u32 udp_sum;
+__u32 transport_sum;
 __u32 ifindex;
-__u32 flows;
+__u32 flows; // zero for a flood, where each frame has a source of its own
+__u32 first_source;
+__u32 sources_mask; // the bits of a source that are free
+__u64 seed;
 
 // Written at any time: nanoseconds from one frame to the next, with 32 binary
 // places. Zero is as fast as possible, all ones is never.
@@ -71,6 +76,16 @@ static __always_inline __u16 fold(__u32 sum)
 	return ~(sum + (sum >> 16));
 }
 
+// mix is a number that looks random and depends on n alone: SplitMix64 (Steele,
+// Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+static __always_inline __u64 mix(__u64 n)
+{
+	n *= 0x9e3779b97f4a7c15;
+	n = (n ^ (n >> 30)) * 0xbf58476d1ce4e5b9;
+	n = (n ^ (n >> 27)) * 0x94d049bb133111eb;
+	return n ^ (n >> 31);
+}
+
 SEC("xdp")
 int generate(struct xdp_md *ctx)
 {
@@ -78,24 +93,43 @@ int generate(struct xdp_md *ctx)
 	__u32 zero = 0;
 	struct state *state = bpf_map_lookup_elem(&states, &zero);
 
-	if (!state || flows == 0 || frame + FRAME > (__u8 *)(long)ctx->data_end)
+	if (!state || frame + FRAME > (__u8 *)(long)ctx->data_end)
 		return XDP_ABORTED;
 	if (!is_due(state))
 		return XDP_DROP;
 
-	__u32 flow = state->sent++ % flows;
-	__u32 address = FIRST_ADDRESS + (flow >> PORTS_LOG2);
-	__u32 port = FIRST_PORT + (flow & ((1 << PORTS_LOG2) - 1));
+	__u64 random = mix(seed + ++state->sent);
+	__u32 address, port;
+	if (flows) {
+		__u32 flow = (state->sent - 1) % flows;
+
+		address = FIRST_ADDRESS + (flow >> PORTS_LOG2);
+		port = FIRST_PORT + (flow & ((1 << PORTS_LOG2) - 1));
+	} else {
+		address = first_source + ((random >> 32) & sources_mask);
+		port = FIRST_PORT + (((random & 0xffffffff) * (65536 - FIRST_PORT)) >> 32);
+	}
 	__u32 sum = (address >> 16) + (address & 0xffff);
 	struct iphdr *ip = (void *)(frame + ETH_HLEN);
-	struct udphdr *udp = (void *)(ip + 1);
 
 	__builtin_memcpy(frame, template, FRAME);
 	ip->saddr = bpf_htonl(address);
 	ip->check = bpf_htons(fold(ip_sum + sum));
-	udp->source = bpf_htons(port);
-	__u16 check = fold(udp_sum + sum + port);
-	udp->check = check ? bpf_htons(check) : 0xffff;
+	sum += transport_sum + port;
+	if (ip->protocol == IPPROTO_TCP) {
+		struct tcphdr *tcp = (void *)(ip + 1);
+		__u32 sequence = random;
+
+		tcp->source = bpf_htons(port);
+		tcp->seq = bpf_htonl(sequence);
+		tcp->check = bpf_htons(fold(sum + (sequence >> 16) + (sequence & 0xffff)));
+	} else {
+		struct udphdr *udp = (void *)(ip + 1);
+		__u16 check = fold(sum);
+
+		udp->source = bpf_htons(port);
+		udp->check = check ? bpf_htons(check) : 0xffff;
+	}
 	return bpf_redirect(ifindex, 0);
 }
 

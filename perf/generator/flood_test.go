@@ -1,0 +1,103 @@
+package generator
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"weir/dataplane/packet/packettest"
+)
+
+// Every frame of a flood is well-formed, and like no other.
+func TestFlood(t *testing.T) {
+	requireRoot(t)
+	const frames = 5_000
+	type made struct{ sources, ports, sequences map[string]bool }
+	flood := func(t *testing.T, opt Options) (all string, m made) {
+		g, err := New(opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		if err := g.SetRate(Unlimited); err != nil {
+			t.Fatal(err)
+		}
+		var text strings.Builder
+		m = made{make(map[string]bool), make(map[string]bool), make(map[string]bool)}
+		for range frames {
+			verdict, b := once(t, g)
+			if verdict != 4 { // XDP_REDIRECT
+				t.Fatalf("verdict %d", verdict)
+			}
+			if err := packettest.CheckWellFormed(b); err != nil {
+				t.Fatalf("%v: % x", err, b)
+			}
+			source, port, sequence := checkFlood(t, &opt, b)
+			m.sources[source.String()] = true
+			m.ports[fmt.Sprint(port)] = true
+			m.sequences[fmt.Sprint(sequence)] = true
+			text.Write(b)
+		}
+		return text.String(), m
+	}
+	for _, syn := range []bool{true, false} {
+		for _, test := range []struct {
+			prefix  string
+			sources int // at least, as few may be there twice
+		}{{"0.0.0.0/0", frames - 10}, {"10.0.0.0/8", frames - 50}, {"198.18.0.0/15", frames * 9 / 10}, {"192.0.2.128/25", 128}, {"192.0.2.7/32", 1}} {
+			t.Run(fmt.Sprintf("%s SYN %t", test.prefix, syn), func(t *testing.T) {
+				stayOnOneCPU(t) // each has a counter of its own
+				opt := options
+				opt.Flows, opt.Flood, opt.SYN = 0, netip.MustParsePrefix(test.prefix), syn
+				first, m := flood(t, opt)
+				if len(m.sources) < test.sources {
+					t.Errorf("%d sources, want %d at least", len(m.sources), test.sources)
+				}
+				if len(m.ports) < frames*8/10 {
+					t.Errorf("%d ports", len(m.ports))
+				}
+				if syn && len(m.sequences) < frames-10 {
+					t.Errorf("%d sequence numbers", len(m.sequences))
+				}
+				if again, _ := flood(t, opt); again != first {
+					t.Error("another flood with the same seed is another")
+				}
+				opt.Seed = 1 << 40
+				if other, _ := flood(t, opt); other == first {
+					t.Error("another seed makes no difference")
+				}
+			})
+		}
+	}
+}
+
+// checkFlood fails if a well-formed frame is not of the flood.
+func checkFlood(t *testing.T, opt *Options, b []byte) (source netip.Addr, port uint16, sequence uint32) {
+	t.Helper()
+	packet := gopacket.NewPacket(b, layers.LayerTypeEthernet, gopacket.Default)
+	header, _ := packet.NetworkLayer().(*layers.IPv4)
+	var to uint16
+	switch l := packet.TransportLayer().(type) {
+	case *layers.TCP:
+		if !opt.SYN || !l.SYN || l.ACK || l.RST || l.FIN || l.Ack != 0 || len(l.Payload) != 0 || len(l.Options) != 1 {
+			t.Fatalf("not a connection request: %v", packet)
+		}
+		port, to, sequence = uint16(l.SrcPort), uint16(l.DstPort), l.Seq
+	case *layers.UDP:
+		if opt.SYN || len(l.Payload) != 18 {
+			t.Fatalf("not a datagram of the flood: %v", packet)
+		}
+		port, to = uint16(l.SrcPort), uint16(l.DstPort)
+	default:
+		t.Fatalf("neither TCP nor UDP: %v", packet)
+	}
+	source = netip.AddrFrom4([4]byte(header.SrcIP))
+	if !opt.Flood.Contains(source) || port < 1024 || header.DstIP.String() != opt.To.Addr().String() || to != opt.To.Port() {
+		t.Fatalf("from %s port %d to %s port %d", source, port, header.DstIP, to)
+	}
+	return source, port, sequence
+}

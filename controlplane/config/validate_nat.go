@@ -146,6 +146,10 @@ func (v *validator) snatConflicts() {
 	}
 }
 
+// maxKept is how many ports of backends can be watched for answers: as many as
+// steer.MaxAnswers, which is what the maps in the kernel hold.
+const maxKept = 65536
+
 // keeps reports what client_address keep cannot tell apart: an answer comes from
 // the address and port of a backend, so these have to follow from one VIP and
 // port only.
@@ -156,7 +160,7 @@ func (v *validator) keeps() {
 	}
 	claims := make(map[key][]claim)
 	var order []key // so that the report does not depend on the map's
-	pairs := 0
+	pairs, kept := 0, 0
 	for i, s := range v.c.Services {
 		if s.Mode != ModeNAT || s.ClientAddress != ClientKeep {
 			continue
@@ -173,7 +177,12 @@ func (v *validator) keeps() {
 					order = append(order, k)
 				}
 				claims[k] = append(claims[k], claim{i, j, p})
+				kept += int(p.Hi) - int(p.Lo) + 1
 			}
+		}
+		if kept > maxKept {
+			v.errorf(servicePath(i), "the services with client_address keep up to here have more than %d ports of backends in all, each of which has to be watched for answers; want fewer ports, or client_address snat", maxKept)
+			return
 		}
 	}
 	reported := make(map[[2]int]bool)

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -20,8 +19,10 @@ import (
 	"weir/dataplane/afxdp"
 	"weir/dataplane/flow"
 	"weir/dataplane/handover"
+	"weir/dataplane/nat"
 	"weir/dataplane/nic"
 	"weir/dataplane/snapshot"
+	"weir/dataplane/steer"
 	"weir/dataplane/worker"
 )
 
@@ -49,9 +50,11 @@ type Engine struct {
 	cpus     []int // those allowed, for workers without a CPU of their own
 	snapshot atomic.Pointer[snapshot.Snapshot]
 	changes  chan struct{}
+	space    *nat.Space // shared by all workers
+	pathMTU  chan worker.PathMTU
 
 	mu         sync.Mutex // guards all below, and interfaces' fields
-	vips       []netip.Addr
+	steered    steer.Set
 	interfaces []*iface
 	rings      map[ringKey]*handover.Ring
 }
@@ -70,6 +73,8 @@ func New(cfg Config) (*Engine, error) {
 		cfg:     cfg,
 		cpus:    cpus,
 		changes: make(chan struct{}, 1),
+		space:   nat.NewSpace(),
+		pathMTU: make(chan worker.PathMTU, 64),
 		rings:   make(map[ringKey]*handover.Ring),
 	}
 	empty := snapshot.Spec{}
@@ -114,26 +119,35 @@ func (e *Engine) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Apply makes snap what the workers go by, and vips, its addresses, what is
-// taken from the kernel on every interface. An address that is both old and
-// new is served throughout. The error names the interfaces on which not all of
-// vips is taken; snap is in force even then.
-func (e *Engine) Apply(snap *snapshot.Snapshot, vips []netip.Addr) error {
+// Apply makes snap what the workers go by, and set what is taken from the
+// kernel on every interface. What is both in the old set and in the new one is
+// served throughout. The error names the interfaces on which not all of set is
+// taken; snap is in force even then.
+func (e *Engine) Apply(snap *snapshot.Snapshot, set steer.Set) error {
 	e.snapshot.Store(snap)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.vips = vips
+	e.steered = set
 	var errs []error
 	for _, i := range e.interfaces {
 		if i.nic == nil {
 			continue
 		}
-		if err := i.nic.SetVIPs(vips); err != nil {
+		if err := i.nic.Steer(set); err != nil {
 			errs = append(errs, fmt.Errorf("steer frames of %s: %w", i.cfg.Name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// NATSpace returns what shares the ports of SNAT addresses out to workers.
+func (e *Engine) NATSpace() *nat.Space { return e.space }
+
+// PathMTU is what a worker learned about the path to a backend.
+type PathMTU = worker.PathMTU
+
+// PathMTU returns what workers learn about the paths to backends.
+func (e *Engine) PathMTU() <-chan PathMTU { return e.pathMTU }
 
 // Snapshot returns what the workers go by now.
 func (e *Engine) Snapshot() *snapshot.Snapshot { return e.snapshot.Load() }
@@ -148,36 +162,58 @@ func (e *Engine) changed() {
 	}
 }
 
-// connect gives every worker its ways to the workers of other interfaces. It is
-// called with mu held whenever an interface's workers have changed.
+// connect tells every worker about the others. It is called with mu held
+// whenever an interface's workers have changed.
 func (e *Engine) connect() {
+	var all []*worker.Worker
+	first := make([]int, len(e.interfaces)) // index in all of each interface's first worker
+	for _, i := range e.interfaces {
+		first[i.index] = len(all)
+		all = append(all, i.workers...)
+	}
 	rings := make(map[ringKey]*handover.Ring)
-	inbound := make(map[*worker.Worker][]*handover.Ring)
-	outbound := make(map[*worker.Worker][]worker.Outbound)
-	for _, from := range e.interfaces {
-		for n, w := range from.workers {
-			ways := make([]worker.Outbound, len(e.interfaces))
-			for _, to := range e.interfaces {
-				if to == from || len(to.workers) == 0 {
-					continue
-				}
-				peer := to.workers[n%len(to.workers)]
-				key := ringKey{w, peer}
-				ring := e.rings[key]
-				if ring == nil {
-					ring = handover.NewRing()
-				}
-				rings[key] = ring
-				ways[to.index] = worker.Outbound{Ring: ring, To: peer}
-				inbound[peer] = append(inbound[peer], ring)
+	ring := func(from, to *worker.Worker) *handover.Ring {
+		key := ringKey{from, to}
+		if rings[key] == nil {
+			if rings[key] = e.rings[key]; rings[key] == nil {
+				rings[key] = handover.NewRing()
 			}
-			outbound[w] = ways
+		}
+		return rings[key]
+	}
+	for _, i := range e.interfaces {
+		for n, w := range i.workers {
+			peers := &worker.Peers{Egress: make([]int, len(e.interfaces))}
+			for _, peer := range all {
+				peers.All = append(peers.All, worker.Peer{Ring: ring(w, peer), To: peer})
+				peers.Inbound = append(peers.Inbound, ring(peer, w))
+			}
+			for _, to := range e.interfaces {
+				peers.Egress[to.index] = -1
+				if len(to.workers) > 0 {
+					peers.Egress[to.index] = first[to.index] + n%len(to.workers)
+				}
+			}
+			w.Connect(peers)
 		}
 	}
 	e.rings = rings
-	for w, ways := range outbound {
-		w.Connect(ways, inbound[w])
+}
+
+// freeNumber returns the smallest number that no worker has. It is called with
+// mu held.
+func (e *Engine) freeNumber() uint16 {
+	taken := make(map[uint16]bool)
+	for _, i := range e.interfaces {
+		for _, w := range i.workers {
+			taken[w.Number()] = true
+		}
 	}
+	number := uint16(0)
+	for taken[number] {
+		number++
+	}
+	return number
 }
 
 // cpuFor chooses the CPU of an interface's n-th worker: the configured one, or

@@ -75,7 +75,7 @@ func (i *iface) staff(opened *nic.NIC) error {
 			return errors.Join(fmt.Errorf("interface %s: %w", i.cfg.Name, err), i.closeLocked())
 		}
 	}
-	if err := opened.SetVIPs(e.vips); err != nil {
+	if err := opened.Steer(e.steered); err != nil {
 		return errors.Join(fmt.Errorf("steer frames of %s: %w", i.cfg.Name, err), i.closeLocked())
 	}
 	if err := opened.Beat(); err != nil {
@@ -88,11 +88,14 @@ func (i *iface) staff(opened *nic.NIC) error {
 		}
 		i.flows = append(i.flows, table)
 		i.workers = append(i.workers, worker.New(worker.Config{
+			Number:    e.freeNumber(),
 			Interface: i.index,
 			Index:     n,
 			CPU:       e.cpuFor(&i.cfg, n),
 			Queue:     q,
 			Flows:     table,
+			Space:     e.space,
+			PathMTU:   e.pathMTU,
 			Snapshot:  &e.snapshot,
 			Log:       e.cfg.Log.With("interface", i.cfg.Name, "queue", n),
 		}))
@@ -111,6 +114,9 @@ func (i *iface) close() {
 
 // closeLocked is called once the workers have stopped, with mu held.
 func (i *iface) closeLocked() error {
+	for _, w := range i.workers {
+		i.engine.space.ReleaseAll(w.Number())
+	}
 	i.workers = nil
 	i.engine.connect()
 	var errs []error

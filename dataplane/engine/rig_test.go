@@ -22,6 +22,7 @@ import (
 	"weir/dataplane/rewrite"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
+	"weir/dataplane/steer"
 )
 
 // patience bounds every wait of a test. It is only spent by one that fails.
@@ -177,7 +178,7 @@ func (r *rig) apply() {
 	spec := snapshot.Spec{Generation: r.generation}
 	var vips []netip.Addr
 	for i, s := range r.Interfaces() {
-		spec.Interfaces = append(spec.Interfaces, snapshot.Interface{Name: s.Name, MAC: s.MAC})
+		spec.Interfaces = append(spec.Interfaces, snapshot.Interface{Name: s.Name, MAC: s.MAC, MTU: uint32(s.MTU)})
 		rw, err := rewrite.DSR(rewrite.Link{Egress: uint16(i), Src: s.MAC, Dst: serverMAC(i), MTU: s.MTU}, false)
 		if err != nil {
 			r.t.Fatal(err)
@@ -197,7 +198,7 @@ func (r *rig) apply() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	if err := r.Apply(snap, vips); err != nil {
+	if err := r.Apply(snap, steer.Set{VIPs: vips}); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -3,6 +3,7 @@ package forward
 import (
 	"net/netip"
 
+	"weir/dataplane/handover"
 	"weir/dataplane/packet"
 	"weir/dataplane/queue"
 	"weir/dataplane/rewrite"
@@ -22,10 +23,10 @@ func (f *Forwarder) answerARP(frame *queue.Frame, p *packet.Parsed, iface *snaps
 	b := frame.Bytes()
 	arp := packet.ARP(b[p.L3:])
 	sender, target := arp.SenderIP(), arp.TargetIP()
-	if sender4 := packet.Mapped(sender); f.snap.VIP(&sender4) != nil {
+	if f.own(f.vip4(sender)) {
 		return f.claimed(arp.SenderMAC())
 	}
-	if target4 := packet.Mapped(target); arp.Operation() != packet.ARPRequest || f.snap.VIP(&target4) == nil {
+	if arp.Operation() != packet.ARPRequest || !f.own(f.vip4(target)) {
 		return drop(stats.UnknownVIP)
 	}
 	asker := arp.SenderMAC()
@@ -42,15 +43,40 @@ func (f *Forwarder) answerARP(frame *queue.Frame, p *packet.Parsed, iface *snaps
 	return reply(b, asker, iface, ingress)
 }
 
-// answerICMPv4 answers an echo request (RFC 792).
-func (f *Forwarder) answerICMPv4(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
+// vip4 returns the VIP or SNAT address with an IPv4 address, or nil.
+func (f *Forwarder) vip4(addr [4]byte) *snapshot.VIP {
+	mapped := packet.Mapped(addr)
+	return f.snap.VIP(&mapped)
+}
+
+// own tells whether an address is weir's alone, so that nobody else is to
+// answer for it.
+func (f *Forwarder) own(vip *snapshot.VIP) bool {
+	return vip != nil && (vip.SNAT == nil || !vip.SNAT.Shared)
+}
+
+// refusesPing says why an echo request to an address is not answered.
+func (f *Forwarder) refusesPing(p *packet.Parsed, vip *snapshot.VIP) stats.Reason {
+	switch {
+	case p.Fragment || p.ICMPCode != 0 || !f.own(vip):
+		return stats.ICMPUnhandled
+	case !oneStation(p.Src):
+		return stats.Malformed
+	case vip.Policy.Mute:
+		return stats.PingRefused
+	}
+	return stats.ReasonNone
+}
+
+// answerICMPv4 answers an echo request (RFC 792), and passes on an error.
+func (f *Forwarder) answerICMPv4(frame *queue.Frame, p *packet.Parsed, vip *snapshot.VIP, meta *handover.Meta) Verdict {
+	if p.ICMPType != packet.ICMPv4EchoRequest {
+		return f.relayError(p, vip, meta, frame)
+	}
+	if reason := f.refusesPing(p, vip); reason != stats.ReasonNone {
+		return drop(reason)
+	}
 	b := frame.Bytes()
-	if p.ICMPType != packet.ICMPv4EchoRequest || p.ICMPCode != 0 {
-		return drop(stats.ICMPUnhandled)
-	}
-	if !oneStation(p.Src) {
-		return drop(stats.Malformed)
-	}
 	icmp := packet.ICMPv4(b[p.L4:p.End])
 	icmp.SetType(packet.ICMPv4EchoReply)
 	icmp.SetChecksum(packet.Update16(icmp.Checksum(),
@@ -63,24 +89,26 @@ func (f *Forwarder) answerICMPv4(frame *queue.Frame, p *packet.Parsed, iface *sn
 	ip.SetTTL(rewrite.OuterTTL)
 	ip.SetChecksum(ip.ComputeChecksum())
 	f.counters.EchoReplies++
-	return reply(b, packet.Ethernet(b).Src(), iface, ingress)
+	return f.back(frame, meta)
 }
 
 // answerICMPv6 answers an echo request (RFC 4443 section 4.1) to a VIP and a
 // neighbour solicitation (RFC 4861 section 7.2) for one, whether that was sent
-// to the VIP itself or to its solicited-node group. It counts advertisements.
-func (f *Forwarder) answerICMPv6(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
-	if p.Fragment {
-		return drop(stats.Fragment)
-	}
-	if p.ICMPType == packet.ICMPv6NeighborSolicit || p.ICMPType == packet.ICMPv6NeighborAdvert {
-		return f.answerNeighbor(frame, p, iface, ingress)
-	}
-	if p.ICMPType != packet.ICMPv6EchoRequest || p.ICMPCode != 0 || p.Dst[0] == 0xff {
+// to the VIP itself or to its solicited-node group. It counts advertisements,
+// and passes on errors.
+func (f *Forwarder) answerICMPv6(frame *queue.Frame, p *packet.Parsed, vip *snapshot.VIP, meta *handover.Meta) Verdict {
+	switch {
+	case p.Fragment:
 		return drop(stats.ICMPUnhandled)
+	case p.ICMPType == packet.ICMPv6NeighborSolicit || p.ICMPType == packet.ICMPv6NeighborAdvert:
+		return f.answerNeighbor(frame, p, &f.snap.Interfaces[meta.Ingress], meta.Ingress)
+	case p.Dst[0] == 0xff:
+		return drop(stats.ICMPUnhandled)
+	case p.ICMPType != packet.ICMPv6EchoRequest:
+		return f.relayError(p, vip, meta, frame)
 	}
-	if !oneStation(p.Src) {
-		return drop(stats.Malformed)
+	if reason := f.refusesPing(p, vip); reason != stats.ReasonNone {
+		return drop(reason)
 	}
 	b := frame.Bytes()
 	icmp := packet.ICMPv6(b[p.L4:p.End])
@@ -93,7 +121,7 @@ func (f *Forwarder) answerICMPv6(frame *queue.Frame, p *packet.Parsed, iface *sn
 	ip.SetDst(p.Src)
 	ip.SetHopLimit(rewrite.OuterTTL)
 	f.counters.EchoReplies++
-	return reply(b, packet.Ethernet(b).Src(), iface, ingress)
+	return f.back(frame, meta)
 }
 
 // answerNeighbor turns a valid solicitation for a VIP into an advertisement
@@ -108,10 +136,10 @@ func (f *Forwarder) answerNeighbor(frame *queue.Frame, p *packet.Parsed, iface *
 		return drop(stats.Malformed)
 	}
 	target := icmp.Target()
-	if f.vip(p.Kind, &target) == nil {
+	if !f.own(f.vip(p.Kind, &target)) {
 		return drop(stats.UnknownVIP)
 	}
-	if p.ICMPType == packet.ICMPv6NeighborAdvert || f.vip(p.Kind, &p.Src) != nil {
+	if p.ICMPType == packet.ICMPv6NeighborAdvert || f.own(f.vip(p.Kind, &p.Src)) {
 		return f.claimed(packet.Ethernet(b).Src())
 	}
 	detection := p.Src == [16]byte{}

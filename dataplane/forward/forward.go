@@ -4,12 +4,24 @@
 // The problem it solves: one place, free of sockets and time, that can be
 // tested frame by frame and fuzzed, and that the worker drives in batches, so
 // that the cache misses of a batch's flow look-ups overlap.
+//
+// A frame goes through two passes. The first (classify.go) parses it and finds
+// out what it is: a packet for a service, an answer that NAT has to take back,
+// or something that is answered or refused right away (answer.go, refusal.go).
+// The second finds the flow of the packet or decides a new one (flow.go) and
+// rewrites it. What is rare and slow is in files of its own: fragment.go,
+// icmp.go, and toobig.go.
 package forward
 
 import (
 	"weir/dataplane/flow"
+	"weir/dataplane/fragment"
+	"weir/dataplane/handover"
+	"weir/dataplane/limit"
+	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/queue"
+	"weir/dataplane/refuse"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
 )
@@ -23,8 +35,9 @@ const BatchSize = 64
 type Action uint8
 
 const (
-	Drop Action = iota // give the buffer back
-	Send               // send the frame by Verdict.Egress
+	Drop  Action = iota // give the buffer back
+	Send                // send the frame by Verdict.Egress
+	Taken               // give the buffer back: what was in it went by the Outbox, or waits
 )
 
 // Verdict is what Process decided about one frame.
@@ -34,38 +47,113 @@ type Verdict struct {
 	Egress uint16       // index into Snapshot.Interfaces of where it leaves
 }
 
+// Outbox is the way for what does not leave as the verdict on a frame. Frames
+// are copied, and counted as dropped if there is no room for them.
+type Outbox interface {
+	// Pass gives a frame to the worker with an index in the list that SetPeers
+	// was given last, this one perhaps, to decide about it.
+	Pass(peer int, frame []byte, meta handover.Meta)
+
+	// Learn tells the control plane the longest IP packet in bytes that
+	// reaches a backend, the headers that weir puts before it included.
+	Learn(backend [16]byte, mtu int)
+}
+
+// Config is what a Forwarder is made of.
+type Config struct {
+	Worker   uint16      // the worker's number
+	Flows    *flow.Table // owned by the Forwarder from now on
+	Space    *nat.Space
+	Counters *stats.Counters // written by the Forwarder
+	Outbox   Outbox
+}
+
 // Forwarder decides for one worker. It owns the worker's flow table and writes
 // its counters; only that worker's goroutine calls it.
 type Forwarder struct {
+	worker   uint16
 	flows    *flow.Table
 	counters *stats.Counters
+	outbox   Outbox
 	expired  func(*flow.Entry) // f.expire, bound once so that Sweep does not allocate
 
-	snap *snapshot.Snapshot // the one in use since the last Adopt
+	snap  *snapshot.Snapshot // the one in use since the last Adopt
+	peers []uint16           // numbers of all workers
+	self  int                // index of this one's in peers
+	now   flow.Tick          // of the batch in hand
+
+	nat       natState
+	fragments *fragment.Table
+	refusals  *refuse.Limiter // of what weir answers instead of forwarding
+	relays    *refuse.Limiter // of ICMP errors passed on
+	guards    guards
 
 	// Scratch for one batch, filled by the first pass and read by the second.
-	parsed  [BatchSize]packet.Parsed
-	pending [BatchSize]pending
-	hashes  [BatchSize]uint64 // of pending
+	metas    [BatchSize]handover.Meta
+	parsed   [BatchSize]packet.Parsed
+	requests [BatchSize]request // to services
+	hashes   [BatchSize]uint64  // of requests
+	answers  [BatchSize]int     // of backends: index into the batch
+	ahashes  [BatchSize]uint64  // of answers
+	piece    [handover.MaxFrame]byte
 }
 
-// pending is a frame that belongs to a service and waits for the second pass.
-type pending struct {
+// request is a packet for a service that waits for the second pass.
+type request struct {
 	frame   int // index into the batch
 	service uint32
 }
 
-// New makes a Forwarder that keeps flows in table and counts in counters.
-func New(table *flow.Table, counters *stats.Counters) *Forwarder {
-	f := &Forwarder{flows: table, counters: counters}
+// New makes a Forwarder. It decides nothing before Adopt.
+func New(cfg Config) *Forwarder {
+	f := &Forwarder{
+		worker:    cfg.Worker,
+		flows:     cfg.Flows,
+		counters:  cfg.Counters,
+		outbox:    cfg.Outbox,
+		peers:     []uint16{cfg.Worker},
+		fragments: fragment.New(fragment.Config{}),
+		refusals:  refuse.NewLimiter(refuse.DefaultLimits()),
+		relays:    refuse.NewLimiter(relayLimits()),
+	}
+	f.nat.space = cfg.Space
 	f.expired = f.expire
 	return f
+}
+
+// relayLimits is how many ICMP errors are passed on. One router reports on the
+// flows of many.
+func relayLimits() refuse.Limits {
+	return refuse.Limits{All: limit.Rate{PerSecond: 10000}, Source: limit.Rate{PerSecond: 200}}
+}
+
+// SetPeers tells the numbers of all workers that run, this one's among them,
+// in an order that is the same for all. It may allocate.
+func (f *Forwarder) SetPeers(numbers []uint16) {
+	f.peers, f.self = numbers, 0
+	for i, n := range numbers {
+		if n == f.worker {
+			f.self = i
+		}
+	}
+}
+
+// peer returns the index of a worker in the list of all, or -1.
+func (f *Forwarder) peer(number uint16) int {
+	for i, n := range f.peers {
+		if n == number {
+			return i
+		}
+	}
+	return -1
 }
 
 // Adopt makes snap the one that Process goes by. Counters of backend slots
 // that have changed hands start anew. It may allocate; it is called when the
 // snapshot has changed and never per packet.
 func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
+	f.adoptNAT(snap)
+	f.guards.adopt(snap)
 	f.snap = snap
 	c := f.counters
 	if n := len(snap.Backends) - len(c.Backends); n > 0 {
@@ -82,21 +170,48 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 // the interface with index ingress, and puts one verdict per frame into
 // verdicts. Frames to be sent have been rewritten.
 func (f *Forwarder) Process(ingress uint16, now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
-	verdicts = verdicts[:len(frames)]
-	waiting := 0
 	for i := range frames {
-		verdict, service := f.classify(&f.parsed[i], ingress, &frames[i])
-		verdicts[i] = verdict
-		if service != snapshot.None {
-			f.pending[waiting] = pending{i, service}
-			f.hashes[waiting] = f.flows.Hash(&f.parsed[i].Tuple)
-			waiting++
+		f.metas[i] = handover.Meta{Ingress: ingress}
+	}
+	f.process(now, frames, verdicts)
+}
+
+// Decide is Process for frames that came by an Outbox, with what is known of
+// each.
+func (f *Forwarder) Decide(metas []handover.Meta, now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
+	copy(f.metas[:], metas)
+	f.process(now, frames, verdicts)
+}
+
+func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
+	f.now = now
+	verdicts = verdicts[:len(frames)]
+	requests, answers := 0, 0
+	for i := range frames {
+		verdict, next := f.classify(&f.parsed[i], &f.metas[i], &frames[i])
+		switch next.kind {
+		case settled:
+			verdicts[i] = verdict
+		case isRequest:
+			f.requests[requests] = request{i, next.service}
+			f.hashes[requests] = f.flows.Hash(&f.parsed[i].Tuple)
+			requests++
+		case isAnswer:
+			f.answers[answers] = i
+			f.ahashes[answers] = f.flows.Hash(&f.parsed[i].Tuple)
+			answers++
 		}
 	}
-	f.flows.Prefetch(f.hashes[:waiting])
-	for k := range f.pending[:waiting] {
-		i := f.pending[k].frame
-		verdicts[i] = f.forward(&f.parsed[i], f.hashes[k], f.pending[k].service, now, &frames[i])
+	if answers > 0 {
+		f.nat.index.Prefetch(f.ahashes[:answers])
+	}
+	f.flows.Prefetch(f.hashes[:requests])
+	for k := range f.requests[:requests] {
+		i := f.requests[k].frame
+		verdicts[i] = f.request(&f.parsed[i], &f.metas[i], f.hashes[k], f.requests[k].service, &frames[i])
+	}
+	for k, i := range f.answers[:answers] {
+		verdicts[i] = f.answer(&f.parsed[i], &f.metas[i], f.ahashes[k], &frames[i])
 	}
 	for i := range verdicts {
 		if verdicts[i].Action == Drop {
@@ -105,174 +220,31 @@ func (f *Forwarder) Process(ingress uint16, now flow.Tick, frames []queue.Frame,
 	}
 }
 
-func drop(reason stats.Reason) Verdict { return Verdict{Action: Drop, Reason: reason} }
-
-// classify is the first pass over a frame: it returns the service that the
-// frame is for, or else, with snapshot.None, the verdict.
-func (f *Forwarder) classify(p *packet.Parsed, ingress uint16, frame *queue.Frame) (Verdict, uint32) {
-	b := frame.Bytes()
-	p.Decode(b)
-	if p.Problem != packet.ProblemNone {
-		return drop(problemReason(p.Problem)), snapshot.None
-	}
-	iface := &f.snap.Interfaces[ingress]
-	to := packet.Ethernet(b).Dst()
-	switch {
-	case p.Kind == packet.KindOther:
-		return drop(stats.NotIP), snapshot.None
-	case to != iface.MAC && !to.IsMulticast(), iface.MAC.IsZero():
-		// Without an address of its own, as when it has just come back, an
-		// interface is nobody yet: an answer would spread the zero address.
-		return drop(stats.ForeignMAC), snapshot.None
-	case packet.Ethernet(b).Src().IsMulticast():
-		return drop(stats.Malformed), snapshot.None // IEEE 802.3 section 3.2.3
-	case p.Kind == packet.KindARP:
-		return f.answerARP(frame, p, iface, ingress), snapshot.None
-	case p.Kind == packet.KindIPv6 && p.Proto == packet.ProtoICMPv6 &&
-		(p.Dst[0] == 0xff || p.ICMPType == packet.ICMPv6NeighborAdvert):
-		return f.answerICMPv6(frame, p, iface, ingress), snapshot.None
-	case to != iface.MAC:
-		return drop(stats.ForeignMAC), snapshot.None
-	}
-	vip := f.vip(p.Kind, &p.Dst)
-	switch {
-	case vip == nil:
-		return drop(stats.UnknownVIP), snapshot.None
-	case p.Fragment:
-		return drop(stats.Fragment), snapshot.None
-	}
-	switch p.Proto {
-	case packet.ProtoTCP, packet.ProtoUDP:
-		if service := vip.Service(p.Proto, p.DstPort); service != snapshot.None {
-			return Verdict{}, service
-		}
-		return drop(stats.NoService), snapshot.None
-	case packet.ProtoICMPv4:
-		if p.Kind == packet.KindIPv4 {
-			return f.answerICMPv4(frame, p, iface, ingress), snapshot.None
-		}
-	case packet.ProtoICMPv6:
-		if p.Kind == packet.KindIPv6 {
-			return f.answerICMPv6(frame, p, iface, ingress), snapshot.None
-		}
-	case packet.ProtoIPv4, packet.ProtoIPv6:
-		return drop(stats.Tunnelled), snapshot.None
-	}
-	return drop(stats.UnhandledProtocol), snapshot.None
+// pass gives a frame to another worker to decide about.
+func (f *Forwarder) pass(peer int, frame *queue.Frame, meta *handover.Meta) Verdict {
+	f.outbox.Pass(peer, frame.Bytes(), *meta)
+	return Verdict{Action: Taken}
 }
 
-// vip returns the VIP with the address that a packet of this kind names, or
-// nil. An IPv4-mapped address in an IPv6 packet, which has no place on a link
-// (RFC 4942 section 2.2), is not the IPv4 address.
-func (f *Forwarder) vip(kind packet.Kind, addr *[16]byte) *snapshot.VIP {
-	if kind == packet.KindIPv6 && packet.IsMapped(*addr) {
-		return nil
-	}
-	return f.snap.VIP(addr)
-}
-
-// forward is the second pass over a frame: it finds the flow's backend, or
-// chooses one, and rewrites the frame for it.
-func (f *Forwarder) forward(p *packet.Parsed, hash uint64, service uint32, now flow.Tick, frame *queue.Frame) Verdict {
-	slot, reason := f.backend(p, hash, service, now)
-	if reason != stats.ReasonNone {
-		return drop(reason)
-	}
-	rw := &f.snap.Backends[slot].Rewrite
-	if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
-		return drop(reason)
-	}
-	f.counters.Backends[slot].Add(frame.Len())
-	return Verdict{Action: Send, Egress: rw.Egress}
-}
-
-// backend returns the slot of the flow's backend. A flow stays where it is
-// while its backend's slot still means the same backend of the same service
-// and that one takes packets of old flows; otherwise Maglev decides anew.
-func (f *Forwarder) backend(p *packet.Parsed, hash uint64, service uint32, now flow.Tick) (uint32, stats.Reason) {
-	entry := f.flows.Lookup(hash, &p.Tuple, p.TCPFlags, now)
-	if entry != nil && f.stays(entry, service) {
-		return entry.Backend, stats.ReasonNone
-	}
-	svc := &f.snap.Services[service]
-	slot := svc.Pick(stableHash(svc.Affinity, &p.Tuple))
-	if slot == snapshot.None {
-		return slot, svc.Empty
-	}
-	if entry != nil {
-		f.forget(entry)
-	} else if entry = f.insert(p, hash, now); entry == nil {
-		return slot, stats.ReasonNone
-	}
-	c := &f.counters.Backends[slot]
-	c.NewFlows++
-	c.Flows++
-	entry.Backend = slot
-	entry.Generation = f.snap.Backends[slot].Generation
-	return slot, stats.ReasonNone
-}
-
-func (f *Forwarder) stays(e *flow.Entry, service uint32) bool {
-	if e.Backend >= uint32(len(f.snap.Backends)) {
+// askOn gives a frame of which this worker does not know the flow to the next
+// worker, if not all have been asked. The last one asked gives it back to the
+// first, for which askOn is false then.
+func (f *Forwarder) askOn(frame *queue.Frame, meta *handover.Meta) bool {
+	if n := len(f.peers); n == 1 || int(meta.Asked) >= min(n, 255) {
 		return false
 	}
-	b := &f.snap.Backends[e.Backend]
-	return b.Generation == e.Generation && b.State != snapshot.Removed && b.Service == service
+	next := *meta
+	next.Asked++
+	f.pass((f.self+1)%len(f.peers), frame, &next)
+	return true
 }
 
-// insert makes an entry for a new flow. A reset gets none: nothing follows it.
-func (f *Forwarder) insert(p *packet.Parsed, hash uint64, now flow.Tick) *flow.Entry {
-	if p.TCPFlags&packet.TCPRst != 0 {
-		return nil
-	}
-	entry, evicted, why := f.flows.Insert(hash, &p.Tuple, p.TCPFlags, now)
-	switch why {
-	case flow.EvictedOldest:
-		f.forget(&evicted)
-		f.counters.FlowsEvicted++
-	case flow.EvictedEnded:
-		f.expire(&evicted)
-	}
-	return entry
-}
-
-// forget takes a flow off its backend's gauge.
-func (f *Forwarder) forget(e *flow.Entry) {
-	if c := &f.counters.Backends[e.Backend]; c.Generation == e.Generation {
-		c.Flows--
-	}
-}
-
-// Sweep removes idle flows from the next sets of the flow table.
+// Sweep lets go of what is over: idle flows in the next sets of the flow table,
+// and fragments that have waited in vain.
 func (f *Forwarder) Sweep(now flow.Tick, sets int) {
+	f.now = now
 	f.flows.Sweep(now, sets, f.expired)
+	f.counters.Drops[stats.FragmentLost] += uint64(f.fragments.Expire(now))
 }
 
-func (f *Forwarder) expire(e *flow.Entry) {
-	f.forget(e)
-	f.counters.FlowsExpired++
-}
-
-// stableHash is what Maglev picks by. It is the same on every node, so that
-// nodes agree on a flow's backend without talking to each other.
-func stableHash(a snapshot.Affinity, t *packet.Tuple) uint64 {
-	if a == snapshot.AffinitySource {
-		return flow.HashStableSource(&t.Src)
-	}
-	return flow.HashStable(t)
-}
-
-func problemReason(p packet.Problem) stats.Reason {
-	switch p {
-	case packet.ProblemTruncated:
-		return stats.Truncated
-	case packet.ProblemBadChecksum:
-		return stats.BadChecksum
-	case packet.ProblemVLAN:
-		return stats.StackedVLAN
-	case packet.ProblemExtension:
-		return stats.ExtensionHeaders
-	default:
-		return stats.Malformed
-	}
-}
+func drop(reason stats.Reason) Verdict { return Verdict{Action: Drop, Reason: reason} }

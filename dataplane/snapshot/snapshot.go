@@ -11,6 +11,9 @@ package snapshot
 import (
 	"fmt"
 
+	"weir/dataplane/acl"
+	"weir/dataplane/limit"
+	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/rewrite"
 	"weir/dataplane/stats"
@@ -24,15 +27,40 @@ type Snapshot struct {
 	Generation uint64      // grows with every snapshot
 	Interfaces []Interface // by the number that Rewrite.Egress uses
 	Services   []Service
-	Backends   []Backend // by slot; a slot nobody uses has State Removed
+	Backends   []Backend  // by slot; a slot nobody uses has State Removed
+	SNAT4      []SNAT     // addresses that IPv4 backends may see clients as
+	SNAT6      []SNAT     // the same for IPv6
+	NewFlows   limit.Rate // entries a worker may make per second; beyond it, Maglev alone decides where that is possible
 
-	vips vipTable
+	vips    vipTable
+	snat    []bool                 // by slot of nat.Space: in use
+	answers map[answerKey]struct{} // of modes that leave the client's address
+	tunnels map[[16]byte]struct{}  // backends behind a tunnel
 }
 
 // Interface is what a worker needs to know about a NIC.
 type Interface struct {
 	Name string
 	MAC  packet.MAC
+	MTU  uint32 // largest IP packet in bytes
+}
+
+// SNAT is an address that backends see instead of the client's, and the ports
+// of it that are weir's.
+type SNAT struct {
+	Addr  [16]byte // IPv4-mapped for IPv4
+	Range nat.Range
+
+	// Shared says that the address is the box's own: the kernel answers for
+	// it, and all but the ports of Range is the kernel's.
+	Shared bool
+}
+
+// answerKey tells the answers of a backend apart from what else it sends.
+type answerKey struct {
+	addr  [16]byte
+	proto uint8
+	port  uint16
 }
 
 // Affinity says which part of a tuple picks the backend of a new flow.
@@ -43,12 +71,29 @@ const (
 	AffinitySource                 // the client's address alone
 )
 
-// Service is one address family of a configured service: its VIPs of that
-// family share one lookup table.
-type Service struct {
-	Name     string
-	Affinity Affinity
+// Mode says how the packets of a service reach its backends.
+type Mode uint8
 
+const (
+	Direct  Mode = iota // as Backend.Rewrite says, answers do not come by here
+	NAT                 // from a SNAT address to the backend's address
+	NATKeep             // to the backend's address, from the client's
+)
+
+// Limits are rates per worker. A zero Rate does not limit.
+type Limits struct {
+	NewFlows limit.Rate
+	Packets  limit.Rate
+
+	// PerSource limits each prefix of clients, of SourceBits bits.
+	SourceNewFlows limit.Rate
+	SourcePackets  limit.Rate
+	SourceBits     int
+}
+
+// Service is one address family of a configured service: its VIPs of that
+// family share one lookup table. What every packet needs comes first.
+type Service struct {
 	// Table is a Maglev table over Members; each entry is an index into it.
 	// It is empty if no backend may be given a new flow.
 	Table []uint16
@@ -56,9 +101,26 @@ type Service struct {
 	// Members are slot numbers in Snapshot.Backends.
 	Members []uint32
 
+	Mode     Mode
+	guarded  bool // it has an access list or limits
+	Affinity Affinity
+
 	// Empty says why Table is empty: stats.NoBackend or stats.Unresolved.
 	Empty stats.Reason
+
+	// AffinityBits is how many leading bits of the client's address pick the
+	// backend with AffinitySource, in the family of the service.
+	AffinityBits int
+
+	// ID is the service's for as long as it exists, whatever its index.
+	ID     uint32
+	Name   string
+	ACL    *acl.List // nil lets everybody in
+	Limits Limits
 }
+
+// Guarded tells whether the service has an access list or limits.
+func (s *Service) Guarded() bool { return s.guarded }
 
 // Pick returns the slot of the backend that a new flow with this stable hash
 // belongs to, or None.
@@ -91,6 +153,11 @@ type Backend struct {
 	// Service is the index of the service in this snapshot. A flow whose
 	// tuple has come to belong to another service is decided anew.
 	Service uint32
+
+	// Addr is the backend's address, IPv4-mapped for IPv4, and Port the one
+	// that NAT sends to, 0 for the VIP's.
+	Addr [16]byte
+	Port uint16
 }
 
 // Spec is what a snapshot is built from.
@@ -100,6 +167,10 @@ type Spec struct {
 	Services   []Service
 	Backends   []Backend
 	VIPs       []VIPSpec
+	Policies   []VIPPolicy // a VIP without one answers ping and nothing else
+	SNAT       []SNAT
+	NewFlows   limit.Rate
+	Tunnels    [][16]byte // addresses of the backends behind a tunnel
 }
 
 // New builds a snapshot. It takes over the slices of spec. Its error names two
@@ -112,8 +183,13 @@ func New(spec Spec) (*Snapshot, error) {
 		Interfaces: spec.Interfaces,
 		Services:   spec.Services,
 		Backends:   spec.Backends,
+		NewFlows:   spec.NewFlows,
+		answers:    make(map[answerKey]struct{}),
+		tunnels:    make(map[[16]byte]struct{}),
 	}
 	for i := range s.Services {
+		svc := &s.Services[i]
+		svc.guarded = svc.ACL != nil || svc.Limits != (Limits{})
 		for _, slot := range s.Services[i].Members {
 			if uint64(slot) >= uint64(len(s.Backends)) {
 				return nil, fmt.Errorf("build snapshot: service %s: there is no backend slot %d", s.Services[i].Name, slot)
@@ -121,11 +197,89 @@ func New(spec Spec) (*Snapshot, error) {
 		}
 	}
 	var err error
-	if s.vips, err = newVIPTable(spec.VIPs, s.Services); err != nil {
+	if s.vips, err = newVIPTable(&spec); err != nil {
 		return nil, err
+	}
+	for _, a := range spec.SNAT {
+		s.addSNAT(a)
+	}
+	for _, a := range spec.Tunnels {
+		s.tunnels[a] = struct{}{}
+	}
+	for _, v := range spec.VIPs {
+		s.addAnswers(&v)
 	}
 	return s, nil
 }
 
-// VIP returns the VIP with this address (IPv4-mapped for IPv4), or nil.
+func (s *Snapshot) addSNAT(a SNAT) {
+	if packet.IsMapped(a.Addr) {
+		s.SNAT4 = append(s.SNAT4, a)
+	} else {
+		s.SNAT6 = append(s.SNAT6, a)
+	}
+	if n := int(a.Range.Slot) + 1 - len(s.snat); n > 0 {
+		s.snat = append(s.snat, make([]bool, n)...)
+	}
+	s.snat[a.Range.Slot] = true
+}
+
+// addAnswers notes what the answers to the packets for a range of ports look
+// like, if the service leaves the client's address.
+func (s *Snapshot) addAnswers(v *VIPSpec) {
+	if s.Services[v.Service].Mode != NATKeep {
+		return
+	}
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		switch {
+		case b.Service != v.Service || b.State == Removed:
+		case b.Port != 0:
+			s.answers[answerKey{b.Addr, v.Proto, b.Port}] = struct{}{}
+		default:
+			for port := int(v.Lo); port <= int(v.Hi); port++ {
+				s.answers[answerKey{b.Addr, v.Proto, uint16(port)}] = struct{}{}
+			}
+		}
+	}
+}
+
+// VIP returns the VIP or SNAT address with this address (IPv4-mapped for IPv4),
+// or nil.
 func (s *Snapshot) VIP(addr *[16]byte) *VIP { return s.vips.find(addr) }
+
+// SNAT returns the addresses that a backend with this address may see clients
+// as.
+func (s *Snapshot) SNAT(backend *[16]byte) []SNAT {
+	if packet.IsMapped(*backend) {
+		return s.SNAT4
+	}
+	return s.SNAT6
+}
+
+// SNATInUse tells whether flows may have a port of a slot of nat.Space.
+func (s *Snapshot) SNATInUse(slot uint16) bool {
+	return int(slot) < len(s.snat) && s.snat[slot]
+}
+
+// IsAnswer tells whether a packet from this address and port can be the answer
+// of a backend that sees its clients' addresses.
+func (s *Snapshot) IsAnswer(addr *[16]byte, proto uint8, port uint16) bool {
+	if len(s.answers) == 0 {
+		return false
+	}
+	_, ok := s.answers[answerKey{*addr, proto, port}]
+	return ok
+}
+
+// HasAnswers tells whether IsAnswer can be true of anything.
+func (s *Snapshot) HasAnswers() bool { return len(s.answers) > 0 }
+
+// HasTunnels tells whether IsTunnel can be true of anything.
+func (s *Snapshot) HasTunnels() bool { return len(s.tunnels) > 0 }
+
+// IsTunnel tells whether addr is a backend behind a tunnel.
+func (s *Snapshot) IsTunnel(addr *[16]byte) bool {
+	_, ok := s.tunnels[*addr]
+	return ok
+}

@@ -18,11 +18,31 @@ type VIPSpec struct {
 	Service uint32   // index into Spec.Services
 }
 
-// VIP is one virtual address and the services on it.
+// Reject says what the sender of a packet to a closed port of a VIP is told.
+type Reject uint8
+
+const (
+	RejectSilently Reject = iota // nothing
+	RejectICMP                   // ICMP port unreachable
+	RejectReset                  // TCP: a reset; else ICMP port unreachable
+)
+
+// VIPPolicy is how one VIP behaves as a host.
+type VIPPolicy struct {
+	Addr   [16]byte // IPv4-mapped for IPv4
+	Mute   bool     // does not answer ping (now)
+	Reject Reject
+}
+
+// VIP is one virtual address and the services on it, or a SNAT address.
 type VIP struct {
-	addr [16]byte
-	tcp  []portRange // sorted by lo, never overlapping
-	udp  []portRange
+	addr   [16]byte
+	tcp    []portRange // sorted by lo, never overlapping
+	udp    []portRange
+	Policy VIPPolicy
+
+	// SNAT is set for a SNAT address: backends send there, not clients.
+	SNAT *SNAT
 }
 
 type portRange struct {
@@ -87,8 +107,9 @@ func hashAddr(a *[16]byte) uint64 {
 	return hi ^ lo
 }
 
-func newVIPTable(specs []VIPSpec, services []Service) (vipTable, error) {
-	sorted := append([]VIPSpec(nil), specs...)
+func newVIPTable(spec *Spec) (vipTable, error) {
+	services := spec.Services
+	sorted := append([]VIPSpec(nil), spec.VIPs...)
 	sort.Slice(sorted, func(i, j int) bool {
 		a, b := &sorted[i], &sorted[j]
 		if c := bytes.Compare(a.Addr[:], b.Addr[:]); c != 0 {
@@ -127,13 +148,25 @@ func newVIPTable(specs []VIPSpec, services []Service) (vipTable, error) {
 				packet.NetipAddr(sp.Addr), sp.Proto)
 		}
 	}
+	for i := range spec.SNAT {
+		t.vips = append(t.vips, VIP{addr: spec.SNAT[i].Addr, SNAT: &spec.SNAT[i]})
+	}
 	size := 2
 	for size < 2*len(t.vips) {
 		size *= 2
 	}
 	t.slots = make([]vipSlot, size)
 	for i := range t.vips {
+		if t.find(&t.vips[i].addr) != nil {
+			return vipTable{}, fmt.Errorf("build snapshot: %s is given twice as a SNAT address, or is a VIP too",
+				packet.NetipAddr(t.vips[i].addr))
+		}
 		t.insert(uint32(i))
+	}
+	for _, policy := range spec.Policies {
+		if vip := t.find(&policy.Addr); vip != nil {
+			vip.Policy = policy
+		}
 	}
 	return t, nil
 }

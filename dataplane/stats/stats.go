@@ -22,10 +22,11 @@ func (t *Traffic) Add(n int) {
 
 // Backend counts what one backend slot of the snapshot was given.
 type Backend struct {
-	Traffic
-	NewFlows   uint64 // flows decided for it, since the slot was given to it
-	Flows      int64  // flows in the table now
-	Generation uint32 // which user of the slot these counts are of
+	Traffic            // towards it
+	Answers    Traffic // from it, under NAT
+	NewFlows   uint64  // flows decided for it, since the slot was given to it
+	Flows      int64   // flows in the table now
+	Generation uint32  // which user of the slot these counts are of
 }
 
 // Counters are one worker's counts since it was started. The worker writes
@@ -33,15 +34,28 @@ type Backend struct {
 type Counters struct {
 	Received    Traffic // frames taken from the queue
 	Transmitted Traffic // frames the queue accepted, those of other workers included
-	HandedOver  Traffic // frames given to a worker of another interface for sending
+	HandedOver  Traffic // frames given to another worker, or to itself once more
 	Drops       [NumReasons]uint64
 
 	ARPReplies  uint64
 	NDPReplies  uint64
 	EchoReplies uint64
 
-	FlowsEvicted uint64 // pushed out of the table by a newer one
-	FlowsExpired uint64 // idle for longer than their time-out, or over and opened anew
+	PathMTUAnswers uint64 // senders told that their packet is too big for the way to the backend
+	Rejects        uint64 // senders told that no service has the port, or NAT the flow
+	ErrorsRelayed  uint64 // ICMP errors given to the backend or client they are about
+	Fragmented     uint64 // packets taken apart because they were too long to be sent whole
+	FragmentsHeld  uint64 // fragments that had to wait for the first one of their datagram
+	PathMTULearned uint64 // packet-too-big messages about weir's own packets to backends
+
+	FlowsEvicted          uint64 // trusted, and pushed out of the table by a newer one
+	FlowsUntrustedEvicted uint64 // not shown to be more than an opening, and pushed out
+	FlowsExpired          uint64 // idle for longer than their time-out, or over and opened anew
+	FlowsRefused          uint64 // new flows the table had no room for
+	FlowsUnrecorded       uint64 // new flows above the rate at which entries are made
+
+	NATFlows     int64  // flows with a SNAT port now
+	NATTakenOver uint64 // flows that were over, or no more than an opening, and lost their SNAT port to a new one
 
 	Wakeups uint64 // times the worker came back from sleeping in poll(2)
 
@@ -70,8 +84,19 @@ func (c *Counters) AddTo(sum *Counters) {
 	sum.ARPReplies += c.ARPReplies
 	sum.NDPReplies += c.NDPReplies
 	sum.EchoReplies += c.EchoReplies
+	sum.PathMTUAnswers += c.PathMTUAnswers
+	sum.Rejects += c.Rejects
+	sum.ErrorsRelayed += c.ErrorsRelayed
+	sum.Fragmented += c.Fragmented
+	sum.FragmentsHeld += c.FragmentsHeld
+	sum.PathMTULearned += c.PathMTULearned
 	sum.FlowsEvicted += c.FlowsEvicted
+	sum.FlowsUntrustedEvicted += c.FlowsUntrustedEvicted
 	sum.FlowsExpired += c.FlowsExpired
+	sum.FlowsRefused += c.FlowsRefused
+	sum.FlowsUnrecorded += c.FlowsUnrecorded
+	sum.NATFlows += c.NATFlows
+	sum.NATTakenOver += c.NATTakenOver
 	sum.Wakeups += c.Wakeups
 	if n := len(c.Backends) - len(sum.Backends); n > 0 {
 		sum.Backends = append(sum.Backends, make([]Backend, n)...)
@@ -95,6 +120,7 @@ func (b *Backend) merge(o *Backend) {
 		return
 	}
 	b.add(o.Traffic)
+	b.Answers.add(o.Answers)
 	b.NewFlows += o.NewFlows
 	b.Flows += o.Flows
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"weir/dataplane/flow"
@@ -47,6 +48,9 @@ func (w *Worker) serve() bool {
 	}
 }
 
+// Number returns the worker's number among all that run.
+func (w *Worker) Number() uint16 { return w.cfg.Number }
+
 // Index returns the number of the queue the worker works.
 func (w *Worker) Index() int { return w.cfg.Index }
 
@@ -59,6 +63,7 @@ type Status struct {
 	CPU      int // negative if not pinned
 	Flows    int // entries in use
 	Capacity int // entries there are
+	Blocks   int // of SNAT ports, nat.BlockPorts each
 	Queue    queue.Stats
 	Counters stats.Counters
 }
@@ -68,7 +73,7 @@ type Status struct {
 func (w *Worker) Status(ctx context.Context) (Status, error) {
 	s := &Status{Index: w.cfg.Index, CPU: w.cfg.CPU}
 	err := w.Do(ctx, func() {
-		s.Flows, s.Capacity = w.cfg.Flows.Len(), w.cfg.Flows.Cap()
+		s.Flows, s.Capacity, s.Blocks = w.cfg.Flows.Len(), w.cfg.Flows.Cap(), w.forward.Blocks()
 		w.counters.CopyTo(&s.Counters)
 	})
 	if err != nil {
@@ -85,6 +90,10 @@ type Flow struct {
 	Generation uint32 // of the slot
 	State      flow.State
 	Idle       time.Duration // since the last packet, to 1/16 s
+
+	// SNAT is what the backend sees the client as; the zero value if that is
+	// the client's own address and port.
+	SNAT netip.AddrPort
 }
 
 // rangeSets is how many sets of the flow table are listed at one go: short
@@ -100,7 +109,11 @@ func (w *Worker) Flows(ctx context.Context, yield func(Flow) bool) error {
 		chunk = chunk[:0]
 		err := w.Do(ctx, func() {
 			next = w.cfg.Flows.Range(from, rangeSets, w.now(), func(e *flow.Entry, s flow.State, idle time.Duration) {
-				chunk = append(chunk, Flow{e.Tuple, e.Backend, e.Generation, s, idle})
+				f := Flow{Tuple: e.Tuple, Slot: e.Backend, Generation: e.Generation, State: s, Idle: idle}
+				if addr, port, ok := w.forward.Client(e); ok {
+					f.SNAT = netip.AddrPortFrom(packet.NetipAddr(addr), port)
+				}
+				chunk = append(chunk, f)
 			})
 		})
 		if err != nil {

@@ -117,7 +117,7 @@ func assemble(t testing.TB, i int, snap *atomic.Pointer[snapshot.Snapshot], q *q
 	t.Helper()
 	s := &station{t: t, queue: q, snap: snap, done: make(chan error, 1)}
 	s.Worker = worker.New(worker.Config{
-		Interface: uint16(i), Index: i, CPU: -1, Queue: seen, Flows: table, Snapshot: snap,
+		Number: uint16(i), Interface: uint16(i), Index: i, CPU: -1, Queue: seen, Flows: table, Snapshot: snap,
 		Log: slog.New(slog.DiscardHandler),
 	})
 	t.Cleanup(func() {
@@ -174,16 +174,27 @@ func two(t testing.TB) [2]*station {
 	pair := [2]*station{
 		newStation(t, 0, snap), newStation(t, 1, snap),
 	}
-	var rings [2]*handover.Ring // by the interface that pops
-	for i := range rings {
-		rings[i] = handover.NewRing()
-	}
-	for i, s := range pair {
-		ways := make([]worker.Outbound, 2)
-		ways[1-i] = worker.Outbound{Ring: rings[1-i], To: pair[1-i].Worker}
-		s.Connect(ways, []*handover.Ring{rings[i]})
-	}
+	connect(pair[:]...)
 	return pair
+}
+
+// connect makes the workers of interfaces 0, 1 and so on known to each other.
+func connect(stations ...*station) {
+	rings := make(map[[2]int]*handover.Ring)
+	for from := range stations {
+		for to := range stations {
+			rings[[2]int{from, to}] = handover.NewRing()
+		}
+	}
+	for self, s := range stations {
+		peers := &worker.Peers{}
+		for i, peer := range stations {
+			peers.All = append(peers.All, worker.Peer{Ring: rings[[2]int{self, i}], To: peer.Worker})
+			peers.Egress = append(peers.Egress, i)
+			peers.Inbound = append(peers.Inbound, rings[[2]int{i, self}])
+		}
+		s.Connect(peers)
+	}
 }
 
 func pointer(s *snapshot.Snapshot) *atomic.Pointer[snapshot.Snapshot] {

@@ -10,6 +10,7 @@ import (
 	"weir/dataplane/flow"
 	"weir/dataplane/forward"
 	"weir/dataplane/handover"
+	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
 	"weir/dataplane/queue"
@@ -26,6 +27,7 @@ type endless struct {
 	alloc  [forward.BatchSize]queue.Frame
 	empty  bool
 	sent   int
+	last   [][]byte // the frames of the last Send, if it is not nil before
 	waits  int
 }
 
@@ -55,6 +57,9 @@ func (q *endless) Alloc(frames []queue.Frame) int { return copy(frames, q.alloc[
 
 func (q *endless) Send(frames []queue.Frame) (int, error) {
 	q.sent += len(frames)
+	for i := range min(len(frames), len(q.last)) {
+		q.last[i] = append(q.last[i][:0], frames[i].Bytes()...)
+	}
 	return len(frames), nil
 }
 
@@ -75,7 +80,7 @@ func pair(t testing.TB, egress uint16) (in, out *Worker, inQ, outQ *endless) {
 	}
 	vip := netip.MustParseAddr("203.0.113.10")
 	snap, err := snapshot.New(snapshot.Spec{
-		Interfaces: []snapshot.Interface{{MAC: mac}, {MAC: mac}},
+		Interfaces: []snapshot.Interface{{MAC: mac, MTU: 1500}, {MAC: mac, MTU: 1500}},
 		Services:   []snapshot.Service{{Table: []uint16{0}, Members: []uint32{0}, Empty: stats.NoBackend}},
 		Backends:   []snapshot.Backend{{Rewrite: rw, State: snapshot.Active, Generation: 1}},
 		VIPs:       []snapshot.VIPSpec{{Addr: packet.Addr16(vip), Proto: packet.ProtoUDP, Lo: 53, Hi: 53}},
@@ -100,13 +105,31 @@ func pair(t testing.TB, egress uint16) (in, out *Worker, inQ, outQ *endless) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = table.Close() })
-		return New(Config{Interface: i, CPU: -1, Queue: q, Flows: table, Snapshot: &current, Log: slog.New(slog.DiscardHandler)})
+		return New(Config{Number: i, Interface: i, CPU: -1, Queue: q, Flows: table, Snapshot: &current, Log: slog.New(slog.DiscardHandler)})
 	}
 	in, out = make1(0, inQ), make1(1, outQ)
-	ring := handover.NewRing()
-	in.Connect([]Outbound{{}, {Ring: ring, To: out}}, nil)
-	out.Connect(nil, []*handover.Ring{ring})
+	connect(in, out)
 	return in, out, inQ, outQ
+}
+
+// connect makes the workers of interfaces 0 and 1 known to each other.
+func connect(workers ...*Worker) {
+	rings := make(map[[2]int]*handover.Ring)
+	for from := range workers {
+		for to := range workers {
+			rings[[2]int{from, to}] = handover.NewRing()
+		}
+	}
+	for self, w := range workers {
+		peers := &Peers{}
+		for i, peer := range workers {
+			peers.All = append(peers.All, Peer{rings[[2]int{self, i}], peer})
+			peers.Egress = append(peers.Egress, i)
+			peers.Inbound = append(peers.Inbound, rings[[2]int{i, self}])
+		}
+		w.Connect(peers)
+		w.adopt()
+	}
 }
 
 func TestTurnDoesNotAllocate(t *testing.T) {
@@ -123,12 +146,15 @@ func TestTurnDoesNotAllocate(t *testing.T) {
 					}
 				}
 			}
-			turn()
+			const first = handover.Slots / forward.BatchSize // until the ring has all its memory
+			for range first {
+				turn()
+			}
 			if n := testing.AllocsPerRun(200, turn); n != 0 {
 				t.Errorf("%v allocations per batch, want 0", n)
 			}
-			if sent := inQ.sent + outQ.sent; sent != 202*forward.BatchSize {
-				t.Errorf("%d frames were sent, want %d", sent, 202*forward.BatchSize)
+			if sent := inQ.sent + outQ.sent; sent != (201+first)*forward.BatchSize {
+				t.Errorf("%d frames were sent, want %d", sent, (201+first)*forward.BatchSize)
 			}
 			if outQ.sent > 0 != (tc.egress == 1) {
 				t.Errorf("interface 1 has sent %d frames", outQ.sent)
@@ -146,7 +172,7 @@ func TestLooksAgainBeforeSleeping(t *testing.T) {
 		waits int
 	}{
 		{"nothing", func(_, _ *Worker) {}, 1},
-		{"a hand-over", func(in, _ *Worker) { (*in.outbound.Load())[1].Ring.Push([]byte{1}) }, 0},
+		{"a hand-over", func(in, _ *Worker) { in.peers.All[1].Ring.Push([]byte{1}, handover.Meta{}) }, 0},
 		{"a request", func(_, out *Worker) { out.requests <- request{} }, 0},
 		{"the end", func(_, out *Worker) { out.stopping.Store(true) }, 0},
 	} {
@@ -185,4 +211,179 @@ func BenchmarkTurn(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*forward.BatchSize), "ns/packet")
 		})
 	}
+}
+
+// An answer that comes in at another worker than the one that has the flow is
+// handed over, translated there, and sent by that one, exactly once.
+func TestNATAnswerElsewhere(t *testing.T) {
+	in, other, inQ, otherQ := natPair(t)
+	turn := func(w *Worker) {
+		t.Helper()
+		if err := w.turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inQ.last = make([][]byte, forward.BatchSize)
+	turn(in)
+	questions := inQ.packet
+	for i, question := range inQ.last {
+		otherQ.packet[i] = answerTo(question)
+	}
+	inQ.empty, otherQ.empty = true, false
+	turn(other)
+	otherQ.empty = true
+	if otherQ.sent != 0 || other.counters.HandedOver.Packets != forward.BatchSize {
+		t.Errorf("the other worker sent %d answers and handed %d over, want none and all",
+			otherQ.sent, other.counters.HandedOver.Packets)
+	}
+	turn(in)
+	if inQ.sent != 2*forward.BatchSize || in.counters.Drops != [stats.NumReasons]uint64{} {
+		t.Fatalf("%d frames sent, want %d; dropped %v", inQ.sent, 2*forward.BatchSize, in.counters.Drops)
+	}
+	for i, answer := range inQ.last {
+		var got, question packet.Parsed
+		got.Decode(answer)
+		question.Decode(questions[i])
+		if got.Src != question.Dst || got.Dst != question.Src || got.SrcPort != question.DstPort || got.DstPort != question.SrcPort {
+			t.Fatalf("answer %d is %+v, its question was %+v", i, got.Tuple, question.Tuple)
+		}
+		if err := packettest.CheckWellFormed(answer); err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+	}
+	turn(in)
+	if inQ.sent != 2*forward.BatchSize {
+		t.Error("an answer was sent again")
+	}
+}
+
+// What goes round comes to this worker too, and is decided in the next turn.
+func TestPassToItself(t *testing.T) {
+	in, _, inQ, _ := pair(t, 0)
+	in.adopt()
+	inQ.empty = true
+	(*outbox)(in).Pass(0, inQ.packet[0], handover.Meta{})
+	if err := in.turn(); err != nil {
+		t.Fatal(err)
+	}
+	if inQ.sent != 1 || inQ.waits != 0 {
+		t.Errorf("%d frames sent, slept %d times; want 1 and not at all", inQ.sent, inQ.waits)
+	}
+}
+
+// A worker of the list that has ended by now, or an interface that nobody works.
+func TestEmitTowardsNobody(t *testing.T) {
+	in, _, inQ, _ := pair(t, 0)
+	in.adopt()
+	for egress := range uint16(4) {
+		(*outbox)(in).Emit(egress, inQ.packet[0])
+	}
+	if n := in.counters.Drops[stats.NoEgress]; n != 2 {
+		t.Errorf("%d frames dropped for want of an egress, want those of interfaces 2 and 3", n)
+	}
+}
+
+// BenchmarkNAT is what it costs to take a packet through NAT: towards the
+// backend, back where the answer comes in at the worker that has the flow, and
+// back where it comes in at another one, which hands it over.
+func BenchmarkNAT(b *testing.B) {
+	in, other, inQ, otherQ := natPair(b)
+	report := func(b *testing.B) {
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*forward.BatchSize), "ns/packet")
+	}
+	turns := func(b *testing.B, workers ...*Worker) {
+		b.ReportAllocs()
+		for range b.N {
+			for _, w := range workers {
+				if err := w.turn(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		report(b)
+	}
+	inQ.last = make([][]byte, forward.BatchSize)
+	b.Run("question", func(b *testing.B) { turns(b, in) })
+	answers := make([][]byte, len(inQ.last))
+	for i, question := range inQ.last {
+		answers[i] = answerTo(question)
+	}
+	inQ.last = nil
+	inQ.packet = [forward.BatchSize][]byte(answers)
+	sent := inQ.sent
+	b.Run("answer", func(b *testing.B) { turns(b, in) })
+	inQ.empty, otherQ.empty = true, false
+	otherQ.packet = inQ.packet
+	b.Run("answer-elsewhere", func(b *testing.B) { turns(b, other, in) })
+	if inQ.sent == sent || in.counters.Drops != [stats.NumReasons]uint64{} {
+		b.Fatalf("%d answers sent, dropped %v", inQ.sent-sent, in.counters.Drops)
+	}
+}
+
+// natPair makes two workers of one interface, the first of which gets the
+// packets for a service with NAT.
+func natPair(t testing.TB) (in, other *Worker, inQ, otherQ *endless) {
+	t.Helper()
+	mac := packet.MAC{2, 0, 0, 0, 0, 1}
+	rw, err := rewrite.NAT(rewrite.Link{Src: mac, Dst: packet.MAC{2, 0, 0, 0, 0, 2}, MTU: 1500}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	space := nat.NewSpace()
+	snat := packet.Addr16(netip.MustParseAddr("10.0.0.240"))
+	slot, err := space.Slot(snat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vip := netip.MustParseAddr("203.0.113.10")
+	snap, err := snapshot.New(snapshot.Spec{
+		Interfaces: []snapshot.Interface{{MAC: mac, MTU: 1500}},
+		Services:   []snapshot.Service{{Mode: snapshot.NAT, Table: []uint16{0}, Members: []uint32{0}}},
+		Backends: []snapshot.Backend{{
+			Rewrite: rw, State: snapshot.Active, Generation: 1, Addr: packet.Addr16(netip.MustParseAddr("10.0.0.11")),
+		}},
+		VIPs: []snapshot.VIPSpec{{Addr: packet.Addr16(vip), Proto: packet.ProtoUDP, Lo: 53, Hi: 53}},
+		SNAT: []snapshot.SNAT{{Addr: snat, Range: nat.Range{Slot: slot, Lo: 1024, Hi: 65535}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var current atomic.Pointer[snapshot.Snapshot]
+	current.Store(snap)
+	inQ = newEndless(func(i int) []byte {
+		return packettest.Frame(packettest.Spec{
+			SrcMAC: packet.MAC{2, 0, 0, 0, 0, 3}, DstMAC: mac, Proto: packet.ProtoUDP,
+			Src: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 4000),
+			Dst: netip.AddrPortFrom(vip, 53),
+		})
+	})
+	otherQ = newEndless(func(int) []byte { return nil })
+	otherQ.empty = true
+	worker := func(n uint16, q queue.Queue) *Worker {
+		table, err := flow.New(1<<12, flow.DefaultTimeouts())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = table.Close() })
+		return New(Config{
+			Number: n, CPU: -1, Queue: q, Flows: table, Space: space, Snapshot: &current,
+			Log: slog.New(slog.DiscardHandler),
+		})
+	}
+	in, other = worker(0, inQ), worker(1, otherQ)
+	connect(in, other)
+	return in, other, inQ, otherQ
+}
+
+// answerTo returns what a backend sends back on a UDP packet over IPv4.
+func answerTo(question []byte) []byte {
+	answer := append([]byte(nil), question...)
+	swap := func(at, size int) {
+		copy(answer[at:], question[at+size:at+2*size])
+		copy(answer[at+size:], question[at:at+size])
+	}
+	swap(0, 6)
+	swap(14+12, 4)
+	swap(14+20, 2)
+	return answer
 }

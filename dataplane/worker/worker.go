@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"weir/dataplane/flow"
 	"weir/dataplane/forward"
 	"weir/dataplane/handover"
+	"weir/dataplane/nat"
 	"weir/dataplane/queue"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
@@ -42,19 +44,36 @@ var ErrStopped = errors.New("worker stopped")
 // Config is what a worker is made of. The worker owns Queue and Flows while it
 // runs, and closes neither.
 type Config struct {
+	Number    uint16 // the worker's own among all that run at the same time
 	Interface uint16 // index into Snapshot.Interfaces of the NIC it works
 	Index     int    // number of the queue on that NIC
 	CPU       int    // to pin to; negative for none
 	Queue     queue.Queue
 	Flows     *flow.Table
+	Space     *nat.Space                         // which worker has which SNAT ports
+	PathMTU   chan<- PathMTU                     // what is learned; dropped if there is no room
 	Snapshot  *atomic.Pointer[snapshot.Snapshot] // swapped by the engine; never holds nil once the worker runs
 	Log       *slog.Logger
 }
 
-// Outbound is the way to the worker of another interface.
-type Outbound struct {
-	Ring *handover.Ring // this worker pushes
+// PathMTU is what a packet-too-big message said about weir's own packets.
+type PathMTU struct {
+	Backend netip.Addr
+	MTU     int // largest IP packet in bytes that reaches it, outer header included
+}
+
+// Peer is a worker as another one sees it.
+type Peer struct {
+	Ring *handover.Ring // to it; the seeing worker pushes
 	To   *Worker        // woken after pushing
+}
+
+// Peers is what a worker knows of the workers there are. It is made by the
+// engine whenever that changes, and never changed afterwards.
+type Peers struct {
+	All     []Peer           // all workers, this one too, in the same order for each of them
+	Egress  []int            // by interface index: which of All sends for this worker; -1 for none
+	Inbound []*handover.Ring // this worker pops
 }
 
 // Worker works one queue. Make one by New, start it by Run.
@@ -63,9 +82,9 @@ type Worker struct {
 	counters stats.Counters
 	forward  *forward.Forwarder
 	snap     *snapshot.Snapshot // the one adopted last
+	peers    *Peers             // adopted last
 
-	outbound atomic.Pointer[[]Outbound]       // by interface index; written by the engine
-	inbound  atomic.Pointer[[]*handover.Ring] // this worker pops; written by the engine
+	connected atomic.Pointer[Peers] // written by the engine
 
 	requests chan request
 	stopping atomic.Bool
@@ -79,7 +98,8 @@ type Worker struct {
 	verdicts [forward.BatchSize]forward.Verdict
 	send     [forward.BatchSize]queue.Frame
 	discard  [forward.BatchSize]queue.Frame
-	wake     []bool // by interface index: frames were pushed for it in this batch
+	metas    [forward.BatchSize]handover.Meta // of frames to decide about
+	wake     []bool                           // by index in peers.All: frames were pushed for it in this batch
 }
 
 type request struct {
@@ -87,7 +107,7 @@ type request struct {
 	done chan struct{}
 }
 
-// New makes a worker; it starts nothing.
+// New makes a worker, which knows no other; it starts nothing.
 func New(cfg Config) *Worker {
 	w := &Worker{
 		cfg:      cfg,
@@ -95,18 +115,18 @@ func New(cfg Config) *Worker {
 		stopped:  make(chan struct{}),
 		start:    time.Now(),
 	}
-	w.forward = forward.New(cfg.Flows, &w.counters)
-	w.outbound.Store(&[]Outbound{})
-	w.inbound.Store(&[]*handover.Ring{})
+	w.forward = forward.New(forward.Config{
+		Worker: cfg.Number, Flows: cfg.Flows, Space: cfg.Space, Counters: &w.counters, Outbox: (*outbox)(w),
+	})
+	own := handover.NewRing()
+	w.connected.Store(&Peers{All: []Peer{{own, w}}, Inbound: []*handover.Ring{own}})
 	return w
 }
 
-// Connect says where frames for other interfaces go, by interface index (an
-// entry without Ring has no worker), and which rings this worker sends from.
-// Any goroutine may call it at any time.
-func (w *Worker) Connect(outbound []Outbound, inbound []*handover.Ring) {
-	w.outbound.Store(&outbound)
-	w.inbound.Store(&inbound)
+// Connect tells the worker which workers there are. Any goroutine may call it
+// at any time.
+func (w *Worker) Connect(peers *Peers) {
+	w.connected.Store(peers)
 	w.cfg.Queue.Wake()
 }
 
@@ -136,17 +156,18 @@ func (w *Worker) Run(ctx context.Context) error {
 // turn does one batch of everything there is to do, and sleeps if there is
 // nothing.
 func (w *Worker) turn() error {
+	w.adopt()
 	received, err := w.receive()
 	if err != nil {
 		return err
 	}
-	sent, err := w.sendInbound()
+	inbound, err := w.receiveInbound()
 	if err != nil {
 		return err
 	}
 	served := w.serve()
 	w.sweep()
-	if received+sent > 0 || served {
+	if received+inbound > 0 || served {
 		return nil
 	}
 	return w.sleep()
@@ -165,14 +186,27 @@ func (w *Worker) sleep() error {
 	return err
 }
 
+// adopt takes over what has changed around the worker.
+func (w *Worker) adopt() {
+	if snap := w.cfg.Snapshot.Load(); snap != w.snap && snap != nil {
+		w.snap = snap
+		w.forward.Adopt(snap)
+	}
+	if peers := w.connected.Load(); peers != w.peers {
+		w.peers = peers
+		w.wake = make([]bool, len(peers.All))
+		numbers := make([]uint16, len(peers.All))
+		for i, p := range peers.All {
+			numbers[i] = p.To.cfg.Number
+		}
+		w.forward.SetPeers(numbers)
+	}
+}
+
 func (w *Worker) receive() (int, error) {
 	n, err := w.cfg.Queue.Receive(w.frames[:])
 	if n == 0 || err != nil {
 		return 0, err
-	}
-	if snap := w.cfg.Snapshot.Load(); snap != w.snap {
-		w.snap = snap
-		w.forward.Adopt(snap)
 	}
 	frames := w.frames[:n]
 	for i := range frames {
@@ -185,7 +219,6 @@ func (w *Worker) receive() (int, error) {
 // dispatch sends, hands over or gives back each frame as its verdict says.
 func (w *Worker) dispatch(frames []queue.Frame) error {
 	var sends, discards int
-	outbound := *w.outbound.Load()
 	for i := range frames {
 		v := &w.verdicts[i]
 		if v.Action == forward.Send && v.Egress == w.cfg.Interface {
@@ -194,85 +227,83 @@ func (w *Worker) dispatch(frames []queue.Frame) error {
 			continue
 		}
 		if v.Action == forward.Send {
-			w.handOver(outbound, v.Egress, &frames[i])
+			(*outbox)(w).Emit(v.Egress, frames[i].Bytes())
 		}
 		w.discard[discards] = frames[i]
 		discards++
 	}
-	w.wakeOthers(outbound)
+	w.wakeOthers()
 	if discards > 0 {
 		w.cfg.Queue.Release(w.discard[:discards])
 	}
 	return w.transmit(w.send[:sends])
 }
 
-// handOver copies a frame to the worker of the interface it leaves by.
-func (w *Worker) handOver(outbound []Outbound, egress uint16, f *queue.Frame) {
-	if int(egress) >= len(outbound) || outbound[egress].Ring == nil {
-		w.counters.Drop(stats.NoEgress)
-		return
-	}
-	if !outbound[egress].Ring.Push(f.Bytes()) {
-		w.counters.Drop(stats.HandoverFull)
-		return
-	}
-	w.counters.HandedOver.Add(f.Len())
-	for len(w.wake) <= int(egress) {
-		w.wake = append(w.wake, false)
-	}
-	w.wake[egress] = true
-}
-
 // wakeOthers wakes the workers that were handed something, if they sleep.
-func (w *Worker) wakeOthers(outbound []Outbound) {
-	for egress, due := range w.wake {
+func (w *Worker) wakeOthers() {
+	for i, due := range w.wake {
 		if !due {
 			continue
 		}
-		w.wake[egress] = false
-		if to := outbound[egress].To; to.sleeping.Load() {
+		w.wake[i] = false
+		if to := w.peers.All[i].To; to.sleeping.Load() {
 			to.cfg.Queue.Wake()
 		}
 	}
 }
 
-// sendInbound sends up to a batch of what other workers have handed over.
-func (w *Worker) sendInbound() (int, error) {
+// receiveInbound takes up to a batch from each ring: frames to be sent, and
+// frames to be decided about here.
+func (w *Worker) receiveInbound() (int, error) {
 	total := 0
-	for _, ring := range *w.inbound.Load() {
+	for _, ring := range w.peers.Inbound {
 		n := min(ring.Len(), len(w.frames))
 		if n == 0 {
 			continue
 		}
 		total += n
-		got := w.cfg.Queue.Alloc(w.frames[:n])
-		sends := 0
-		for i := range got {
-			f := &w.frames[i]
-			size := ring.Pop(f.Buf[f.Start:])
-			f.End = f.Start + uint32(max(size, 0))
-			w.send[sends] = *f
-			if size > 0 {
-				sends++
-				continue
-			}
-			w.counters.Drop(stats.TooBig)
-			w.cfg.Queue.Release(w.frames[i : i+1])
-		}
-		for range n - got { // the queue has no buffers; a frame that waits for one is of no use to anybody
-			ring.Pop(nil)
-			w.counters.Drop(stats.TransmitFull)
-		}
-		if err := w.transmit(w.send[:sends]); err != nil {
+		if err := w.take(ring, n); err != nil {
 			return total, err
 		}
 	}
 	return total, nil
 }
 
+// take works the n oldest frames of a ring, at most a batch.
+func (w *Worker) take(ring *handover.Ring, n int) error {
+	got := w.cfg.Queue.Alloc(w.frames[:n])
+	var sends, decides int
+	for i := range got {
+		f := w.frames[i]
+		meta := ring.Next()
+		size := ring.Pop(f.Buf[f.Start:])
+		f.End = f.Start + uint32(max(size, 0))
+		switch {
+		case size <= 0:
+			w.counters.Drop(stats.TooBig)
+			w.cfg.Queue.Release(w.frames[i : i+1])
+		case meta.Task == handover.Send:
+			w.send[sends] = f
+			sends++
+		default: // decides <= i: this one has been read
+			w.frames[decides], w.metas[decides] = f, meta
+			decides++
+		}
+	}
+	for range n - got { // the queue has no buffers; a frame that waits for one is of no use to anybody
+		ring.Pop(nil)
+		w.counters.Drop(stats.TransmitFull)
+	}
+	if err := w.transmit(w.send[:sends]); err != nil || decides == 0 {
+		return err
+	}
+	w.forward.Decide(w.metas[:decides], w.now(), w.frames[:decides], w.verdicts[:])
+	return w.dispatch(w.frames[:decides])
+}
+
 func (w *Worker) inboundLen() int {
 	n := 0
-	for _, ring := range *w.inbound.Load() {
+	for _, ring := range w.connected.Load().Inbound {
 		n += ring.Len()
 	}
 	return n

@@ -36,7 +36,7 @@ func TestForwardsInOrder(t *testing.T) {
 	if c.Received != traffic || c.Transmitted != traffic || c.HandedOver != (stats.Traffic{}) {
 		t.Errorf("received %v, transmitted %v, handed over %v; want %v twice and none", c.Received, c.Transmitted, c.HandedOver, traffic)
 	}
-	if b := c.Backends[0]; b.Traffic != traffic || b.NewFlows != 500 || b.Flows != 500-int64(c.FlowsEvicted) {
+	if b := c.Backends[0]; b.Traffic != traffic || b.NewFlows != 500 || b.Flows != 500-int64(c.FlowsUntrustedEvicted) {
 		t.Errorf("backend counts %+v", b)
 	}
 }
@@ -197,7 +197,7 @@ func TestHandOverWhenThePeerHasStopped(t *testing.T) {
 		t.Errorf("handed over %d, dropped %d", c.HandedOver.Packets, c.Drops[stats.HandoverFull])
 	}
 	// The engine then takes the way out.
-	pair[0].Connect(make([]worker.Outbound, 2), nil)
+	connect(pair[0])
 	pair[0].queue.Inject(datagram(0, 1, 1))
 	pair[0].idle()
 	if n := pair[0].status().Counters.Drops[stats.NoEgress]; n != 1 {
@@ -219,9 +219,9 @@ func TestHandedOverFramesWithoutBuffers(t *testing.T) {
 	}
 	q := queuetest.New(queueFrames)
 	s := assemble(t, 0, pointer(compile(t, 1, serverMAC)), q, bare{sound{q}}, table)
-	s.Connect(nil, []*handover.Ring{ring})
+	s.Connect(&worker.Peers{All: []worker.Peer{{Ring: ring, To: s.Worker}}, Inbound: []*handover.Ring{ring}})
 	for n := range 5 {
-		ring.Push(datagram(0, 0, n))
+		ring.Push(datagram(0, 0, n), handover.Meta{})
 	}
 	s.start()
 	s.idle() // it does not spin on what it cannot send
@@ -233,9 +233,9 @@ func TestHandedOverFramesWithoutBuffers(t *testing.T) {
 func TestHandedOverFrameThatFitsNoBuffer(t *testing.T) {
 	ring := handover.NewRing()
 	s := newStation(t, 0, pointer(compile(t, 1, serverMAC)))
-	s.Connect(nil, []*handover.Ring{ring})
-	ring.Push(make([]byte, 9000))
-	ring.Push(datagram(0, 0, 1))
+	s.Connect(&worker.Peers{All: []worker.Peer{{Ring: ring, To: s.Worker}}, Inbound: []*handover.Ring{ring}})
+	ring.Push(make([]byte, 9000), handover.Meta{})
+	ring.Push(datagram(0, 0, 1), handover.Meta{})
 	s.start()
 	sameFrames(t, s.sent(1), [][]byte{datagram(0, 0, 1)})
 	if n := s.status().Counters.Drops[stats.TooBig]; n != 1 {

@@ -1,0 +1,190 @@
+package forward
+
+import (
+	"weir/dataplane/flow"
+	"weir/dataplane/handover"
+	"weir/dataplane/limit"
+	"weir/dataplane/packet"
+	"weir/dataplane/queue"
+	"weir/dataplane/snapshot"
+	"weir/dataplane/stats"
+)
+
+// request is the second pass over a client's packet: it finds the flow's
+// backend, or chooses one, and rewrites the frame for it.
+func (f *Forwarder) request(p *packet.Parsed, meta *handover.Meta, hash uint64, service uint32, frame *queue.Frame) Verdict {
+	svc := &f.snap.Services[service]
+	if meta.Asked == 0 { // else the worker that was asked first has let it pass
+		if reason := f.guards.admit(service, svc, p, f.now); reason != stats.ReasonNone {
+			return drop(reason)
+		}
+	}
+	entry := f.flows.Lookup(hash, &p.Tuple, segment(p), f.now)
+	if entry == nil || !f.stays(entry, service) {
+		if p.Fragment && entry == nil && svc.Mode != snapshot.NATKeep && f.askOn(frame, meta) {
+			return Verdict{Action: Taken}
+		}
+		var slot uint32
+		var reason stats.Reason
+		if entry, slot, reason = f.decide(entry, p, meta, hash, service, frame); reason != stats.ReasonNone {
+			return f.undecided(reason, p, meta, svc, frame)
+		}
+		if svc.Mode == snapshot.Direct {
+			return f.direct(slot, p, meta, frame)
+		}
+	}
+	if svc.Mode == snapshot.Direct {
+		return f.direct(entry.Backend, p, meta, frame)
+	}
+	return f.toBackend(entry, p, meta, frame)
+}
+
+// segment returns what the flow table wants to know of a packet.
+func segment(p *packet.Parsed) flow.Segment {
+	return flow.Segment{Flags: p.TCPFlags, Sequence: p.TCPSequence}
+}
+
+// opens tells whether a packet without a flow may be the first of one, and not
+// one of a connection that is older than what weir remembers.
+func opens(p *packet.Parsed) bool {
+	return p.Proto != packet.ProtoTCP || p.TCPFlags&(packet.TCPSyn|packet.TCPAck|packet.TCPRst) == packet.TCPSyn
+}
+
+// direct sends a packet on as the backend's Rewrite says.
+func (f *Forwarder) direct(slot uint32, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
+	rw := &f.snap.Backends[slot].Rewrite
+	switch reason := rw.Apply(frame, p); reason {
+	case stats.ReasonNone:
+		f.counters.Backends[slot].Add(frame.Len())
+		return Verdict{Action: Send, Egress: rw.Egress}
+	case stats.TooBig:
+		return f.tooBig(p, meta, frame, rw.Room(), p.Kind == packet.KindIPv6)
+	default:
+		return drop(reason)
+	}
+}
+
+// stays tells whether a flow keeps its backend. It does while the backend's
+// slot still means the same backend of the same service, and that one takes
+// packets of old flows; under NAT its SNAT address has to be there too.
+func (f *Forwarder) stays(e *flow.Entry, service uint32) bool {
+	if e.Backend >= uint32(len(f.snap.Backends)) {
+		return false
+	}
+	b := &f.snap.Backends[e.Backend]
+	return b.Generation == e.Generation && b.State != snapshot.Removed && b.Service == service &&
+		(!isNAT(e) || f.natStays(e))
+}
+
+// decide chooses the backend of a new flow, by Maglev, and records it. old is
+// the flow's entry if it has one that does not hold any more. Without NAT a
+// flow that finds no room in the table, or comes when too many new ones do,
+// is decided all the same, and the entry is nil.
+func (f *Forwarder) decide(old *flow.Entry, p *packet.Parsed, meta *handover.Meta, hash uint64, service uint32, frame *queue.Frame) (*flow.Entry, uint32, stats.Reason) {
+	svc := &f.snap.Services[service]
+	if old != nil {
+		f.end(old)
+	}
+	if opens(p) {
+		if reason := f.guards.admitFlow(service, svc, p, f.now); reason != stats.ReasonNone {
+			return nil, 0, reason
+		}
+	} else if svc.Mode != snapshot.Direct {
+		return nil, 0, stats.NoFlow // its SNAT port is not known, so no backend would know it
+	}
+	slot := svc.Pick(stableHash(svc, &p.Tuple))
+	if slot == snapshot.None {
+		return nil, 0, svc.Empty
+	}
+	entry, reason := f.record(p, hash, slot, svc.Mode)
+	if reason != stats.ReasonNone || svc.Mode == snapshot.Direct {
+		return entry, slot, reason
+	}
+	return entry, slot, f.translate(entry, p, meta, hash, svc.Mode, frame)
+}
+
+// record makes the entry of a new flow to a backend. A reset gets none, as
+// nothing follows it.
+func (f *Forwarder) record(p *packet.Parsed, hash uint64, slot uint32, mode snapshot.Mode) (*flow.Entry, stats.Reason) {
+	c := &f.counters.Backends[slot]
+	if mode == snapshot.Direct {
+		if p.TCPFlags&packet.TCPRst != 0 {
+			return nil, stats.ReasonNone
+		}
+		if f.snap.NewFlows != (limit.Rate{}) && !f.guards.newFlows.Allow(f.snap.NewFlows, f.now) {
+			c.NewFlows++
+			f.counters.FlowsUnrecorded++
+			return nil, stats.ReasonNone
+		}
+	}
+	entry, evicted, why := f.flows.Insert(hash, &p.Tuple, segment(p), f.now)
+	if why != flow.EvictedNone {
+		f.forget(&evicted, f.flows.Number(entry))
+	}
+	switch why {
+	case flow.EvictedOldest:
+		f.counters.FlowsEvicted++
+	case flow.EvictedUntrusted:
+		f.counters.FlowsUntrustedEvicted++
+	case flow.EvictedEnded:
+		f.counters.FlowsExpired++
+	}
+	if entry == nil {
+		f.counters.FlowsRefused++
+		if mode != snapshot.Direct {
+			return nil, stats.TableFull
+		}
+		c.NewFlows++
+		return nil, stats.ReasonNone
+	}
+	c.NewFlows++
+	c.Flows++
+	entry.Backend = slot
+	entry.Generation = f.snap.Backends[slot].Generation
+	return entry, stats.ReasonNone
+}
+
+// undecided is the verdict on a packet for which there is no backend. A client
+// whose connection NAT has forgotten, in a restart say, is told to give it up.
+func (f *Forwarder) undecided(reason stats.Reason, p *packet.Parsed, meta *handover.Meta, svc *snapshot.Service, frame *queue.Frame) Verdict {
+	if reason == stats.NoFlow && p.Proto == packet.ProtoTCP && !p.Fragment && svc.Mode != snapshot.Direct {
+		return f.reset(reason, p, meta, frame)
+	}
+	return drop(reason)
+}
+
+// end takes a flow out of the table.
+func (f *Forwarder) end(e *flow.Entry) {
+	number := f.flows.Number(e)
+	if gone, ok := f.flows.DeleteAt(number); ok {
+		f.forget(&gone, number)
+	}
+}
+
+// forget takes a flow that has left its place in the table off all that is
+// kept about it.
+func (f *Forwarder) forget(e *flow.Entry, number uint32) {
+	if c := &f.counters.Backends[e.Backend]; c.Generation == e.Generation {
+		c.Flows--
+	}
+	if isNAT(e) {
+		f.unassign(e, number)
+		f.nat.stations.Release(e.NAT.Station)
+		f.counters.NATFlows--
+	}
+}
+
+func (f *Forwarder) expire(e *flow.Entry) {
+	f.forget(e, f.flows.Number(e))
+	f.counters.FlowsExpired++
+}
+
+// stableHash is what Maglev picks by. It is the same on every node, so that
+// nodes agree on a flow's backend without talking to each other.
+func stableHash(svc *snapshot.Service, t *packet.Tuple) uint64 {
+	if svc.Affinity == snapshot.AffinitySource {
+		source := limit.Mask(&t.Src, svc.AffinityBits, svc.AffinityBits)
+		return flow.HashStableSource(&source)
+	}
+	return flow.HashStable(t)
+}

@@ -1,0 +1,415 @@
+package forward
+
+import (
+	"weir/dataplane/flow"
+	"weir/dataplane/handover"
+	"weir/dataplane/nat"
+	"weir/dataplane/packet"
+	"weir/dataplane/queue"
+	"weir/dataplane/snapshot"
+	"weir/dataplane/stats"
+	"weir/dataplane/translate"
+)
+
+// Under NAT a flow has a second key, the tuple of the backend's answers. It is
+// not stored: it follows from the entry and from the backend, and an index
+// leads from its hash to the entry. Whoever removes an entry has to come by
+// forget, which cleans that index.
+
+// natState is what a worker keeps for NAT. All but space is nil until a
+// snapshot has a service with NAT.
+type natState struct {
+	space    *nat.Space
+	ports    *nat.Ports
+	index    *nat.Index
+	stations *nat.Stations
+	addrs    [][16]byte // SNAT addresses by slot of space, those no longer in use as well
+
+	// retired are the addresses of backends that a snapshot has taken away,
+	// for as long as a flow can still be in the table.
+	retired map[retiredKey]retiredBackend
+}
+
+type retiredKey struct{ slot, generation uint32 }
+
+type retiredBackend struct {
+	addr  [16]byte
+	port  uint16
+	since flow.Tick
+}
+
+// sweepSlack is how much later than its time-out, in ticks, a flow may be swept.
+const sweepSlack = 60 * flow.TicksPerSecond
+
+// Bits of flow.NATState.Flags.
+const (
+	natFlow = 1 << iota // the entry is of a NAT flow
+	natKeep             // the client's address was left: Slot and Port have no meaning
+)
+
+func isNAT(e *flow.Entry) bool { return e.NAT.Flags&natFlow != 0 }
+
+// adoptNAT gets ready for the NAT of snap, and remembers the backends that it
+// takes away.
+func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot) {
+	n := &f.nat
+	if n.index == nil {
+		if !usesNAT(snap) {
+			return
+		}
+		n.ports = nat.NewPorts(n.space, f.worker)
+		n.index = nat.NewIndex(f.flows.Cap())
+		n.stations = nat.NewStations()
+		n.retired = make(map[retiredKey]retiredBackend)
+	}
+	for _, a := range [][]snapshot.SNAT{snap.SNAT4, snap.SNAT6} {
+		for i := range a {
+			slot := int(a[i].Range.Slot)
+			if missing := slot + 1 - len(n.addrs); missing > 0 {
+				n.addrs = append(n.addrs, make([][16]byte, missing)...)
+			}
+			n.addrs[slot] = a[i].Addr
+		}
+	}
+	for key, b := range n.retired {
+		if int32(f.now-b.since) > f.flows.LongestTimeout()+sweepSlack {
+			delete(n.retired, key)
+		}
+	}
+	if f.snap == nil {
+		return
+	}
+	for slot := range f.snap.Backends {
+		old := &f.snap.Backends[slot]
+		if slot >= len(snap.Backends) || snap.Backends[slot].Generation != old.Generation {
+			n.retired[retiredKey{uint32(slot), old.Generation}] = retiredBackend{old.Addr, old.Port, f.now}
+		}
+	}
+}
+
+func usesNAT(snap *snapshot.Snapshot) bool {
+	for i := range snap.Services {
+		if snap.Services[i].Mode != snapshot.Direct {
+			return true
+		}
+	}
+	return false
+}
+
+// keeper returns the index of the worker that has the flows of a client whose
+// address is left as it is: nothing in the answer but the client tells.
+func (f *Forwarder) keeper(client *[16]byte, port uint16) int {
+	if len(f.peers) == 1 {
+		return f.self
+	}
+	hash := flow.HashStable(&packet.Tuple{Src: *client, SrcPort: port})
+	// The highest of a hash with each number: only the flows of a worker that
+	// has gone move (Thaler and Ravishankar, "Using Name-Based Mappings to
+	// Increase Hit Rates", 1998).
+	best, highest := 0, uint64(0)
+	for i, number := range f.peers {
+		if h := (hash ^ uint64(number)*0x9e3779b97f4a7c15) * 0xd1b54a32d192ed03; h >= highest {
+			best, highest = i, h
+		}
+	}
+	return best
+}
+
+// natStays tells whether what a NAT flow was given is still to be had.
+func (f *Forwarder) natStays(e *flow.Entry) bool {
+	return e.NAT.Flags&natKeep != 0 || f.snap.SNATInUse(e.NAT.Slot)
+}
+
+// holds is stays for a flow that was found by its answers: those may be of a
+// backend that is not in the snapshot any more.
+func (f *Forwarder) holds(e *flow.Entry) bool {
+	return e != nil && e.Backend < uint32(len(f.snap.Backends)) && f.stays(e, f.snap.Backends[e.Backend].Service)
+}
+
+// backendPort returns the port that NAT sends a flow's packets to.
+func backendPort(configured uint16, e *flow.Entry) uint16 {
+	if configured != 0 {
+		return configured
+	}
+	return e.Tuple.DstPort
+}
+
+// answerOf returns the tuple of a NAT flow's answers; ok is false if it is not
+// known any more.
+func (f *Forwarder) answerOf(e *flow.Entry) (answer packet.Tuple, ok bool) {
+	answer.Proto = e.Tuple.Proto
+	if e.Backend < uint32(len(f.snap.Backends)) && f.snap.Backends[e.Backend].Generation == e.Generation {
+		b := &f.snap.Backends[e.Backend]
+		answer.Src, answer.SrcPort = b.Addr, backendPort(b.Port, e)
+	} else if b, known := f.nat.retired[retiredKey{e.Backend, e.Generation}]; known {
+		answer.Src, answer.SrcPort = b.addr, backendPort(b.port, e)
+	} else {
+		return answer, false
+	}
+	if e.NAT.Flags&natKeep != 0 {
+		answer.Dst, answer.DstPort = e.Tuple.Src, e.Tuple.SrcPort
+	} else {
+		answer.Dst, answer.DstPort = f.nat.addrs[e.NAT.Slot], e.NAT.Port
+	}
+	return answer, true
+}
+
+// Client returns the address and port that the flow's backend sees the client
+// as; ok is false if those are the client's own.
+func (f *Forwarder) Client(e *flow.Entry) (addr [16]byte, port uint16, ok bool) {
+	if !isNAT(e) || e.NAT.Flags&natKeep != 0 {
+		return addr, 0, false
+	}
+	return f.nat.addrs[e.NAT.Slot], e.NAT.Port, true
+}
+
+// Blocks returns how many blocks of SNAT ports the worker has.
+func (f *Forwarder) Blocks() int {
+	if f.nat.ports == nil {
+		return 0
+	}
+	blocks, _ := f.nat.ports.InUse()
+	return blocks
+}
+
+// answered returns the flow that an answer belongs to, or nil.
+func (f *Forwarder) answered(hash uint64, answer *packet.Tuple) (uint32, *flow.Entry) {
+	for from := 0; from >= 0; {
+		var number uint32
+		if number, from = f.nat.index.Lookup(hash, from); from < 0 {
+			break
+		}
+		if e := f.flows.At(number); e != nil && isNAT(e) {
+			if theirs, ok := f.answerOf(e); ok && theirs == *answer {
+				return number, e
+			}
+		}
+	}
+	return 0, nil
+}
+
+// translate gives a new flow all that NAT needs. If it cannot, the entry is
+// gone.
+func (f *Forwarder) translate(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, hash uint64, mode snapshot.Mode, frame *queue.Frame) stats.Reason {
+	reason := f.assign(e, hash, mode)
+	if reason == stats.ReasonNone {
+		st := stationOf(p, meta, frame)
+		id, ok := f.nat.stations.Intern(&st)
+		if ok {
+			e.NAT.Station = id
+			e.NAT.Flags |= natFlow
+			f.counters.NATFlows++
+			return stats.ReasonNone
+		}
+		f.unassign(e, f.flows.Number(e))
+		reason = stats.TableFull
+	}
+	f.end(e) // not a NAT flow yet: there is nothing to give back
+	return reason
+}
+
+// assign finds the second key of a flow that is not in use, and puts it into
+// the index. Where every port is in use, one that belongs to a flow that is
+// over, or that nobody has answered yet, is taken over.
+func (f *Forwarder) assign(e *flow.Entry, hash uint64, mode snapshot.Mode) stats.Reason {
+	number := f.flows.Number(e)
+	if mode == snapshot.NATKeep {
+		e.NAT.Flags = natKeep
+		answer, _ := f.answerOf(e)
+		ahash := f.flows.Hash(&answer)
+		if old, other := f.answered(ahash, &answer); other != nil {
+			f.takeOver(old) // the same client came by another VIP
+		}
+		if !f.nat.index.Insert(ahash, number) {
+			return stats.TableFull
+		}
+		return stats.ReasonNone
+	}
+	var fallback candidate
+	b := &f.snap.Backends[e.Backend]
+	addrs := f.snap.SNAT(&b.Addr)
+	// All flows of a client get the same address while it has free ports (RFC
+	// 4787 section 4.1, "paired").
+	first := int(flow.HashStableSource(&e.Tuple.Src) % uint64(max(len(addrs), 1)))
+	for i := range addrs {
+		r := addrs[(first+i)%len(addrs)].Range
+		search := f.nat.ports.Search(r, hash)
+		for {
+			port, ok := f.nat.ports.Next(&search)
+			if !ok {
+				break
+			}
+			if f.tryPort(e, number, r.Slot, port, &fallback) {
+				return stats.ReasonNone
+			}
+		}
+	}
+	if !fallback.found {
+		return stats.PortsExhausted
+	}
+	// Counted twice meanwhile, the port's block is not given back in between.
+	f.nat.ports.Take(fallback.slot, fallback.port)
+	f.takeOver(fallback.number)
+	taken := f.tryPort(e, number, fallback.slot, fallback.port, &fallback)
+	f.nat.ports.Free(fallback.slot, fallback.port)
+	if !taken {
+		return stats.PortsExhausted
+	}
+	return stats.ReasonNone
+}
+
+// candidate is a port in use that may be taken over.
+type candidate struct {
+	found  bool
+	over   bool // its flow is over, and not just not answered yet
+	number uint32
+	slot   uint16
+	port   uint16
+}
+
+// tryPort gives a flow a port of a SNAT address if it is free for this backend.
+// If not, it notes in fallback who has it, if that one may lose it.
+func (f *Forwarder) tryPort(e *flow.Entry, number uint32, slot, port uint16, fallback *candidate) bool {
+	e.NAT.Slot, e.NAT.Port = slot, port
+	answer, ok := f.answerOf(e)
+	if !ok {
+		return false
+	}
+	ahash := f.flows.Hash(&answer)
+	if holder, other := f.answered(ahash, &answer); other != nil {
+		over, untrusted := f.flows.Reusable(holder, f.now)
+		if over && !fallback.over || untrusted && !fallback.found {
+			*fallback = candidate{true, over, holder, slot, port}
+		}
+		return false
+	}
+	if !f.nat.index.Insert(ahash, number) {
+		return false
+	}
+	f.nat.ports.Take(slot, port)
+	return true
+}
+
+// takeOver ends a flow for the sake of its second key.
+func (f *Forwarder) takeOver(number uint32) {
+	if gone, ok := f.flows.DeleteAt(number); ok {
+		f.forget(&gone, number)
+		f.counters.NATTakenOver++
+	}
+}
+
+// unassign gives back what assign has given to the flow with a number.
+func (f *Forwarder) unassign(e *flow.Entry, number uint32) {
+	if answer, ok := f.answerOf(e); ok {
+		f.nat.index.Remove(f.flows.Hash(&answer), number)
+	}
+	if e.NAT.Flags&natKeep == 0 {
+		f.nat.ports.Free(e.NAT.Slot, e.NAT.Port)
+	}
+}
+
+func stationOf(p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) nat.Station {
+	return nat.Station{
+		MAC: packet.Ethernet(frame.Bytes()).Src(), VLAN: p.VLAN, Tagged: p.Tagged, Interface: meta.Ingress,
+	}
+}
+
+// toBackend translates a client's packet and sends it to the flow's backend.
+func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
+	if st := stationOf(p, meta, frame); !f.nat.stations.Is(e.NAT.Station, &st) {
+		// The client's router has changed: answers follow.
+		if id, ok := f.nat.stations.Intern(&st); ok {
+			f.nat.stations.Release(e.NAT.Station)
+			e.NAT.Station = id
+		}
+	}
+	b := &f.snap.Backends[e.Backend]
+	answer, _ := f.answerOf(e)
+	to := packet.Tuple{Src: answer.Dst, Dst: answer.Src, SrcPort: answer.DstPort, DstPort: answer.SrcPort, Proto: answer.Proto}
+	change := translate.NewChange(&p.Tuple, &to, f.mss(p, e))
+	l3, reason := change.Packet(frame, p, b.Rewrite.Room())
+	switch reason {
+	case stats.ReasonNone:
+		b.Rewrite.Frame(frame, l3)
+		f.counters.Backends[e.Backend].Add(frame.Len())
+		return Verdict{Action: Send, Egress: b.Rewrite.Egress}
+	case stats.TooBig:
+		return f.tooBig(p, meta, frame, b.Rewrite.Room(), !packet.IsMapped(b.Addr))
+	default:
+		return drop(reason)
+	}
+}
+
+// answer is the second pass over a backend's packet: it goes to the client of
+// its flow, by the way that one's latest packet came.
+func (f *Forwarder) answer(p *packet.Parsed, meta *handover.Meta, hash uint64, frame *queue.Frame) Verdict {
+	number, e := f.answered(hash, &p.Tuple)
+	if !f.holds(e) || !f.flows.Answered(number, segment(p), f.now) {
+		return drop(stats.NoFlow)
+	}
+	st := f.nat.stations.At(e.NAT.Station)
+	if int(st.Interface) >= len(f.snap.Interfaces) {
+		return drop(stats.NoEgress)
+	}
+	to := reversed(&e.Tuple)
+	change := translate.NewChange(&p.Tuple, &to, f.mss(p, e))
+	mtu := f.snap.Interfaces[st.Interface].MTU
+	l3, reason := change.Packet(frame, p, mtu)
+	switch reason {
+	case stats.ReasonNone:
+		f.frameFor(st, frame, l3)
+		f.counters.Backends[e.Backend].Answers.Add(frame.Len())
+		return Verdict{Action: Send, Egress: st.Interface}
+	case stats.TooBig:
+		return f.tooBig(p, meta, frame, mtu, !packet.IsMapped(e.Tuple.Src))
+	default:
+		return drop(reason)
+	}
+}
+
+func reversed(t *packet.Tuple) packet.Tuple {
+	return packet.Tuple{Src: t.Dst, Dst: t.Src, SrcPort: t.DstPort, DstPort: t.SrcPort, Proto: t.Proto}
+}
+
+// mss returns the largest segment that both sides of a flow may send whole, for
+// a packet that says what its sender takes; else 0.
+func (f *Forwarder) mss(p *packet.Parsed, e *flow.Entry) uint16 {
+	if p.TCPFlags&packet.TCPSyn == 0 {
+		return 0
+	}
+	headers := func(addr *[16]byte) uint32 {
+		if packet.IsMapped(*addr) {
+			return packet.IPv4MinLen + packet.TCPMinLen
+		}
+		return packet.IPv6Len + packet.TCPMinLen
+	}
+	b := &f.snap.Backends[e.Backend]
+	room := b.Rewrite.Room() - headers(&b.Addr)
+	if in := f.nat.stations.At(e.NAT.Station).Interface; int(in) < len(f.snap.Interfaces) {
+		if mtu := f.snap.Interfaces[in].MTU; mtu > 0 {
+			room = min(room, mtu-headers(&e.Tuple.Src))
+		}
+	}
+	return uint16(min(room, 0xffff))
+}
+
+// frameFor puts the Ethernet header to a station before the IP packet at l3.
+func (f *Forwarder) frameFor(st *nat.Station, frame *queue.Frame, l3 uint32) {
+	etherType := uint16(packet.EtherTypeIPv6)
+	if frame.Buf[l3]>>4 == 4 {
+		etherType = packet.EtherTypeIPv4
+	}
+	frame.Start = l3 - packet.EthernetLen
+	if st.Tagged {
+		frame.Start -= packet.VLANTagLen
+	}
+	eth := packet.Ethernet(frame.Buf[frame.Start:frame.End])
+	eth.SetDst(st.MAC)
+	eth.SetSrc(f.snap.Interfaces[st.Interface].MAC)
+	if st.Tagged {
+		eth.SetType(packet.EtherTypeVLAN)
+		packet.VLANTag(eth[packet.EthernetLen:]).Encode(&packet.VLANFields{ID: st.VLAN, Type: etherType})
+		return
+	}
+	eth.SetType(etherType)
+}

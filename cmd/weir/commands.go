@@ -87,13 +87,22 @@ func socketFlag() cli.Flag {
 	}
 }
 
+func outputFlag() cli.Flag {
+	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "text", Usage: "`FORMAT`: text or json"}
+}
+
+func wantsJSON(c *cli.Context) (bool, error) {
+	format := c.String("output")
+	if !slices.Contains(outputFormats(), format) {
+		return false, fmt.Errorf("output format %q is neither text nor json", format)
+	}
+	return format == "json", nil
+}
+
 func showCommand() *cli.Command {
 	cmd := &cli.Command{Name: "show", Usage: "show what a running weir does"}
 	for _, n := range show.Nouns() {
-		flags := []cli.Flag{
-			socketFlag(),
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "text", Usage: "`FORMAT`: text or json"},
-		}
+		flags := []cli.Flag{socketFlag(), outputFlag()}
 		if n.Name == "flows" {
 			flags = append(flags,
 				&cli.IntFlag{Name: "limit", Value: 1000, Usage: "show at most `N` flows"},
@@ -107,9 +116,9 @@ func showCommand() *cli.Command {
 				if err := noArguments(c); err != nil {
 					return err
 				}
-				format := c.String("output")
-				if !slices.Contains(outputFormats(), format) {
-					return fmt.Errorf("output format %q is neither text nor json", format)
+				asJSON, err := wantsJSON(c)
+				if err != nil {
+					return err
 				}
 				client := api.NewClient(c.String("socket"))
 				if service := c.String("service"); service != "" {
@@ -117,7 +126,7 @@ func showCommand() *cli.Command {
 						return err
 					}
 				}
-				return n.Show(c.Context, client, c.App.Writer, flowQuery(c), format == "json")
+				return n.Show(c.Context, client, c.App.Writer, flowQuery(c), asJSON)
 			},
 		})
 	}

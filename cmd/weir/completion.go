@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/controlplane/api"
 )
 
 // The scripts ask weir itself what can come next, by the flag that cli/v2
@@ -79,15 +82,44 @@ func complete(c *cli.Context) {
 		if !slices.ContainsFunc(f.Names(), isLast) {
 			continue
 		}
-		if f.Names()[0] == "output" {
-			for _, format := range outputFormats() {
-				fmt.Fprintln(c.App.Writer, format)
-			}
+		switch f.Names()[0] {
+		case "output":
+			fmt.Fprintln(c.App.Writer, strings.Join(outputFormats(), "\n"))
+		case "service":
+			printAll(c, func(b *api.Backend) string { return b.Service })
+		case "backend":
+			printAll(c, func(b *api.Backend) string { return b.Address.String() })
 		}
+		return
+	}
+	if c.Command.Name == "drain" || c.Command.Name == "undrain" {
+		printAll(c, func(b *api.Backend) string { return b.Address.String() })
 		return
 	}
 	for _, below := range c.Command.VisibleCommands() {
 		fmt.Fprintln(c.App.Writer, below.Name)
+	}
+}
+
+// printAll prints what a running weir's backends have, each once; nothing if
+// none runs.
+func printAll(c *cli.Context, of func(*api.Backend) string) {
+	socket := c.String("socket")
+	if socket == "" {
+		socket = defaultSocket
+	}
+	var all []api.Backend
+	if api.NewClient(socket).Get(c.Context, "backends", &all) != nil {
+		return
+	}
+	var words []string
+	for i := range all {
+		if word := of(&all[i]); !slices.Contains(words, word) {
+			words = append(words, word)
+		}
+	}
+	if len(words) > 0 {
+		fmt.Fprintln(c.App.Writer, strings.Join(words, "\n"))
 	}
 }
 

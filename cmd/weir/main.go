@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/controlplane/api"
 	"weir/controlplane/config"
 )
 
@@ -44,7 +45,8 @@ func newApp() *cli.App {
 			return unknownCommand(c)
 		},
 		Commands: []*cli.Command{
-			runCommand(), checkCommand(), showCommand(), reloadCommand(), decapCommand(), completionCommand(),
+			runCommand(), checkCommand(), planCommand(), reloadCommand(), showCommand(), drainCommand(), undrainCommand(),
+			decapCommand(), completionCommand(),
 		},
 	}
 	for _, c := range app.Commands {
@@ -73,9 +75,6 @@ func usageError(c *cli.Context, err error, _ bool) error {
 // the given name.
 func unknownCommand(c *cli.Context) error {
 	name := strings.TrimSpace(c.Command.HelpName + " " + c.Args().First())
-	if name == "weir drain" {
-		return fmt.Errorf("unknown command %q; to drain a backend, give it `state: draining` in the configuration and run `weir reload`", name)
-	}
 	var names []string
 	for _, below := range c.Command.VisibleCommands() {
 		names = append(names, below.Name)
@@ -87,12 +86,19 @@ func unknownCommand(c *cli.Context) error {
 // own, in the form that editors understand.
 func report(err error) {
 	var mistakes config.Errors
-	if errors.As(err, &mistakes) {
-		fmt.Fprintln(os.Stderr, mistakes)
-		if len(mistakes) > 1 {
-			fmt.Fprintf(os.Stderr, "%d mistakes\n", len(mistakes))
-		}
+	var told api.Mistakes // by a running weir
+	n := 0
+	switch {
+	case errors.As(err, &mistakes):
+		n = len(mistakes)
+	case errors.As(err, &told):
+		n = len(told)
+	default:
+		fmt.Fprintln(os.Stderr, "weir:", err)
 		return
 	}
-	fmt.Fprintln(os.Stderr, "weir:", err)
+	fmt.Fprintln(os.Stderr, err)
+	if n > 1 {
+		fmt.Fprintf(os.Stderr, "%d mistakes\n", n)
+	}
 }

@@ -18,6 +18,10 @@ import (
 // asWeir is set for the copies of the test that are to be weir.
 const asWeir = "WEIR_TEST_IS_WEIR"
 
+// noRaceSleep spares each of them the second that the race detector waits at the
+// end.
+const noRaceSleep = "GORACE=atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asWeir) != "" {
 		main()
@@ -30,7 +34,7 @@ func TestMain(m *testing.M) {
 func weir(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), asWeir+"=1")
+	cmd.Env = append(os.Environ(), asWeir+"=1", noRaceSleep)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
@@ -155,6 +159,8 @@ func TestErrors(t *testing.T) {
 		{[]string{"run", "--config", "/nowhere/weir.yaml"}, "no such file or directory\n"},
 		{[]string{"show", "services", "--socket", none}, "no weir is running on " + none},
 		{[]string{"reload", "--socket", none}, "no weir is running on " + none},
+		{[]string{"drain", "10.0.0.11", "--socket", none}, "no weir is running on " + none},
+		{[]string{"plan", "/dev/null", "-s", none}, "no weir is running on " + none + "; start one with `weir run`"},
 		{[]string{"show", "services", "-o", "yaml"}, `output format "yaml" is neither text nor json`},
 		{[]string{"show", "flows", "now"}, `unexpected argument "now"`},
 	} {
@@ -169,10 +175,20 @@ func TestErrors(t *testing.T) {
 
 // Whatever is wrong with the words of a command is one line, and not all help.
 func TestUsageErrors(t *testing.T) {
-	const nouns = "; did you mean one of services, backends, flows, workers, drops, interfaces, announcements?"
+	const nouns = "; did you mean one of services, backends, flows, workers, drops, nat, interfaces, announcements?"
 	for _, tc := range []struct{ command, want string }{
-		{"bogus", `unknown command "weir bogus"; did you mean one of run, check, show, reload, decap, completion, help?`},
-		{"drain", `unknown command "weir drain"; to drain a backend, give it ` + "`state: draining` in the configuration and run `weir reload`"},
+		{"bogus", `unknown command "weir bogus"; did you mean one of run, check, plan, reload, show, drain, undrain, decap, completion, help?`},
+		{"drain", "name one backend by its address: weir drain BACKEND"},
+		{"undrain 10.0.0.11 10.0.0.12", "name one backend by its address: weir undrain BACKEND"},
+		{"drain web1", `"web1" is not the address of a backend, as 10.0.0.11 or 2001:db8::11; weir show backends lists them`},
+		{"drain 10.0.0.11 --over soon", "invalid value \"soon\" for flag -over: parse error; see `weir drain --help`"},
+		{"drain 10.0.0.11 --over -5s", "--over: -5s is less than nothing; want a time as 60s or 5m"},
+		{"drain 10.0.0.11 --over", "flag needs an argument: -over; see `weir drain --help`"},
+		{"undrain 10.0.0.11 --over 5s", "flag provided but not defined: -over; see `weir undrain --help`"},
+		{"plan", "name one file: weir plan FILE"},
+		{"plan a b", "name one file: weir plan FILE"},
+		{"plan /nowhere/weir.yaml", "read configuration: open /nowhere/weir.yaml: no such file or directory"},
+		{"plan -o yaml /dev/null", `output format "yaml" is neither text nor json`},
 		{"show", `unknown command "weir show"` + nouns},
 		{"show pools", `unknown command "weir show pools"` + nouns},
 		{"help bogus", "No help topic for 'bogus'"},
@@ -209,6 +225,9 @@ func TestHelp(t *testing.T) {
 		"show --help":       "announcements",
 		"show flows --help": "weir show flows [command options]",
 		"completion --help": "zsh",
+		"drain --help":      "weir drain [command options] BACKEND",
+		"undrain --help":    "slow_start",
+		"plan --help":       "weir plan [command options] FILE",
 	} {
 		code, out, errs := weir(t, strings.Fields(command)...)
 		if code != 0 || !strings.Contains(out, want) || errs != "" {
@@ -235,8 +254,8 @@ func TestCompletionListsWhatCanComeNext(t *testing.T) {
 		before []string
 		want   []string
 	}{
-		{nil, []string{"run", "check", "show", "reload", "decap", "completion", "help"}},
-		{[]string{"show"}, []string{"services", "backends", "flows", "workers", "drops", "interfaces", "announcements"}},
+		{nil, []string{"run", "check", "plan", "reload", "show", "drain", "undrain", "decap", "completion", "help"}},
+		{[]string{"show"}, []string{"services", "backends", "flows", "workers", "drops", "nat", "interfaces", "announcements"}},
 		{[]string{"show", "-"}, []string{"--help", "-h"}},
 		{[]string{"completion"}, []string{"bash", "zsh"}},
 	} {
@@ -287,10 +306,10 @@ func TestCompletionInBash(t *testing.T) {
 		words []string
 		want  string
 	}{
-		{[]string{"weir", ""}, "run check show reload decap completion help"},
+		{[]string{"weir", ""}, "run check plan reload show drain undrain decap completion help"},
 		{[]string{"weir", "sh"}, "show"},
 		{[]string{"weir", "--"}, "--help --version"},
-		{[]string{"weir", "show", ""}, "services backends flows workers drops interfaces announcements"},
+		{[]string{"weir", "show", ""}, "services backends flows workers drops nat interfaces announcements"},
 		{[]string{"weir", "show", "w"}, "workers"},
 		{[]string{"weir", "show", "backends", ""}, ""},
 		{[]string{"weir", "show", "backends", "-"}, "--socket -s --output -o --help -h"},
@@ -314,9 +333,15 @@ func TestCompletionInBash(t *testing.T) {
 		{[]string{"weir", "decap", "--vip", "203.0.113.10", "--v"}, "--vip"},
 		{[]string{"weir", "decap", "--generic", "--f"}, "--from"},
 		{[]string{"weir", "completion", "b"}, "bash"},
+		{[]string{"weir", "drain", "--"}, "--socket --service --output --over --help"},
+		{[]string{"weir", "drain", "10.0.0.11", "--ov"}, "--over"},
+		{[]string{"weir", "drain", "--over", ""}, ""},
+		{[]string{"weir", "undrain", "-o", "j"}, "json"},
+		{[]string{"weir", "plan", "--o"}, "--output"},
+		{[]string{"weir", "plan", "we"}, ""},
 	} {
 		cmd := exec.Command(bash, append([]string{"--norc", "-c", script, "bash"}, tc.words...)...)
-		cmd.Env = append(os.Environ(), asWeir+"=1", "PATH="+dir+":"+os.Getenv("PATH"))
+		cmd.Env = append(os.Environ(), asWeir+"=1", noRaceSleep, "PATH="+dir+":"+os.Getenv("PATH"))
 		out, err := cmd.CombinedOutput()
 		got, rest, _ := strings.Cut(string(out), "\n")
 		if err != nil || got != tc.want {
@@ -386,6 +411,78 @@ func TestShowFlowsOfNoService(t *testing.T) {
 		code, out, errs := weir(t, "show", "flows", "--socket", socket, "--service", "nope", "-o", format)
 		if code != 1 || out != "" || errs != "weir: no such service: \"nope\"; there are web\n" || asked() != "GET /v1/services" {
 			t.Errorf("exit %d, asked %q, output %q, errors %q", code, asked(), out, errs)
+		}
+	}
+}
+
+func TestDrain(t *testing.T) {
+	answer := map[string]any{
+		"backends": []any{map[string]any{"service": "web", "address": "10.0.0.11", "status": "draining", "drained": true, "flows": 7}},
+		"warnings": []string{"service web has no backend left"},
+	}
+	socket, asked := answering(t, 200, answer)
+	for _, tc := range []struct{ command, asked string }{
+		{"drain 10.0.0.11", "POST /v1/drain?backend=10.0.0.11"},
+		{"drain 10.0.0.11 --over 60s", "POST /v1/drain?backend=10.0.0.11&over=1m0s"},
+		{"drain --over=5m 2001:db8::0:11 --service web", "POST /v1/drain?backend=2001%3Adb8%3A%3A11&over=5m0s&service=web"},
+		{"undrain --service web 10.0.0.11", "POST /v1/undrain?backend=10.0.0.11&service=web"},
+	} {
+		code, out, errs := weir(t, append(strings.Fields(tc.command), "--socket", socket)...)
+		if code != 0 || asked() != tc.asked || errs != "service web has no backend left\n" ||
+			out != "web: 10.0.0.11 gets no new flows; 7 live flows stay until they end\n" {
+			t.Errorf("weir %s: exit %d, asked %q, output %q, errors %q", tc.command, code, asked(), out, errs)
+		}
+	}
+	code, out, _ := weir(t, "drain", "10.0.0.11", "-s", socket, "-o", "json")
+	var back map[string]any
+	if err := json.Unmarshal([]byte(out), &back); err != nil || code != 0 || len(back["warnings"].([]any)) != 1 {
+		t.Errorf("exit %d, output %q: %v", code, out, err)
+	}
+	socket, _ = answering(t, 422, map[string]any{"error": "no service has a backend 10.0.0.99"})
+	if code, out, errs := weir(t, "drain", "10.0.0.99", "-s", socket); code != 1 || out != "" || errs != "weir: no service has a backend 10.0.0.99\n" {
+		t.Errorf("exit %d, output %q, errors %q", code, out, errs)
+	}
+}
+
+func TestPlan(t *testing.T) {
+	path := file(t, "the text of the file")
+	fine := map[string]any{"services": []any{map[string]any{"name": "web", "change": "changed", "moved": 0.5}}, "warnings": []string{"careful"}}
+	socket, asked := answering(t, 200, fine)
+	code, out, errs := weir(t, "plan", path, "--socket", socket)
+	if code != 0 || !strings.HasPrefix(out, "SERVICE  CHANGE   SLOTS MOVED") || errs != "careful\n" || !strings.HasPrefix(asked(), "POST /v1/plan?name=%2F") {
+		t.Errorf("exit %d, asked %q, output %q, errors %q", code, asked(), out, errs)
+	}
+	if code, out, _ := weir(t, "plan", "-o", "json", "-s", socket, path); code != 0 || !json.Valid([]byte(out)) {
+		t.Errorf("exit %d, output %q", code, out)
+	}
+	fine["needs_restart"] = []string{"interfaces", "log"}
+	socket, _ = answering(t, 200, fine)
+	code, out, errs = weir(t, "plan", path, "--socket", socket)
+	if code != 1 || !strings.Contains(out, "needs a restart: interfaces, log") || !strings.HasSuffix(errs, "weir: interfaces, log changed, which needs a restart; weir reload would refuse the file\n") {
+		t.Errorf("exit %d, output %q, errors %q", code, out, errs)
+	}
+	socket, _ = answering(t, 422, map[string]any{"error": "a\nb", "mistakes": []string{path + ":1: a", path + ":2: b"}})
+	code, out, errs = weir(t, "plan", path, "--socket", socket)
+	if code != 1 || out != "" || errs != path+":1: a\n"+path+":2: b\n2 mistakes\n" {
+		t.Errorf("exit %d, output %q, errors %q", code, out, errs)
+	}
+}
+
+// Addresses of backends are offered as the running weir has them.
+func TestCompletionAsksWeir(t *testing.T) {
+	socket, asked := answering(t, 200, []any{
+		map[string]any{"service": "web", "address": "10.0.0.11"}, map[string]any{"service": "web", "address": "2001:db8::11"}, map[string]any{"service": "dns", "address": "10.0.0.11"},
+	})
+	t.Setenv("WEIR_SOCKET", socket)
+	for command, want := range map[string][]string{
+		"drain":                {"10.0.0.11", "2001:db8::11"},
+		"undrain":              {"10.0.0.11", "2001:db8::11"},
+		"drain --service":      {"web", "dns"},
+		"show flows --backend": {"10.0.0.11", "2001:db8::11"},
+	} {
+		code, out, errs := weir(t, append(strings.Fields(command), "--generate-bash-completion")...)
+		if words := strings.Fields(out); code != 0 || errs != "" || !slices.Equal(words, want) || asked() != "GET /v1/backends" {
+			t.Errorf("after %q: exit %d, errors %q, words %q", command, code, errs, words)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func ask(t *testing.T, socket, method, path string) (int, string) {
 
 func TestNouns(t *testing.T) {
 	socket, _ := serve(t, newFake())
-	for _, noun := range []string{"info", "services", "backends", "workers", "drops", "interfaces", "announcements", "flows"} {
+	for _, noun := range []string{"info", "services", "backends", "workers", "drops", "nat", "interfaces", "announcements", "flows"} {
 		t.Run(noun, func(t *testing.T) {
 			code, body := ask(t, socket, "GET", "/v1/"+noun)
 			if code != http.StatusOK {
@@ -111,6 +111,9 @@ func TestNounsChangeNothingAndVerbsArePosted(t *testing.T) {
 		code         int
 	}{
 		{"GET", "/v1/reload", http.StatusMethodNotAllowed},
+		{"GET", "/v1/drain?backend=10.0.0.11", http.StatusMethodNotAllowed},
+		{"GET", "/v1/undrain?backend=10.0.0.11", http.StatusMethodNotAllowed},
+		{"GET", "/v1/plan", http.StatusMethodNotAllowed},
 		{"POST", "/v1/services", http.StatusMethodNotAllowed},
 		{"DELETE", "/v1/flows", http.StatusMethodNotAllowed},
 		{"GET", "/v1/nothing", http.StatusNotFound},
@@ -123,6 +126,9 @@ func TestNounsChangeNothingAndVerbsArePosted(t *testing.T) {
 	if n := f.reloads.Load(); n != 0 {
 		t.Errorf("reloaded %d times", n)
 	}
+	if len(f.orders) != 0 {
+		t.Errorf("ordered %q", f.orders)
+	}
 }
 
 func TestReload(t *testing.T) {
@@ -133,9 +139,9 @@ func TestReload(t *testing.T) {
 	if err := c.Do(t.Context(), "reload", &r); err != nil || r.Generation != 8 || len(r.Warnings) != 1 {
 		t.Errorf("reloaded %+v, error %v", r, err)
 	}
-	f.reload = errors.New("weir.yaml:1: first\nweir.yaml:2: second")
-	if err := c.Do(t.Context(), "reload", &r); err == nil || err.Error() != f.reload.Error() {
-		t.Errorf("error %v, want %v", err, f.reload)
+	f.refuse = errors.New("weir.yaml:1: first\nweir.yaml:2: second")
+	if err := c.Do(t.Context(), "reload", &r); err == nil || err.Error() != f.refuse.Error() {
+		t.Errorf("error %v, want %v", err, f.refuse)
 	}
 	if code, _ := ask(t, socket, "POST", "/v1/reload"); code != http.StatusUnprocessableEntity {
 		t.Errorf("status %d", code)
@@ -205,6 +211,45 @@ func TestFlows(t *testing.T) {
 		if err := json.Unmarshal([]byte(body), &p); err != nil || code != http.StatusBadRequest || !strings.Contains(p.Error, want) {
 			t.Errorf("%s: %d %s, want %q", query, code, body, want)
 		}
+	}
+}
+
+func TestDrainAndUndrain(t *testing.T) {
+	f := newFake()
+	socket, _ := serve(t, f)
+	c := NewClient(socket)
+	var got Ordered
+	if err := c.Do(t.Context(), "drain?backend=10.0.0.11&service=web&over=1m", &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Backends) != 1 || got.Backends[0].Service != "web" || got.Backends[0].Flows != 20 || len(got.Warnings) != 0 {
+		t.Errorf("drained %+v", got)
+	}
+	if err := c.Do(t.Context(), "undrain?backend=10.0.0.53", &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Backends) != 1 || got.Backends[0].Service != "dns" ||
+		!slices.Equal(got.Warnings, []string{"service dns has no backend left for new flows that is up and not drained"}) {
+		t.Errorf("undrained %+v", got)
+	}
+	if want := []string{`drain 10.0.0.11 "web" over 1m0s`, `undrain 10.0.0.53 ""`}; !slices.Equal(f.orders, want) {
+		t.Errorf("ordered %q, want %q", f.orders, want)
+	}
+	for verb, want := range map[string]string{
+		"drain":                             `backend: "" is not an address, as 10.0.0.11 or 2001:db8::11`,
+		"undrain?backend=web1":              `backend: "web1" is not an address`,
+		"drain?backend=10.0.0.11&over=soon": `over: "soon" is not a duration, as 60s or 5m`,
+	} {
+		if err := c.Do(t.Context(), verb, &got); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", verb, err, want)
+		}
+	}
+	f.refuse = errors.New("no service has a backend 10.0.0.99")
+	if err := c.Do(t.Context(), "drain?backend=10.0.0.99", &got); err == nil || err.Error() != f.refuse.Error() {
+		t.Errorf("error %v", err)
+	}
+	if len(f.orders) != 3 {
+		t.Errorf("ordered %q", f.orders)
 	}
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -36,22 +38,31 @@ func NewClient(socket string) *Client {
 
 // Get reads a noun ("services", "flows?limit=10") into v.
 func (c *Client) Get(ctx context.Context, noun string, v any) error {
-	return c.do(ctx, http.MethodGet, noun, v)
+	return c.do(ctx, http.MethodGet, noun, nil, v)
 }
 
-// Do carries out a verb ("reload") and reads its answer into v.
+// Do carries out a verb ("reload", "drain?backend=10.0.0.11") and reads its
+// answer into v. The error is Mistakes if weir has found any in a configuration.
 func (c *Client) Do(ctx context.Context, verb string, v any) error {
-	return c.do(ctx, http.MethodPost, verb, v)
+	return c.do(ctx, http.MethodPost, verb, nil, v)
 }
 
-func (c *Client) do(ctx context.Context, method, what string, v any) error {
+// Plan asks what a configuration would change, of which text is the file of this
+// name. The error is Mistakes if weir has found any in it.
+func (c *Client) Plan(ctx context.Context, name string, text []byte) (Plan, error) {
+	var p Plan
+	err := c.do(ctx, http.MethodPost, "plan?"+url.Values{"name": {name}}.Encode(), text, &p)
+	return p, err
+}
+
+func (c *Client) do(ctx context.Context, method, what string, body []byte, v any) error {
 	patience := answerTimeout
-	if strings.HasPrefix(what, "flows") {
+	if strings.HasPrefix(what, "flows") || strings.HasPrefix(what, "plan") {
 		patience += listTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://weir/v1/"+what, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://weir/v1/"+what, bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("ask weir: %w", err)
 	}
@@ -64,6 +75,9 @@ func (c *Client) do(ctx context.Context, method, what string, v any) error {
 		var p Problem
 		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil || p.Error == "" {
 			return fmt.Errorf("ask weir for %s: %s", what, resp.Status)
+		}
+		if len(p.Mistakes) > 0 {
+			return Mistakes(p.Mistakes)
 		}
 		return errors.New(p.Error)
 	}

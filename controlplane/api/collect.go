@@ -5,11 +5,14 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 
 	"weir/controlplane/announce/l2"
+	"weir/controlplane/config"
 	"weir/controlplane/nexthop"
 	"weir/controlplane/reconcile"
 	"weir/dataplane/engine"
+	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/stats"
 	"weir/dataplane/worker"
@@ -23,7 +26,16 @@ type Appliance interface {
 	Workers() []engine.Worker
 	Status(ctx context.Context) []engine.WorkerStatus
 	Announcements() map[l2.Key]l2.Status
+	NATSpace() *nat.Space
 	Reload() (Reloaded, error)
+
+	// Plan says what a configuration would change, given as the text of a file of
+	// this name, and what is to be warned of. It changes nothing.
+	Plan(name string, text []byte) (*reconcile.Plan, []string, error)
+
+	// Drain and Undrain return the services concerned.
+	Drain(backend netip.Addr, service string, over time.Duration) ([]string, error)
+	Undrain(backend netip.Addr, service string) ([]string, error)
 }
 
 // totals adds the counters of all workers that answered.
@@ -37,18 +49,19 @@ func totals(all []engine.WorkerStatus) *stats.Counters {
 	return sum
 }
 
-// loadOf is what a backend was sent: the sum over its slots.
-func loadOf(b *reconcile.Backend, sum *stats.Counters) Load {
-	var l Load
+// loadOf is what a backend was sent, and what came back: the sum over its slots.
+func loadOf(b *reconcile.Backend, sum *stats.Counters) (l Load, answers Traffic) {
 	for _, slot := range b.Slots {
 		if int(slot.Number) >= len(sum.Backends) {
 			continue
 		}
 		if c := &sum.Backends[slot.Number]; c.Generation == slot.Generation {
 			l.add(Load{Traffic(c.Traffic), c.NewFlows, c.Flows})
+			answers.Packets += c.Answers.Packets
+			answers.Bytes += c.Answers.Bytes
 		}
 	}
-	return l
+	return l, answers
 }
 
 func services(view *reconcile.View, sum *stats.Counters) []Service {
@@ -58,16 +71,39 @@ func services(view *reconcile.View, sum *stats.Counters) []Service {
 		s := Service{
 			Name: v.Name, Mode: string(v.Mode), Affinity: string(v.Affinity), TableSize: v.TableSize,
 			Addresses: v.Addresses, Backends: len(v.Backends), Usable: v.Usable(),
+			Ping: string(v.Ping), Reject: string(v.Reject), SlowStartMS: v.SlowStart.Milliseconds(),
+			Limits: limits(&v.Limits),
+		}
+		if v.Mode == config.ModeNAT {
+			s.ClientAddress = string(v.ClientAddress)
+		}
+		if v.Affinity == config.AffinitySource {
+			s.AffinityPrefix, s.AffinityPrefix6 = v.AffinityPrefix, v.AffinityPrefix6
+		}
+		if len(v.ACL.Allow)+len(v.ACL.Deny) > 0 {
+			s.ACL = &ACL{Allow: len(v.ACL.Allow), Deny: len(v.ACL.Deny)}
 		}
 		for _, p := range v.Ports {
 			s.Ports = append(s.Ports, p.String())
 		}
 		for k := range v.Backends {
-			s.Load.add(loadOf(&v.Backends[k], sum))
+			load, _ := loadOf(&v.Backends[k], sum)
+			s.Load.add(load)
 		}
 		all = append(all, s)
 	}
 	return all
+}
+
+func limits(l *config.Limits) *Limits {
+	p := &l.PerSource
+	if l.NewFlows+l.Packets+p.NewFlows+p.Packets == 0 {
+		return nil
+	}
+	return &Limits{
+		NewFlows: l.NewFlows, Packets: l.Packets, Prefix: p.Prefix, Prefix6: p.Prefix6,
+		NewFlowsPerSrc: p.NewFlows, PacketsPerSrc: p.Packets,
+	}
 }
 
 func backends(view *reconcile.View, sum *stats.Counters) []Backend {
@@ -75,28 +111,32 @@ func backends(view *reconcile.View, sum *stats.Counters) []Backend {
 	for i := range view.Services {
 		s := &view.Services[i]
 		for k := range s.Backends {
-			v := &s.Backends[k]
-			b := Backend{
-				Service: s.Name, Address: v.Address, Weight: v.Weight, Share: v.Share,
-				Admin: string(v.Admin), Status: string(v.Status), Reason: v.Reason,
-				Load: loadOf(v, sum),
-			}
-			if v.Check != "" {
-				b.Health = &Health{
-					State: v.Health.State.String(), Since: v.Health.Since,
-					LastError: v.Health.LastError, LastMS: v.Health.LastDuration.Seconds() * 1000,
-				}
-			}
-			if v.Hop.State == nexthop.Resolved {
-				b.Path = &Path{
-					Interface: v.Hop.Interface, SrcMAC: v.Hop.SrcMAC.String(), DstMAC: v.Hop.DstMAC.String(),
-					VLAN: v.Hop.VLAN, Gateway: v.Hop.Gateway, Source: v.Hop.Source, MTU: v.Hop.MTU,
-				}
-			}
-			all = append(all, b)
+			all = append(all, backend(s, &s.Backends[k], sum))
 		}
 	}
 	return all
+}
+
+func backend(s *reconcile.Service, v *reconcile.Backend, sum *stats.Counters) Backend {
+	b := Backend{
+		Service: s.Name, Address: v.Address, Port: v.Port, Weight: v.Weight, Share: v.Share,
+		Admin: string(v.Admin), Status: string(v.Status), Reason: v.Reason,
+		WeightNow: v.WeightNow(), WeightUntil: v.Until, Drained: v.Drained,
+	}
+	b.Load, b.Answers = loadOf(v, sum)
+	if v.Check != "" {
+		b.Health = &Health{
+			State: v.Health.State.String(), Since: v.Health.Since,
+			LastError: v.Health.LastError, LastMS: v.Health.LastDuration.Seconds() * 1000,
+		}
+	}
+	if v.Hop.State == nexthop.Resolved {
+		b.Path = &Path{
+			Interface: v.Hop.Interface, SrcMAC: v.Hop.SrcMAC.String(), DstMAC: v.Hop.DstMAC.String(),
+			VLAN: v.Hop.VLAN, Gateway: v.Hop.Gateway, Source: v.Hop.Source, MTU: v.MTU, MTUSource: string(v.MTUSource),
+		}
+	}
+	return b
 }
 
 func workers(all []engine.WorkerStatus) []Worker {
@@ -113,7 +153,12 @@ func workers(all []engine.WorkerStatus) []Worker {
 		w.Received, w.Transmitted, w.HandedOver = Traffic(c.Received), Traffic(c.Transmitted), Traffic(c.HandedOver)
 		w.ARPReplies, w.NDPReplies, w.EchoReplies = c.ARPReplies, c.NDPReplies, c.EchoReplies
 		w.Flows, w.FlowCapacity = s.Flows, s.Capacity
-		w.FlowsEvicted, w.FlowsExpired = c.FlowsEvicted, c.FlowsExpired
+		w.FlowsEvicted, w.FlowsExpired, w.Untrusted = c.FlowsEvicted, c.FlowsExpired, c.FlowsUntrustedEvicted
+		w.Refused, w.Unrecorded = c.FlowsRefused, c.FlowsUnrecorded
+		w.NATFlows, w.NATTakenOver = c.NATFlows, c.NATTakenOver
+		w.TooBigReplies, w.TooBigLearned = c.PathMTUAnswers, c.PathMTULearned
+		w.Rejects, w.Relayed = c.Rejects, c.ErrorsRelayed
+		w.Fragmented, w.FragmentsHeld = c.Fragmented, c.FragmentsHeld
 		w.Wakeups = c.Wakeups
 		w.KernelDropped, w.KernelInvalid = s.Queue.ReceiveDropped, s.Queue.ReceiveInvalid
 		for r := range stats.NumReasons {
@@ -168,6 +213,25 @@ func announcements(all map[l2.Key]l2.Status) []Announcement {
 	return out
 }
 
+// natOf asks the space who owns each block, which is an atomic load each.
+func natOf(view *reconcile.View, space *nat.Space, sum *stats.Counters) NAT {
+	out := NAT{
+		Addresses: []SNAT{}, Flows: sum.NATFlows, TakenOver: sum.NATTakenOver, Exhausted: sum.Drops[stats.PortsExhausted],
+	}
+	for _, a := range view.SNAT {
+		r := a.Range
+		s := SNAT{Address: a.Address, Shared: a.Shared, Ports: config.PortRange{Lo: r.Lo, Hi: r.Hi}.String()}
+		for block := int(r.Lo) / nat.BlockPorts; block <= int(r.Hi)/nat.BlockPorts; block++ {
+			s.Blocks++
+			if _, owned := space.Owner(r.Slot, uint16(block*nat.BlockPorts)); owned {
+				s.InUse++
+			}
+		}
+		out.Addresses = append(out.Addresses, s)
+	}
+	return out
+}
+
 // flowFilter says which flows are wanted.
 type flowFilter struct {
 	service string
@@ -212,6 +276,7 @@ func (out *Flows) add(f *worker.Flow, ifname string, index int, view *reconcile.
 		Protocol: protocol,
 		Client:   netip.AddrPortFrom(packet.NetipAddr(f.Tuple.Src), f.Tuple.SrcPort),
 		VIP:      netip.AddrPortFrom(packet.NetipAddr(f.Tuple.Dst), f.Tuple.DstPort),
+		SNAT:     f.SNAT,
 		Service:  use.Service, Backend: use.Backend,
 		State: f.State.String(), IdleMS: f.Idle.Milliseconds(),
 		Interface: ifname, Worker: index,

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"weir/controlplane/reconcile"
 	"weir/dataplane/engine"
 	"weir/dataplane/flow"
+	"weir/dataplane/nat"
 	"weir/dataplane/nic"
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
@@ -31,26 +33,39 @@ import (
 type fake struct {
 	workers []engine.Worker
 	status  []engine.WorkerStatus
-	reload  error
+	space   *nat.Space
+	plan    func(name string, text []byte) (*reconcile.Plan, []string, error)
+	refuse  error // what verbs return
 	reloads atomic.Int32
+	orders  []string // drains and undrains
 }
 
 func newFake() *fake {
-	f := &fake{}
+	f := &fake{space: nat.NewSpace()}
+	slot, err := f.space.Slot(packet.Addr16(netip.MustParseAddr("10.0.0.240")))
+	if err != nil {
+		panic(err)
+	}
+	for worker := range uint16(3) {
+		f.space.Claim(slot, worker, 2000, 3000, 0)
+	}
 	counters := stats.Counters{
 		Received:    stats.Traffic{Packets: 100, Bytes: 10000},
 		Transmitted: stats.Traffic{Packets: 80, Bytes: 8000},
 		HandedOver:  stats.Traffic{Packets: 8, Bytes: 800},
 		ARPReplies:  3, NDPReplies: 2, EchoReplies: 1,
 		FlowsEvicted: 4, FlowsExpired: 5, Wakeups: 7,
+		FlowsUntrustedEvicted: 21, FlowsRefused: 22, FlowsUnrecorded: 23, NATFlows: 24, NATTakenOver: 25,
+		PathMTUAnswers: 26, PathMTULearned: 27, Rejects: 28, ErrorsRelayed: 29, Fragmented: 30, FragmentsHeld: 31,
 		Backends: []stats.Backend{
-			{Traffic: stats.Traffic{Packets: 50, Bytes: 5000}, NewFlows: 20, Flows: 10, Generation: 1},
+			{Traffic: stats.Traffic{Packets: 50, Bytes: 5000}, Answers: stats.Traffic{Packets: 40, Bytes: 9000}, NewFlows: 20, Flows: 10, Generation: 1},
 			{Traffic: stats.Traffic{Packets: 30, Bytes: 3000}, NewFlows: 9, Flows: 4, Generation: 2},
 			{Traffic: stats.Traffic{Packets: 999, Bytes: 9999}, NewFlows: 99, Flows: 99, Generation: 6}, // of who had slot 2 before
 		},
 	}
 	counters.Drops[stats.NoBackend] = 11
 	counters.Drops[stats.TransmitFull] = 1
+	counters.Drops[stats.PortsExhausted] = 2
 	other := counters
 	other.Backends = counters.Backends[:1]
 	f.status = []engine.WorkerStatus{
@@ -78,9 +93,12 @@ func (f *fake) View() *reconcile.View {
 		Generation: 7,
 		Services: []reconcile.Service{
 			{
-				Name: "web", Mode: config.ModeDSR, Affinity: config.AffinityFlow, TableSize: 65537,
-				Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8:1::10")},
-				Ports:     []config.Port{{Proto: config.TCP, Lo: 80, Hi: 80}, {Proto: config.UDP, Lo: 1000, Hi: 2000}},
+				Service: &config.Service{
+					Name: "web", Mode: config.ModeDSR, ClientAddress: config.ClientSNAT, Affinity: config.AffinityFlow, TableSize: 65537,
+					Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8:1::10")},
+					Ports:     []config.Port{{Proto: config.TCP, Lo: 80, Hi: 80}, {Proto: config.UDP, Lo: 1000, Hi: 2000}},
+					Ping:      config.PingAlways, Reject: config.RejectDrop, SlowStart: 30 * time.Second,
+				},
 				Backends: []reconcile.Backend{
 					{
 						Address: backend(11), Weight: 100, Admin: config.Active, Status: reconcile.StatusUp, Check: "web",
@@ -89,6 +107,7 @@ func (f *fake) View() *reconcile.View {
 							State: nexthop.Resolved, Interface: "eth1", VLAN: 7, SrcMAC: nexthop.MAC{2, 0, 0, 0, 1, 1},
 							DstMAC: nexthop.MAC{2, 0, 0, 0, 2, 11}, Gateway: backend(1), Source: backend(2), MTU: 1500,
 						},
+						Level: 3, Until: noon().Add(21 * time.Second), MTU: 1400, MTUSource: reconcile.MTULearned,
 						Share: 0.75, Slots: []reconcile.SlotRef{{Number: 0, Generation: 1}},
 					},
 					{
@@ -99,11 +118,17 @@ func (f *fake) View() *reconcile.View {
 				},
 			},
 			{
-				Name: "dns", Mode: config.ModeIPIP, Affinity: config.AffinitySource, TableSize: 251,
-				Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.53")},
-				Ports:     []config.Port{{Proto: config.UDP, Lo: 53, Hi: 53}},
+				Service: &config.Service{
+					Name: "dns", Mode: config.ModeNAT, ClientAddress: config.ClientKeep, TableSize: 251,
+					Affinity: config.AffinitySource, AffinityPrefix: 24, AffinityPrefix6: 56,
+					Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.53")},
+					Ports:     []config.Port{{Proto: config.UDP, Lo: 53, Hi: 53}},
+					Ping:      config.PingHealthy, Reject: config.RejectICMP,
+					Limits: config.Limits{NewFlows: 1000, PerSource: config.SourceLimits{Prefix: 24, Prefix6: 56, Packets: 10}},
+					ACL:    config.ACL{Deny: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}},
+				},
 				Backends: []reconcile.Backend{{
-					Address: backend(53), Weight: 1, Admin: config.Active, Status: reconcile.StatusResolving,
+					Address: backend(53), Port: 5353, Weight: 1, Drained: true, Admin: config.Active, Status: reconcile.StatusResolving,
 					Reason: "its next hop is not known yet", Slots: []reconcile.SlotRef{{Number: 2, Generation: 5}, {Number: 9, Generation: 1}},
 				}},
 			},
@@ -112,6 +137,10 @@ func (f *fake) View() *reconcile.View {
 			{Service: "web", Backend: backend(11), Generation: 1},
 			{Service: "web", Backend: backend(12), Generation: 2},
 			{Service: "dns", Backend: backend(53), Generation: 5},
+		},
+		SNAT: []reconcile.SNAT{
+			{Address: netip.MustParseAddr("10.0.0.240"), Range: nat.Range{Slot: 0, Lo: 2000, Hi: 3000}},
+			{Address: netip.MustParseAddr("2001:db8::f0"), Range: nat.Range{Slot: 1, Lo: 50000, Hi: 50063}, Shared: true},
 		},
 	}
 }
@@ -140,10 +169,26 @@ func (f *fake) Announcements() map[l2.Key]l2.Status {
 
 func (f *fake) Reload() (Reloaded, error) {
 	f.reloads.Add(1)
-	if f.reload != nil {
-		return Reloaded{}, f.reload
+	if f.refuse != nil {
+		return Reloaded{}, f.refuse
 	}
 	return Reloaded{Generation: 8, Warnings: []string{"weir.yaml:3: something"}}, nil
+}
+
+func (f *fake) NATSpace() *nat.Space { return f.space }
+
+func (f *fake) Plan(name string, text []byte) (*reconcile.Plan, []string, error) {
+	return f.plan(name, text)
+}
+
+func (f *fake) Drain(backend netip.Addr, service string, over time.Duration) ([]string, error) {
+	f.orders = append(f.orders, fmt.Sprintf("drain %s %q over %s", backend, service, over))
+	return []string{"web"}, f.refuse
+}
+
+func (f *fake) Undrain(backend netip.Addr, service string) ([]string, error) {
+	f.orders = append(f.orders, fmt.Sprintf("undrain %s %q", backend, service))
+	return []string{"dns"}, f.refuse
 }
 
 // addWorker gives the fake a worker with flows clients, alternating between
@@ -170,6 +215,18 @@ func (f *fake) addWorker(t *testing.T, name string, clients int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ports := make([]uint16, clients+1)
+	for n := range clients {
+		ports[n] = uint16(1000 + n%2)
+	}
+	ports[clients] = 1002
+	f.runWorker(t, name, snap, ports)
+}
+
+// runWorker gives the fake a worker that goes by a snapshot and has a flow, each
+// of another client, to each of these ports of the VIP.
+func (f *fake) runWorker(t *testing.T, name string, snap *snapshot.Snapshot, ports []uint16) {
+	t.Helper()
 	var current atomic.Pointer[snapshot.Snapshot]
 	current.Store(snap)
 	table, err := flow.New(1<<14, flow.DefaultTimeouts())
@@ -178,13 +235,9 @@ func (f *fake) addWorker(t *testing.T, name string, clients int) {
 	}
 	q := queuetest.New(4096)
 	w := worker.New(worker.Config{CPU: -1, Queue: q, Flows: table, Snapshot: &current, Log: slog.New(slog.DiscardHandler)})
-	for n := range clients + 1 {
-		port := uint16(1000 + n%2)
-		if n == clients {
-			port = 1002
-		}
+	for n, port := range ports {
 		q.Inject(packettest.Frame(packettest.Spec{
-			DstMAC: mac, Proto: packet.ProtoUDP,
+			DstMAC: packet.MAC{2, 0, 0, 0, 1, 1}, Proto: packet.ProtoUDP,
 			Src: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(n >> 8), byte(n)}), 4000),
 			Dst: netip.AddrPortFrom(netip.MustParseAddr("203.0.113.10"), port),
 		}))
@@ -201,7 +254,7 @@ func (f *fake) addWorker(t *testing.T, name string, clients int) {
 	})
 	wait, stop := context.WithTimeout(ctx, 20*time.Second)
 	defer stop()
-	if _, err := q.AwaitSent(wait, clients+1); err != nil {
+	if _, err := q.AwaitSent(wait, len(ports)); err != nil {
 		t.Fatal(err)
 	}
 	f.workers = append(f.workers, engine.Worker{Interface: name, Worker: w})

@@ -44,16 +44,23 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	// A sum that leaves out a worker would go back, which Prometheus takes for a
 	// restart, and count everything again when the worker answers.
 	complete := !slices.ContainsFunc(status, func(s engine.WorkerStatus) bool { return s.Err != nil })
-	for _, b := range backends(c.appliance.View(), totals(status)) {
+	view, sum := c.appliance.View(), totals(status)
+	for _, b := range backends(view, sum) {
 		l := labels{"service", b.Service, "backend", b.Address.String()}
 		if complete {
 			m.counter("weir_backend_packets_total", "Packets forwarded to the backend.", float64(b.Packets), l)
 			m.counter("weir_backend_bytes_total", "Bytes forwarded to the backend, Ethernet headers included.", float64(b.Bytes), l)
+			m.counter("weir_backend_answered_packets_total", "Packets from the backend to clients, under NAT.", float64(b.Answers.Packets), l)
+			m.counter("weir_backend_answered_bytes_total", "Bytes from the backend to clients, under NAT.", float64(b.Answers.Bytes), l)
 			m.counter("weir_backend_flows_total", "Flows decided for the backend.", float64(b.NewFlows), l)
 			m.gauge("weir_backend_flows", "Flows of the backend in the flow tables.", float64(b.Flows), l)
 		}
 		m.gauge("weir_backend_up", "1 if the backend gets new flows.", truth(b.Status == "up"), l)
 		m.gauge("weir_backend_share", "The backend's part of new flows, 0 to 1.", b.Share, l)
+		m.gauge("weir_backend_weight", "What counts of the backend's weight at the moment.", b.WeightNow, l)
+		if b.Path != nil {
+			m.gauge("weir_backend_path_mtu_bytes", "Longest IP packet that fits the way to the backend.", float64(b.Path.MTU), l)
+		}
 	}
 	for _, w := range workers(status) {
 		m.worker(&w)
@@ -62,7 +69,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		l := labels{"interface", i.Name}
 		m.gauge("weir_interface_up", "1 if the interface is up and worked.", truth(i.Up && i.Error == ""), l)
 	}
-	m.gauge("weir_snapshot_generation", "Number of the snapshot in force.", float64(c.appliance.View().Generation), nil)
+	for _, a := range natOf(view, c.appliance.NATSpace(), sum).Addresses {
+		l := labels{"address", a.Address.String()}
+		m.gauge("weir_nat_blocks", "Blocks of 64 ports of the SNAT address.", float64(a.Blocks), l)
+		m.gauge("weir_nat_blocks_in_use", "Blocks of ports that a worker has.", float64(a.InUse), l)
+	}
+	m.gauge("weir_snapshot_generation", "Number of the snapshot in force.", float64(view.Generation), nil)
 }
 
 // emitter writes metrics to a scrape.
@@ -109,12 +121,23 @@ func (m emitter) worker(w *Worker) {
 		float64(w.KernelDropped), l)
 	m.counter("weir_worker_kernel_invalid_packets_total", "Packets before the worker that did not fit a frame.",
 		float64(w.KernelInvalid), l)
-	for kind, n := range map[string]uint64{"arp": w.ARPReplies, "ndp": w.NDPReplies, "echo": w.EchoReplies} {
-		m.counter("weir_worker_replies_total", "Questions about VIPs answered.", float64(n), l.with("kind", kind))
+	for kind, n := range map[string]uint64{
+		"arp": w.ARPReplies, "ndp": w.NDPReplies, "echo": w.EchoReplies, "too_big": w.TooBigReplies, "reject": w.Rejects,
+	} {
+		m.counter("weir_worker_replies_total", "Packets answered by weir itself.", float64(n), l.with("kind", kind))
 	}
+	m.counter("weir_worker_errors_relayed_total", "ICMP errors given to the backend or client they are about.", float64(w.Relayed), l)
+	m.counter("weir_worker_path_mtu_learned_total", "Messages that a packet of weir's own to a backend was too big.", float64(w.TooBigLearned), l)
+	m.counter("weir_worker_fragmented_packets_total", "Packets taken apart to fit the way to a backend or client.", float64(w.Fragmented), l)
+	m.counter("weir_worker_fragments_held_total", "Fragments that had to wait for the first of their datagram.", float64(w.FragmentsHeld), l)
 	m.gauge("weir_worker_flows", "Entries in use in the flow table.", float64(w.Flows), l)
 	m.gauge("weir_worker_flow_capacity", "Entries of the flow table.", float64(w.FlowCapacity), l)
-	m.counter("weir_worker_flows_evicted_total", "Flows pushed out of the table by newer ones.", float64(w.FlowsEvicted), l)
+	m.counter("weir_worker_flows_evicted_total", "Trusted flows pushed out of the table by newer ones.", float64(w.FlowsEvicted), l)
+	m.counter("weir_worker_flows_untrusted_evicted_total", "Flows not shown to be more than an opening, pushed out of the table.", float64(w.Untrusted), l)
+	m.counter("weir_worker_flows_refused_total", "New flows that the table had no room for.", float64(w.Refused), l)
+	m.counter("weir_worker_flows_unrecorded_total", "New flows above flows.new_rate, which got no entry.", float64(w.Unrecorded), l)
+	m.gauge("weir_worker_nat_flows", "Flows with a SNAT port.", float64(w.NATFlows), l)
+	m.counter("weir_worker_nat_taken_over_total", "Flows that were over and lost their SNAT port to a new one.", float64(w.NATTakenOver), l)
 	m.counter("weir_worker_flows_expired_total", "Flows that were idle for too long.", float64(w.FlowsExpired), l)
 	m.counter("weir_worker_wakeups_total", "Times the worker came back from sleeping.", float64(w.Wakeups), l)
 }

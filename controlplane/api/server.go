@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"weir/controlplane/config"
 )
 
 const (
@@ -160,6 +162,9 @@ func (s *Server) handler() http.Handler {
 	get("workers", func(r *http.Request) (any, error) { return workers(a.Status(r.Context())), nil })
 	get("drops", func(r *http.Request) (any, error) { return drops(totals(a.Status(r.Context()))), nil })
 	get("interfaces", func(*http.Request) (any, error) { return interfaces(a.Interfaces()), nil })
+	get("nat", func(r *http.Request) (any, error) {
+		return natOf(a.View(), a.NATSpace(), totals(a.Status(r.Context()))), nil
+	})
 	get("announcements", func(*http.Request) (any, error) { return announcements(a.Announcements()), nil })
 	mux.HandleFunc("GET /v1/flows", func(w http.ResponseWriter, r *http.Request) {
 		filter, err := parseFlowFilter(r)
@@ -172,16 +177,33 @@ func (s *Server) handler() http.Handler {
 		v, err := flows(ctx, a, filter)
 		answer(w, v, err)
 	})
-	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
-		v, err := a.Reload()
-		if err != nil {
-			fail(w, http.StatusUnprocessableEntity, err)
-			return
-		}
-		answer(w, v, nil)
-	})
 	refuse("/v1/flows", http.StatusMethodNotAllowed)
-	refuse("/v1/reload", http.StatusMethodNotAllowed)
+	post := func(path string, f func(w http.ResponseWriter, r *http.Request) (any, error)) {
+		refuse("/v1/"+path, http.StatusMethodNotAllowed)
+		mux.HandleFunc("POST /v1/"+path, func(w http.ResponseWriter, r *http.Request) {
+			v, err := f(w, r)
+			if err != nil {
+				fail(w, http.StatusUnprocessableEntity, err)
+				return
+			}
+			answer(w, v, nil)
+		})
+	}
+	post("reload", func(http.ResponseWriter, *http.Request) (any, error) { return a.Reload() })
+	post("plan", func(w http.ResponseWriter, r *http.Request) (any, error) { return plan(w, r, a) })
+	post("drain", func(_ http.ResponseWriter, r *http.Request) (any, error) {
+		return order(r, a, func(backend netip.Addr, service string) ([]string, error) {
+			var over time.Duration
+			if v := r.URL.Query().Get("over"); v != "" {
+				var err error
+				if over, err = time.ParseDuration(v); err != nil {
+					return nil, fmt.Errorf("over: %q is not a duration, as 60s or 5m", v)
+				}
+			}
+			return a.Drain(backend, service, over)
+		})
+	})
+	post("undrain", func(_ http.ResponseWriter, r *http.Request) (any, error) { return order(r, a, a.Undrain) })
 	refuse("/", http.StatusNotFound)
 	return mux
 }
@@ -218,5 +240,12 @@ func answer(w http.ResponseWriter, v any, err error) {
 func fail(w http.ResponseWriter, code int, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(Problem{Error: err.Error()})
+	p := Problem{Error: err.Error()}
+	var mistakes config.Errors
+	if errors.As(err, &mistakes) {
+		for _, m := range mistakes {
+			p.Mistakes = append(p.Mistakes, m.Error())
+		}
+	}
+	_ = json.NewEncoder(w).Encode(p)
 }

@@ -5,14 +5,11 @@ package appliance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +23,7 @@ import (
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
 	"weir/controlplane/reconcile"
+	"weir/controlplane/reserve"
 	"weir/dataplane/afxdp"
 	"weir/dataplane/engine"
 	"weir/dataplane/flow"
@@ -47,6 +45,7 @@ type Appliance struct {
 	started    time.Time
 	reconciler *reconcile.Reconciler
 	announcer  *l2.Announcer
+	reserved   *reserve.Reservation
 
 	reload sync.Mutex // one reload at a time
 }
@@ -75,12 +74,17 @@ func Run(ctx context.Context, opt Options) error {
 	hops, checker := nexthop.New(log), health.New(log)
 	a.reconciler = reconcile.New(cfg, reconcile.Parts{
 		DataPlane: a.Engine, NextHops: hops, Health: checker, Announcer: a.announcer,
+		DrainsPath: filepath.Join(stateDir(cfg), "drains.json"),
 	}, log)
 	server, err := api.Listen(cfg.API.Socket, cfg.API.Metrics, a, log)
 	if err != nil {
 		return err
 	}
 	defer server.Close()
+	if err := a.reserve(cfg); err != nil {
+		return err
+	}
+	defer a.release()
 	if err := a.Open(); err != nil {
 		return err
 	}
@@ -104,22 +108,16 @@ func Run(ctx context.Context, opt Options) error {
 }
 
 // Load reads a configuration file and checks it, also against this host.
-func Load(path string) (*config.Config, []string, error) { return load(path, nil) }
-
-// load takes the interfaces that are in use for present, also while they are
-// not: one that is gone for the moment must not keep backends from being
-// changed.
-func load(path string, inUse []config.Interface) (*config.Config, []string, error) {
-	host, err := thisHost()
+func Load(path string) (*config.Config, []string, error) {
+	host, err := thisHost(nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, i := range inUse {
-		if !slices.Contains(host.Interfaces, i.Name) {
-			host.Interfaces = append(host.Interfaces, i.Name)
-		}
-	}
-	cfg, warnings, err := config.Load(path, &host)
+	return loaded(config.Load(path, &host))
+}
+
+// loaded turns the warnings of a configuration into texts.
+func loaded(cfg *config.Config, warnings config.Warnings, err error) (*config.Config, []string, error) {
 	var texts []string
 	for _, w := range warnings {
 		texts = append(texts, w.Error())
@@ -139,10 +137,13 @@ func newLogger(w io.Writer, cfg config.Log) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opt))
 }
 
+// stateDir is the folder for what is to outlive the process.
+func stateDir(cfg *config.Config) string { return filepath.Dir(cfg.API.Socket) }
+
 func engineConfig(cfg *config.Config, log *slog.Logger) engine.Config {
 	ec := engine.Config{
 		FlowEntries: cfg.Flows.Entries, Timeouts: timeouts(cfg.Flows.Timeouts),
-		StateDir: filepath.Dir(cfg.API.Socket), Log: log,
+		StateDir: stateDir(cfg), Log: log,
 	}
 	for _, i := range cfg.Interfaces {
 		ei := engine.Interface{
@@ -168,6 +169,7 @@ func timeouts(c config.Timeouts) flow.Timeouts {
 	set(&t.TCPSYN, c.TCPSyn)
 	set(&t.TCPEstablished, c.TCPEstablished)
 	set(&t.TCPFIN, c.TCPFin)
+	set(&t.TCPTimeWait, c.TCPTimeWait)
 	set(&t.TCPClosed, c.TCPClosed)
 	return t
 }
@@ -198,47 +200,6 @@ func (a *Appliance) reloadOnSignal(ctx context.Context, hup <-chan os.Signal) er
 			}
 		}
 	}
-}
-
-// Reload reads the configuration file again and puts its services in force. If
-// anything is wrong with it, or it changes what only a restart can change,
-// nothing happens.
-func (a *Appliance) Reload() (api.Reloaded, error) {
-	a.reload.Lock()
-	defer a.reload.Unlock()
-	before := a.reconciler.Config()
-	cfg, warnings, err := load(a.opt.ConfigPath, before.Interfaces)
-	if err != nil {
-		return api.Reloaded{}, err
-	}
-	for _, w := range warnings {
-		a.log.Warn(w)
-	}
-	if fixed := fixedChanges(before, cfg); len(fixed) > 0 {
-		return api.Reloaded{}, fmt.Errorf("%s changed, which needs a restart; nothing was reloaded", strings.Join(fixed, ", "))
-	}
-	if err := a.reconciler.SetConfig(cfg); err != nil {
-		return api.Reloaded{}, err
-	}
-	generation := a.View().Generation
-	a.log.Info("configuration reloaded", "file", a.opt.ConfigPath, "services", len(cfg.Services), "generation", generation)
-	return api.Reloaded{Generation: generation, Warnings: warnings}, nil
-}
-
-// fixedChanges names the sections that differ and cannot be changed while weir
-// runs.
-func fixedChanges(before, after *config.Config) []string {
-	var changed []string
-	note := func(name string, a, b any) {
-		if !reflect.DeepEqual(a, b) {
-			changed = append(changed, name)
-		}
-	}
-	note("interfaces", before.Interfaces, after.Interfaces)
-	note("flows", before.Flows, after.Flows)
-	note("api", before.API, after.API)
-	note("log", before.Log, after.Log)
-	return changed
 }
 
 // Info implements api.Appliance.

@@ -16,6 +16,7 @@ import (
 
 	"weir/controlplane/api"
 	"weir/controlplane/config"
+	"weir/controlplane/reconcile"
 )
 
 // patience bounds every wait of a test. It is only spent by one that fails.
@@ -51,11 +52,14 @@ func TestFixedChanges(t *testing.T) {
 		{"an interface more", "node: lb1\ninterfaces: [{name: eth1}, {name: eth2}]\n" + services, []string{"interfaces"}},
 		{"a driver", "node: lb1\ninterfaces: [{name: eth1, driver: afpacket}]\n" + services, []string{"interfaces"}},
 		{"flows", base + services + "flows: {entries: 4096}\n", []string{"flows"}},
+		{"new_rate", base + services + "flows: {new_rate: 5}\n", nil},
+		{"nat", base + services + "nat: {addresses: [10.0.0.240]}\n", nil},
 		{"a timeout", base + services + "flows: {timeouts: {udp: 10s}}\n", []string{"flows"}},
 		{"api and log", base + services + "api: {metrics: \"127.0.0.1:9090\"}\nlog: {level: debug}\n", []string{"api", "log"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := fixedChanges(parse(base+services), parse(tc.after)); !slices.Equal(got, tc.want) {
+			d := reconcile.DiffOf(parse(base+services), parse(tc.after))
+			if got := d.Fixed(); !slices.Equal(got, tc.want) {
 				t.Errorf("got %q, want %q", got, tc.want)
 			}
 		})
@@ -288,6 +292,101 @@ func TestReload(t *testing.T) {
 	b.stop()
 	if _, err := os.Lstat(filepath.Join(filepath.Dir(b.config), "weir.sock")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestPlanDrainAndReservation(t *testing.T) {
+	b := boot(t)
+	reserved := func() string {
+		t.Helper()
+		text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_reserved_ports")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(text))
+	}
+	const nat = "nat: {shared: {addresses: [10.0.0.2], ports: 50000-50099}}\n"
+	more := strings.Replace(services, "10.0.0.11}", "10.0.0.11}, {address: 10.0.0.12}", 1)
+
+	t.Run("plan", func(t *testing.T) {
+		p, err := b.client.Plan(t.Context(), "next.yaml", []byte(b.header+more+"log: {level: debug}\n"))
+		if err != nil || len(p.Services) != 1 || p.Services[0].Change != "changed" || !slices.Equal(p.Restart, []string{"log"}) {
+			t.Errorf("%+v, error %v", p, err)
+		}
+		_, err = b.client.Plan(t.Context(), "next.yaml", []byte(strings.Replace(b.header, "eth-a", "eth-z", 1)+strings.Replace(more, "tcp/80", "tcp/0", 1)))
+		var mistakes api.Mistakes
+		if !errors.As(err, &mistakes) || len(mistakes) != 2 || !strings.HasPrefix(mistakes[0], "next.yaml:2: interfaces[0].name: unknown interface eth-z") {
+			t.Errorf("error %q", err)
+		}
+		if got := b.backends(); !slices.Equal(got, []string{"10.0.0.11"}) {
+			t.Errorf("after the plan, backends are %v", got)
+		}
+	})
+	t.Run("drain", func(t *testing.T) {
+		var o api.Ordered
+		if err := b.client.Do(t.Context(), "drain?backend=10.0.0.11", &o); err != nil || len(o.Backends) != 1 || !o.Backends[0].Drained || len(o.Warnings) != 1 {
+			t.Errorf("%+v, error %v", o, err)
+		}
+		b.write(more)
+		if err := b.client.Do(t.Context(), "reload", new(api.Reloaded)); err != nil {
+			t.Fatal(err)
+		}
+		var all []api.Backend
+		if err := b.client.Get(t.Context(), "backends", &all); err != nil || len(all) != 2 || !all[0].Drained || all[1].Drained {
+			t.Errorf("after a reload %+v, error %v", all, err)
+		}
+		if _, err := os.Stat(filepath.Join(filepath.Dir(b.config), "drains.json")); err != nil {
+			t.Error(err)
+		}
+		if err := b.client.Do(t.Context(), "undrain?backend=10.0.0.11", &o); err != nil || o.Backends[0].Drained {
+			t.Errorf("%+v, error %v", o, err)
+		}
+		for _, text := range []string{"msg=drain backend=10.0.0.11 services=web over=0s", "msg=undrain backend=10.0.0.11", "changed=1 removed=0"} {
+			if !b.log.has(text)() {
+				t.Errorf("%q is not in the log:\n%s", text, b.log)
+			}
+		}
+	})
+	t.Run("reservation", func(t *testing.T) {
+		before := reserved()
+		addAddress(t)
+		b.write(more + nat)
+		if err := b.client.Do(t.Context(), "reload", new(api.Reloaded)); err != nil {
+			t.Fatal(err)
+		}
+		if got := reserved(); !strings.Contains(got, "50000-50099") {
+			t.Errorf("reserved are %q", got)
+		}
+		var n api.NAT
+		if err := b.client.Get(t.Context(), "nat", &n); err != nil || len(n.Addresses) != 1 || !n.Addresses[0].Shared {
+			t.Errorf("%+v, error %v", n, err)
+		}
+		b.write(more + strings.Replace(nat, "50099", "50049", 1))
+		if err := b.client.Do(t.Context(), "reload", new(api.Reloaded)); err != nil {
+			t.Fatal(err)
+		}
+		if got := reserved(); !strings.Contains(got, "50000-50049") {
+			t.Errorf("reserved are %q", got)
+		}
+		b.stop()
+		if got := reserved(); got != before {
+			t.Errorf("after the end %q are reserved, before %q", got, before)
+		}
+	})
+}
+
+func addAddress(t *testing.T) {
+	t.Helper()
+	l, err := netlink.LinkByName("eth-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := netlink.ParseAddr("10.0.0.2/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.AddrAdd(l, addr); err != nil {
+		t.Fatal(err)
 	}
 }
 

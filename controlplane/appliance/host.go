@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -11,8 +12,10 @@ import (
 )
 
 // thisHost gathers the facts about this box that a configuration is held
-// against.
-func thisHost() (config.Host, error) {
+// against. It takes the interfaces that are in use for present, also while they
+// are not: one that is gone for the moment must not keep backends from being
+// changed.
+func thisHost(inUse []config.Interface) (config.Host, error) {
 	var h config.Host
 	links, err := net.Interfaces()
 	if err != nil {
@@ -22,6 +25,11 @@ func thisHost() (config.Host, error) {
 		h.Interfaces = append(h.Interfaces, l.Name)
 		if len(l.HardwareAddr) != 6 { // lo, whose MAC is all zeros, has none for net
 			h.NotEthernet = append(h.NotEthernet, l.Name)
+		}
+	}
+	for _, i := range inUse {
+		if !slices.Contains(h.Interfaces, i.Name) {
+			h.Interfaces = append(h.Interfaces, i.Name)
 		}
 	}
 	addrs, err := net.InterfaceAddrs()

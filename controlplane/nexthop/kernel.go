@@ -11,6 +11,9 @@ type kernel interface {
 	// Neighbours returns every ARP and NDP entry.
 	Neighbours() ([]neighbour, error)
 
+	// Addresses returns the machine's own addresses, in no order.
+	Addresses() ([]netip.Addr, error)
+
 	// Route looks an address up as if the machine itself would send to it.
 	// The error wraps the kernel's errno when there is no way.
 	Route(netip.Addr) (route, error)
@@ -107,5 +110,5 @@ const (
 	linkGone
 	neighbourChanged
 	routeChanged
-	anyRouteChanged // an address, a rule, a nexthop object: any lookup may differ now
+	anyRouteChanged // an address, a rule, a nexthop object: any lookup may differ now, and the own addresses
 )

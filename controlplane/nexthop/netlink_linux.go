@@ -95,6 +95,24 @@ func (k *rtnetlink) Neighbours() ([]neighbour, error) {
 	return neighbours, nil
 }
 
+func (k *rtnetlink) Addresses() ([]netip.Addr, error) {
+	list, err := dump(func() ([]netlink.Addr, error) { return k.requests.AddrList(nil, unix.AF_UNSPEC) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var addrs []netip.Addr
+	for i := range list {
+		// Of a point-to-point link this is the near end, IFA_LOCAL.
+		if list[i].IPNet == nil {
+			continue
+		}
+		if addr := addrOf(list[i].IP); addr.IsValid() {
+			addrs = append(addrs, addr.Unmap())
+		}
+	}
+	return addrs, nil
+}
+
 // dump repeats a dump that a concurrent change has torn (NLM_F_DUMP_INTR). A
 // table that never rests is taken as it is: what it lacks arrives as
 // notifications, and in the next dump.

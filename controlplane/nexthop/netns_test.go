@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -36,6 +37,29 @@ func TestKernelResolves(t *testing.T) {
 			t.Errorf("\n got %+v\nwant %+v", got, want)
 		}
 	}
+}
+
+func TestKernelOwnAddresses(t *testing.T) {
+	weir, _ := pair(t)
+	tr := weir.track()
+	has := func(addr string, want bool) {
+		t.Helper()
+		a := netip.MustParseAddr(addr)
+		for deadline := time.Now().Add(20 * time.Second); slices.Contains(tr.Addresses(), a) != want; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("own addresses are %v; is %s to be one: %v", tr.Addresses(), addr, want)
+			}
+		}
+	}
+	has("10.0.0.2", true)
+	has("2001:db8::2", true)
+	has("10.0.0.9", false)
+	weir.addr("lo", "192.0.2.77/32")
+	has("192.0.2.77", true)
+	a, err := netlink.ParseAddr("192.0.2.77/32")
+	weir.must(err)
+	weir.must(weir.AddrDel(weir.link("lo"), a))
+	has("192.0.2.77", false)
 }
 
 func TestKernelMACChange(t *testing.T) {

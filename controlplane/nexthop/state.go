@@ -48,8 +48,10 @@ type state struct {
 	sources  map[neighKey]netip.Addr // own address towards a gateway; invalid if there is none
 	watch    *watch
 	beats    int
-	reread   bool // the tables have to be read again
-	altered  bool // the set of targets has changed
+	own      []netip.Addr // the machine's addresses, ascending
+	reread   bool         // the tables have to be read again
+	recount  bool         // own has to be read again
+	altered  bool         // the set of targets has changed
 }
 
 func newState(log *slog.Logger) *state {
@@ -93,7 +95,7 @@ func (s *state) beat() {
 		s.targets[i].asked = false
 	}
 	if phase == 0 {
-		s.reread = true
+		s.reread, s.recount = true, true
 		clear(s.sources)
 	}
 	// An older one makes no difference to what is asked when.
@@ -130,6 +132,7 @@ func (s *state) apply(events []event) bool {
 			changed = s.askWithin(e.prefix) || changed
 		case anyRouteChanged:
 			s.askAll()
+			s.recount = true
 			changed = true
 		}
 	}
@@ -139,6 +142,7 @@ func (s *state) apply(events []event) bool {
 // forget makes the next pass ask the kernel for everything. The hops stay.
 func (s *state) forget() {
 	s.reread = true
+	s.recount = true
 	s.askAll()
 }
 
@@ -165,7 +169,7 @@ func (s *state) askWithin(prefix netip.Prefix) bool {
 }
 
 // pass asks the kernel what has to be asked and works every hop out again. It
-// says whether one differs from before.
+// says whether one differs from before, or an own address.
 func (s *state) pass(k kernel) (changed bool, err error) {
 	if s.reread {
 		if err := s.readTables(k); err != nil {
@@ -174,6 +178,14 @@ func (s *state) pass(k kernel) (changed bool, err error) {
 		s.reread = false
 	}
 	changed, s.altered = s.altered, false
+	if s.recount {
+		renumbered, err := s.readAddresses(k)
+		if err != nil {
+			return false, err
+		}
+		s.recount = false
+		changed = changed || renumbered
+	}
 	var moved []*target
 	for _, t := range s.targets {
 		if !t.asked {
@@ -223,6 +235,20 @@ func (s *state) readTables(k kernel) error {
 		}
 	}
 	return nil
+}
+
+// readAddresses reads the machine's own addresses, and says whether they differ
+// from before.
+func (s *state) readAddresses(k kernel) (changed bool, err error) {
+	own, err := k.Addresses()
+	if err != nil {
+		return false, err
+	}
+	slices.SortFunc(own, netip.Addr.Compare)
+	own = slices.Compact(own)
+	changed = !slices.Equal(own, s.own)
+	s.own = own
+	return changed, nil
 }
 
 // probe asks the kernel to look for a neighbour, or whether it is still there,

@@ -47,6 +47,7 @@ type Tracker struct {
 	retarget chan struct{} // capacity 1: wanted has changed
 	changes  chan struct{}
 	hops     atomic.Pointer[map[netip.Addr]Hop] // the map is never written once stored
+	own      atomic.Pointer[[]netip.Addr]       // likewise
 }
 
 // New returns a tracker without targets. It does nothing until Run.
@@ -61,6 +62,7 @@ func newTracker(log *slog.Logger, open func() (kernel, error), w wire) *Tracker 
 		changes:  make(chan struct{}, 1),
 	}
 	t.hops.Store(&map[netip.Addr]Hop{})
+	t.own.Store(new([]netip.Addr))
 	return t
 }
 
@@ -84,8 +86,13 @@ func (t *Tracker) SetTargets(addrs []netip.Addr) {
 // once. The map is a snapshot that all callers share: it must not be modified.
 func (t *Tracker) Hops() map[netip.Addr]Hop { return *t.hops.Load() }
 
-// Changes signals that Hops differs from before. It has a capacity of one: a
-// signal stands for any number of changes.
+// Addresses returns the machine's own addresses on all interfaces, ascending,
+// those of loopback interfaces included; none before Run has read them. All
+// callers share them: they must not be modified.
+func (t *Tracker) Addresses() []netip.Addr { return *t.own.Load() }
+
+// Changes signals that Hops or Addresses differs from before. It has a capacity
+// of one: a signal stands for any number of changes.
 func (t *Tracker) Changes() <-chan struct{} { return t.changes }
 
 // Run follows the kernel until ctx is done, and then returns nil. It looks at
@@ -211,6 +218,8 @@ func (t *Tracker) follow(ctx context.Context, k kernel, s *state) error {
 			if changed {
 				hops := s.hops()
 				t.hops.Store(&hops)
+				own := s.own
+				t.own.Store(&own)
 				signal(t.changes)
 			}
 		}

@@ -23,6 +23,7 @@ type fakeKernel struct {
 	links      map[int]link
 	neighbours map[neighKey]neighbour
 	routes     map[netip.Prefix]route // no two overlap
+	addresses  []netip.Addr
 	dumpErr    error
 
 	dumps   int
@@ -59,6 +60,12 @@ func (k *fakeKernel) Neighbours() ([]neighbour, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Collect(maps.Values(k.neighbours)), nil
+}
+
+func (k *fakeKernel) Addresses() ([]netip.Addr, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.addresses), nil
 }
 
 func (k *fakeKernel) Route(addr netip.Addr) (route, error) {

@@ -5,16 +5,18 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"weir/controlplane/config"
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
 	"weir/dataplane/engine"
+	"weir/dataplane/limit"
 	"weir/dataplane/maglev"
 	"weir/dataplane/packet"
-	"weir/dataplane/rewrite"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
+	"weir/dataplane/steer"
 )
 
 // input is all that a snapshot depends on.
@@ -23,65 +25,117 @@ type input struct {
 	hops       map[netip.Addr]nexthop.Hop
 	health     map[string]health.Result
 	interfaces []engine.InterfaceStatus
+	local      []netip.Addr // the box's own addresses
+	mtus       map[netip.Addr]int
+	drains     map[member]Drain
+	now        time.Time
+
+	// snatSlot gives the slot of nat.Space for a SNAT address.
+	snatSlot func(addr [16]byte) (uint16, error)
+
+	// settled asks for how things will be in the end: backends that nobody has
+	// looked for yet are taken as found, and what has begun (a drain, a slow
+	// start) as over.
+	settled bool
 }
 
-// compiler turns input into snapshots. It remembers slots and tables from one
-// to the next.
+// output is what is made of an input.
+type output struct {
+	snap *snapshot.Snapshot
+	view *View
+	set  steer.Set
+	next time.Time // when the same input but for now would make another; zero for never
+}
+
+// compiler turns input into snapshots. It remembers from one to the next what
+// has to stay the same, and what takes long to make.
 type compiler struct {
-	slots      *slots
+	slots      *slots[slotKey]
+	services   *slots[serviceKey]
 	tables     *tables
+	paces      *paces
+	acls       *acls
 	generation uint64
 }
 
-func newCompiler() *compiler { return &compiler{slots: newSlots(), tables: newTables()} }
+func newCompiler() *compiler {
+	return &compiler{
+		slots: newSlots[slotKey](), services: newSlots[serviceKey](),
+		tables: newTables(), paces: newPaces(), acls: newACLs(),
+	}
+}
+
+// clone returns a compiler that remembers the same, to try something out with.
+func (c *compiler) clone() *compiler {
+	return &compiler{
+		slots: c.slots.clone(), services: c.services.clone(),
+		tables: &tables{current: c.tables.current}, paces: c.paces.clone(),
+		acls: newACLs(), generation: c.generation,
+	}
+}
 
 // compilation is one snapshot in the making.
 type compilation struct {
 	*compiler
-	in     input
-	egress map[string]uint16 // interface name to index
-	spec   snapshot.Spec
-	view   *View
+	in      input
+	egress  map[string]uint16 // interface name to index
+	workers int               // of the interface that has the most
+	spec    snapshot.Spec
+	view    *View
+	next    time.Time
+	awake   map[netip.Addr]bool // VIPs that have a backend that gets new flows
 }
 
 // compile builds the snapshot for in and the view that explains it. An error
-// leaves the slots and tables of the latest snapshot as they are.
-func (c *compiler) compile(in input) (*snapshot.Snapshot, *View, error) {
+// leaves the compiler as it was after the latest snapshot.
+func (c *compiler) compile(in input) (output, error) {
 	c.generation++
 	c.slots.begin()
+	c.services.begin()
 	c.tables.begin()
+	c.paces.begin()
 	run := compilation{
 		compiler: c,
 		in:       in,
 		egress:   make(map[string]uint16),
-		spec:     snapshot.Spec{Generation: c.generation},
+		spec:     snapshot.Spec{Generation: c.generation, NewFlows: rate(in.config.Flows.NewRate)},
 		view:     &View{Generation: c.generation},
+		awake:    make(map[netip.Addr]bool),
 	}
 	for i, ifc := range in.interfaces {
 		run.egress[ifc.Name] = uint16(i)
-		run.spec.Interfaces = append(run.spec.Interfaces, snapshot.Interface{Name: ifc.Name, MAC: ifc.MAC})
+		run.workers = max(run.workers, ifc.Workers)
+		run.spec.Interfaces = append(run.spec.Interfaces, snapshot.Interface{Name: ifc.Name, MAC: ifc.MAC, MTU: uint32(ifc.MTU)})
 	}
 	run.growBackends()
-	var errs []error
+	errs := []error{run.snat()}
 	for i := range in.config.Services {
 		if err := run.service(&in.config.Services[i]); err != nil {
 			errs = append(errs, fmt.Errorf("service %s: %w", in.config.Services[i].Name, err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, nil, err
+		return output{}, err
 	}
 	for n := range run.spec.Backends {
 		run.spec.Backends[n].Generation = c.slots.generations[n]
 	}
+	run.policies()
+	run.tunnels()
+	set := run.steerSet()
 	snap, err := snapshot.New(run.spec)
 	if err != nil {
-		return nil, nil, err
+		return output{}, err
 	}
 	c.slots.keep()
+	c.services.keep()
 	c.tables.keep()
-	return snap, run.view, nil
+	c.paces.keep()
+	return output{snap, run.view, set, run.next}, nil
 }
+
+// wake says that there will be something to do at a moment, if it is one.
+func (c *compilation) wake(at time.Time) { c.next = sooner(c.next, at) }
 
 // backend returns the place for a slot in the snapshot, and that in the view.
 func (c *compilation) backend(s slot) (*snapshot.Backend, *SlotUse) {
@@ -122,11 +176,13 @@ func families(s *config.Service) []bool {
 }
 
 // backendsOf returns the indices of the backends that serve VIPs of a family:
-// all of them through a tunnel, those of the same family without.
+// all of them through a tunnel or by SNAT, those of the same family if their
+// packets keep the client's address.
 func backendsOf(s *config.Service, ipv6 bool) []int {
+	mixes := s.Mode == config.ModeIPIP || s.Mode == config.ModeNAT && s.ClientAddress == config.ClientSNAT
 	var all []int
 	for i := range s.Backends {
-		if s.Mode == config.ModeIPIP || s.Backends[i].Address.Is6() == ipv6 {
+		if mixes || s.Backends[i].Address.Is6() == ipv6 {
 			all = append(all, i)
 		}
 	}
@@ -134,11 +190,7 @@ func backendsOf(s *config.Service, ipv6 bool) []int {
 }
 
 func (c *compilation) service(s *config.Service) error {
-	c.view.Services = append(c.view.Services, Service{
-		Name: s.Name, Mode: s.Mode, Affinity: s.Affinity, TableSize: s.TableSize,
-		Addresses: s.Addresses, Ports: s.Ports,
-		Backends: make([]Backend, len(s.Backends)),
-	})
+	c.view.Services = append(c.view.Services, Service{Service: s, Backends: make([]Backend, len(s.Backends))})
 	view := &c.view.Services[len(c.view.Services)-1]
 	for i := range s.Backends {
 		view.Backends[i] = c.judge(s, &s.Backends[i])
@@ -151,79 +203,23 @@ func (c *compilation) service(s *config.Service) error {
 	return nil
 }
 
-// judge decides what may be sent to a backend, apart from what its families
-// have to say.
-func (c *compilation) judge(s *config.Service, b *config.Backend) Backend {
-	v := Backend{
-		Address: b.Address, Weight: b.Weight, Admin: b.State,
-		Hop: c.in.hops[b.Address],
-	}
-	if b.VLAN != 0 {
-		v.Hop.VLAN = b.VLAN
-	}
-	if s.Health != nil {
-		v.Check = checkID(s, b)
-		v.Health = c.in.health[v.Check]
-	}
-	// Why there is no way to a backend says more than that its check fails.
-	switch reason := c.unreachable(s, &v.Hop); {
-	case b.State == config.Disabled:
-		v.Status = StatusDisabled
-	case reason != "" && v.Hop.State == nexthop.Unresolved:
-		v.Status, v.Reason = StatusResolving, reason
-	case reason != "":
-		v.Status, v.Reason = StatusUnreachable, reason
-	case v.Health.State == health.Down:
-		v.Status, v.Reason = StatusDown, v.Health.LastError
-	case b.State == config.Draining || b.Weight == 0:
-		v.Status = StatusDraining
-	default:
-		v.Status = StatusUp
-	}
-	return v
-}
-
-// unreachable says in words why no frame can be sent to a backend; "" if it can.
-func (c *compilation) unreachable(s *config.Service, hop *nexthop.Hop) string {
-	if hop.State != nexthop.Resolved {
-		if hop.Reason == "" {
-			return "its next hop is not known yet"
-		}
-		return hop.Reason
-	}
-	egress, ours := c.egress[hop.Interface]
-	if !ours {
-		return fmt.Sprintf("the route to it leaves by %s, which is not among weir's interfaces", hop.Interface)
-	}
-	if nic := &c.in.interfaces[egress]; nic.Err != nil || nic.Workers == 0 {
-		return fmt.Sprintf("the route to it leaves by %s, which weir cannot work at the moment", hop.Interface)
-	}
-	if s.Mode == config.ModeDSR && hop.Gateway.IsValid() {
-		return fmt.Sprintf("it is behind the router %s, and mode dsr reaches backends on the link only; use mode ipip", hop.Gateway)
-	}
-	return ""
-}
-
 // family compiles the part of a service that one family of its VIPs makes up.
 func (c *compilation) family(s *config.Service, view *Service, ipv6 bool) error {
 	index := uint32(len(c.spec.Services))
 	members := backendsOf(s, ipv6)
-	svc := snapshot.Service{Name: s.Name, Empty: stats.NoBackend}
-	if s.Affinity == config.AffinitySource {
-		svc.Affinity = snapshot.AffinitySource
-	}
+	svc := c.newService(s, ipv6)
 	var weighted []maglev.Backend
 	var ofTable []int // index into s.Backends of each of weighted
 	for _, i := range members {
 		v := &view.Backends[i]
-		slot := c.slots.get(slotKey{s.Name, ipv6, v.Address})
+		slot := c.slots.get(keyOf(s, &s.Backends[i], ipv6))
 		v.Slots = append(v.Slots, SlotRef{slot.number, slot.generation})
 		compiled, use := c.backend(slot)
-		compiled.Service = index
+		compiled.Service, compiled.Addr, compiled.Port = index, packet.Addr16(v.Address), v.Port
 		*use = SlotUse{s.Name, v.Address, slot.generation}
 		if v.Status == StatusUp || v.Status == StatusDraining {
 			var err error
-			if compiled.Rewrite, err = c.rewrite(s, &s.Backends[i], &v.Hop, ipv6); err != nil {
+			if compiled.Rewrite, err = c.rewrite(s, v, ipv6); err != nil {
 				v.Status, v.Reason = StatusUnreachable, err.Error()
 			}
 		}
@@ -239,6 +235,7 @@ func (c *compilation) family(s *config.Service, view *Service, ipv6 bool) error 
 			ofTable = append(ofTable, i)
 		}
 	}
+	inSteps(view, ofTable, weighted)
 	table, err := c.tables.get(s.TableSize, weighted)
 	if err != nil {
 		return err
@@ -248,89 +245,85 @@ func (c *compilation) family(s *config.Service, view *Service, ipv6 bool) error 
 		view.Backends[i].Share = max(view.Backends[i].Share, table.shares[k])
 	}
 	c.spec.Services = append(c.spec.Services, svc)
-	c.claim(s, ipv6, index)
+	c.claim(s, ipv6, index, len(weighted) > 0)
 	return nil
 }
 
+// inSteps gives each backend the part of its weight that it has at the moment,
+// exactly: while there is a part, weights count in tenths.
+func inSteps(view *Service, ofTable []int, weighted []maglev.Backend) {
+	part := func(i int) bool { return view.Backends[i].Level < steps }
+	if !slices.ContainsFunc(ofTable, part) {
+		return
+	}
+	for k, i := range ofTable {
+		weighted[k].Weight *= uint32(view.Backends[i].Level) // below 2^32, as a weight is at most a million
+	}
+}
+
+func keyOf(s *config.Service, b *config.Backend, ipv6 bool) slotKey {
+	key := slotKey{service: s.Name, ipv6: ipv6, backend: b.Address, tunnel: s.Mode == config.ModeIPIP}
+	if key.mode = modeOf(s); key.mode != snapshot.Direct {
+		key.port = b.Port
+	}
+	return key
+}
+
+func modeOf(s *config.Service) snapshot.Mode {
+	switch {
+	case s.Mode != config.ModeNAT:
+		return snapshot.Direct
+	case s.ClientAddress == config.ClientKeep:
+		return snapshot.NATKeep
+	}
+	return snapshot.NAT
+}
+
+// newService returns what is the same for all backends of a service.
+func (c *compilation) newService(s *config.Service, ipv6 bool) snapshot.Service {
+	svc := snapshot.Service{
+		Name: s.Name, Mode: modeOf(s), ID: c.services.get(serviceKey{s.Name, ipv6}).number,
+		Limits: c.limits(&s.Limits, ipv6), ACL: c.acls.get(c.in.config, s), Empty: stats.NoBackend,
+	}
+	if s.Affinity == config.AffinitySource {
+		svc.Affinity, svc.AffinityBits = snapshot.AffinitySource, s.AffinityPrefix
+		if ipv6 {
+			svc.AffinityBits = s.AffinityPrefix6
+		}
+	}
+	return svc
+}
+
+// limits shares a service's limits out to the workers of an interface: none of
+// them knows what the others take in. A source's packets are not shared out, as
+// they may all be of one flow and come to one worker.
+func (c *compilation) limits(l *config.Limits, ipv6 bool) snapshot.Limits {
+	share := func(n int) limit.Rate { return rate(n).Share(max(c.workers, 1)) }
+	limits := snapshot.Limits{
+		NewFlows: share(l.NewFlows), Packets: share(l.Packets),
+		SourceNewFlows: share(l.PerSource.NewFlows), SourcePackets: rate(l.PerSource.Packets),
+		SourceBits: l.PerSource.Prefix,
+	}
+	if ipv6 {
+		limits.SourceBits = l.PerSource.Prefix6
+	}
+	return limits
+}
+
+// rate is so many a second, 0 for no limit.
+func rate(n int) limit.Rate { return limit.Rate{PerSecond: uint32(n)} }
+
 // claim gives the service's ports on its VIPs of one family to it.
-func (c *compilation) claim(s *config.Service, ipv6 bool, index uint32) {
+func (c *compilation) claim(s *config.Service, ipv6 bool, index uint32, usable bool) {
 	for _, a := range s.Addresses {
 		if a.Is6() != ipv6 {
 			continue
 		}
+		c.awake[a] = c.awake[a] || usable
 		for _, p := range s.Ports {
 			c.spec.VIPs = append(c.spec.VIPs, snapshot.VIPSpec{
 				Addr: packet.Addr16(a), Proto: uint8(p.Proto), Lo: p.Lo, Hi: p.Hi, Service: index,
 			})
 		}
 	}
-}
-
-func (c *compilation) rewrite(s *config.Service, b *config.Backend, hop *nexthop.Hop, ipv6 bool) (rewrite.Rewrite, error) {
-	link := rewrite.Link{
-		Egress: c.egress[hop.Interface],
-		Src:    packet.MAC(hop.SrcMAC),
-		Dst:    packet.MAC(hop.DstMAC),
-		VLAN:   hop.VLAN,
-		MTU:    min(hop.MTU, 65535),
-	}
-	if s.Mode == config.ModeDSR {
-		return rewrite.DSR(link, ipv6)
-	}
-	t := c.tunnel(b, hop)
-	if !t.Source.IsValid() {
-		return rewrite.Rewrite{}, errors.New("the kernel has no source address for the tunnel to it; give the box one, or set ipip.source")
-	}
-	return rewrite.IPIP(link, ipv6, t)
-}
-
-// tunnel addresses the outer header: from what is configured for the backend's
-// family, else from the address the kernel would use.
-func (c *compilation) tunnel(b *config.Backend, hop *nexthop.Hop) rewrite.Tunnel {
-	source, prefix := c.in.config.IPIP.Source, c.in.config.IPIP.SourcePrefix
-	if b.Address.Is6() {
-		source, prefix = c.in.config.IPIP.Source6, c.in.config.IPIP.SourcePrefix6
-	}
-	t := rewrite.Tunnel{Source: hop.Source, Destination: b.Address}
-	switch {
-	case prefix.IsValid():
-		t.Source, t.Spread = prefix.Addr(), true
-	case source.IsValid():
-		t.Source = source
-	}
-	return t
-}
-
-func checkID(s *config.Service, b *config.Backend) string { return s.Name + " " + b.Address.String() }
-
-// checks returns the health checks that a configuration asks for.
-func checks(c *config.Config) []health.Check {
-	var all []health.Check
-	for i := range c.Services {
-		s := &c.Services[i]
-		for k := range s.Backends {
-			if b := &s.Backends[k]; s.Health != nil && b.State != config.Disabled {
-				all = append(all, check(s, b))
-			}
-		}
-	}
-	return all
-}
-
-func check(s *config.Service, b *config.Backend) health.Check {
-	h := s.Health
-	check := health.Check{
-		ID: checkID(s, b), Address: b.Address,
-		Interval: h.Interval, Timeout: h.Timeout, Rise: h.Rise, Fall: h.Fall,
-	}
-	if h.TCP != nil {
-		check.Kind, check.Port = health.TCP, h.TCP.Port
-		return check
-	}
-	check.Kind, check.Port = health.HTTP, h.HTTP.Port
-	check.Path, check.Host, check.Method = h.HTTP.Path, h.HTTP.Host, h.HTTP.Method
-	for _, codes := range h.HTTP.Codes {
-		check.Codes = append(check.Codes, health.Codes(codes))
-	}
-	return check
 }

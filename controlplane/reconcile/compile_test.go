@@ -36,6 +36,28 @@ services:
     backends: [{address: 10.0.0.11}, {address: "2001:db8::12"}]
 `
 
+const natted = `
+services:
+  - name: web
+    addresses: [203.0.113.10, "2001:db8:1::10"]
+    ports: [tcp/80]
+    mode: nat
+    table_size: 10007
+    backends: [{address: 10.0.0.11, port: 8443}, {address: "2001:db8::12"}]
+nat: {addresses: [10.0.0.240/31, "2001:db8::f0"], ports: 2000-3000}
+`
+
+const kept = `
+services:
+  - name: web
+    addresses: [203.0.113.10]
+    ports: [tcp/80, udp/443]
+    mode: nat
+    client_address: keep
+    table_size: 10007
+    backends: [{address: 10.0.0.11, port: 8443}, {address: 10.0.0.12}]
+`
+
 func TestCompile(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -115,6 +137,40 @@ func TestCompile(t *testing.T) {
 		{"loopback-mtu", web, func(w *world) { // larger than any packet
 			w.hop("10.0.0.12", func(h *nexthop.Hop) { h.MTU = 65536 })
 		}},
+		{"nat", natted, nil},
+		{"nat-gateway", natted, func(w *world) {
+			w.hop("10.0.0.11", func(h *nexthop.Hop) { h.Gateway = netip.MustParseAddr("10.0.0.1") })
+		}},
+		{"nat-shared", strings.Replace(natted, "nat: {", "nat: {shared: {addresses: [10.0.0.2], ports: 50000-59999}, ", 1), nil},
+		{"nat-keep", kept, nil},
+		{"nat-keep-without-port", strings.NewReplacer(", port: 8443", "", "tcp/80", "tcp/80-82").Replace(kept), func(w *world) {
+			w.hop("10.0.0.12", func(h *nexthop.Hop) { h.State, h.Reason = nexthop.Unreachable, "interface eth1 is down" })
+		}},
+		{"affinity-prefix", strings.Replace(tunnel, "table_size", "affinity: source\n    affinity_prefix: 24\n    affinity_prefix6: 56\n    table_size", 1), nil},
+		{"limits", strings.Replace(tunnel, "table_size", "limits: {new_flows: 100, packets: 7, per_source: {prefix: 24, new_flows: 10, packets: 1}}\n    table_size", 1), nil},
+		{"acl-allow", strings.Replace(web, "table_size", "acl: {allow: [192.0.2.0/24], deny: [192.0.2.7]}\n    table_size", 1), nil},
+		{"acl-deny", strings.Replace(web, "table_size", "acl: {deny: [192.0.2.0/24, \"2001:db8:7::/48\"]}\n    table_size", 1), nil},
+		{"ping-never", strings.Replace(web, "table_size", "ping: never\n    reject: icmp\n    table_size", 1), nil},
+		{"ping-healthy", strings.Replace(web, "table_size", "ping: healthy\n    reject: rst\n    table_size", 1), nil},
+		{"ping-unhealthy", strings.Replace(web, "table_size", "ping: healthy\n    table_size", 1), func(w *world) { clear(w.hops) }},
+		{"ping-of-two-services", strings.Replace(web, "table_size", "ping: healthy\n    table_size", 1) + `
+  - name: dns
+    addresses: [203.0.113.10]
+    ports: [udp/53]
+    ping: healthy
+    table_size: 10007
+    backends: [{address: 10.0.0.13}]
+`, func(w *world) {
+			delete(w.hops, netip.MustParseAddr("10.0.0.11"))
+			delete(w.hops, netip.MustParseAddr("10.0.0.12"))
+		}},
+		{"mtu-configured", strings.NewReplacer("10.0.0.11}", "10.0.0.11, mtu: 1400}", "::12\"}", "::12\", mtu: 9000}").Replace(tunnel), nil},
+		{"mtu-learned", strings.Replace(tunnel, "10.0.0.11}", "10.0.0.11, mtu: 1400}", 1), func(w *world) {
+			w.mtus[netip.MustParseAddr("10.0.0.11")] = 1300
+			w.mtus[netip.MustParseAddr("2001:db8::12")] = 1280
+		}},
+		{"mtu-learned-is-longer", tunnel, func(w *world) { w.mtus[netip.MustParseAddr("10.0.0.11")] = 1500 }},
+		{"mtu-fixed", tunnel + "path_mtu: fixed\n", func(w *world) { w.mtus[netip.MustParseAddr("10.0.0.11")] = 1300 }},
 		{"two-services", web + `
   - name: dns
     addresses: [203.0.113.10]
@@ -129,10 +185,10 @@ func TestCompile(t *testing.T) {
 			if tc.change != nil {
 				tc.change(w)
 			}
-			snap, view := w.compile(t, newCompiler())
-			golden(t, tc.name, describe(t, cfg, snap, view))
-			if snap.Generation != 1 || view.Generation != 1 {
-				t.Errorf("snapshot %d with view %d; want 1 and 1", snap.Generation, view.Generation)
+			out := w.output(t, newCompiler())
+			golden(t, tc.name, describe(t, cfg, out))
+			if out.snap.Generation != 1 || out.view.Generation != 1 {
+				t.Errorf("snapshot %d with view %d; want 1 and 1", out.snap.Generation, out.view.Generation)
 			}
 		})
 	}
@@ -160,7 +216,7 @@ func slotsOf(c *compiler, cfg *config.Config) map[string]slot {
 	all := make(map[string]slot)
 	for i := range cfg.Services {
 		for _, b := range cfg.Services[i].Backends {
-			all[b.Address.String()] = c.slots.get(slotKey{cfg.Services[i].Name, false, b.Address})
+			all[b.Address.String()] = c.slots.get(keyOf(&cfg.Services[i], &b, false))
 		}
 	}
 	return all
@@ -222,7 +278,7 @@ func TestAFailureChangesNothing(t *testing.T) {
 	bad := parse(t, strings.Replace(web, "10.0.0.11", "10.0.0.13", 1))
 	bad.Services = append(bad.Services, bad.Services[0]) // both claim the same port
 	bad.Services[1].Name = "web2"
-	if _, _, err := c.compile(newWorld(bad).input); err == nil || !strings.Contains(err.Error(), "203.0.113.10") {
+	if _, err := c.compile(newWorld(bad).input); err == nil || !strings.Contains(err.Error(), "203.0.113.10") {
 		t.Fatalf("compile returned %v; want the VIP that two services claim", err)
 	}
 
@@ -270,6 +326,99 @@ func TestTablesAreBuiltOnlyWhenNeeded(t *testing.T) {
 	}
 	if len(c.tables.current) != 1 {
 		t.Errorf("%d tables are remembered, 1 is in use", len(c.tables.current))
+	}
+}
+
+// Flows of a backend are not taken for those of the same backend in another mode
+// or behind another port.
+func TestOtherModeOrPortIsAnotherSlot(t *testing.T) {
+	c := newCompiler()
+	first := parse(t, natted)
+	newWorld(first).compile(t, c)
+	before := slotsOf(c, first)
+	same := parse(t, strings.NewReplacer("2000-3000", "4000-5000", "port: 8443", "port: 8443, weight: 3").Replace(natted))
+	newWorld(same).compile(t, c)
+	if got := slotsOf(c, same); got["10.0.0.11"] != before["10.0.0.11"] {
+		t.Errorf("another weight has moved it from %v to %v", before["10.0.0.11"], got["10.0.0.11"])
+	}
+	for _, change := range []struct{ from, to string }{
+		{"10.0.0.11", "10.0.0.11, port: 8444"},
+		{"mode: nat", "mode: nat\n    client_address: keep"},
+		{"mode: nat", "mode: ipip"},
+	} {
+		text := strings.Replace(natted, ", port: 8443", "", 1)
+		c, old := newCompiler(), parse(t, text)
+		newWorld(old).compile(t, c)
+		before := slotsOf(c, old)
+		cfg := parse(t, strings.Replace(text, change.from, change.to, 1))
+		newWorld(cfg).compile(t, c)
+		if got := slotsOf(c, cfg); got["10.0.0.11"] == before["10.0.0.11"] {
+			t.Errorf("%s to %s: 10.0.0.11 is still %v", change.from, change.to, got["10.0.0.11"])
+		}
+	}
+}
+
+func TestServicesKeepTheirID(t *testing.T) {
+	const other = `
+  - name: dns
+    addresses: [203.0.113.11]
+    ports: [udp/53]
+    table_size: 10007
+    backends: [{address: 10.0.0.11}]
+`
+	c := newCompiler()
+	ids := func(text string) map[string]uint32 {
+		snap, _ := newWorld(parse(t, text)).compile(t, c)
+		all := make(map[string]uint32)
+		for i := range snap.Services {
+			all[snap.Services[i].Name] = snap.Services[i].ID
+		}
+		return all
+	}
+	both := ids(web + other)
+	alone := ids("services:" + other)
+	again := ids(web + other)
+	if both["web"] == both["dns"] || alone["dns"] != both["dns"] || again["dns"] != both["dns"] {
+		t.Errorf("IDs were %v, then %v, then %v", both, alone, again)
+	}
+}
+
+// Each worker has its part of a limit, and the parts follow the workers.
+func TestLimitsAreSharedOut(t *testing.T) {
+	cfg := parse(t, strings.Replace(web, "table_size", "limits: {new_flows: 120, per_source: {packets: 50}}\n    table_size", 1)+"flows: {new_rate: 777}\n")
+	c, w := newCompiler(), newWorld(cfg)
+	for workers, want := range map[int]uint32{1: 120, 3: 40, 5: 24} {
+		w.interfaces[0].Workers = workers
+		snap, _ := w.compile(t, c)
+		if got := snap.Services[0].Limits.NewFlows.PerSecond; got != want {
+			t.Errorf("%d and 1 workers: %d each, want %d", workers, got, want)
+		}
+		if got := snap.Services[0].Limits.SourcePackets.PerSecond; got != 50 {
+			t.Errorf("%d workers: %d packets/s of a source, want 50", workers, got)
+		}
+		if snap.NewFlows.PerSecond != 777 {
+			t.Errorf("%d new entries/s, want 777", snap.NewFlows.PerSecond)
+		}
+	}
+	w.interfaces[0].Workers, w.interfaces[1].Workers = 0, 0
+	if snap, _ := w.compile(t, c); snap.Services[0].Limits.NewFlows.PerSecond != 120 {
+		t.Errorf("without workers: %+v", snap.Services[0].Limits)
+	}
+}
+
+func TestAccessListsAreBuiltOncePerConfiguration(t *testing.T) {
+	text := strings.Replace(web, "table_size", "acl: {deny: [192.0.2.7]}\n    table_size", 1)
+	c, w := newCompiler(), newWorld(parse(t, text))
+	first, _ := w.compile(t, c)
+	w.hop("10.0.0.11", func(h *nexthop.Hop) { h.State = nexthop.Unreachable })
+	second, _ := w.compile(t, c)
+	if first.Services[0].ACL == nil || first.Services[0].ACL != second.Services[0].ACL {
+		t.Errorf("lists %p and %p for one configuration", first.Services[0].ACL, second.Services[0].ACL)
+	}
+	third, _ := newWorld(parse(t, strings.Replace(text, ".7]", ".0/24]", 1))).compile(t, c)
+	addr := packet.Addr16(netip.MustParseAddr("192.0.2.1"))
+	if !second.Services[0].ACL.Allows(&addr) || third.Services[0].ACL.Allows(&addr) {
+		t.Error("another configuration has not got its own list")
 	}
 }
 

@@ -23,7 +23,9 @@ import (
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
 	"weir/dataplane/engine"
+	"weir/dataplane/nat"
 	"weir/dataplane/snapshot"
+	"weir/dataplane/steer"
 )
 
 // settle is how long changes are collected before a snapshot is compiled: a
@@ -42,15 +44,18 @@ const findTime = 1500 * time.Millisecond
 // DataPlane is what is told about snapshots. One that Apply was called with is
 // in force even if it returns an error.
 type DataPlane interface {
-	Apply(snap *snapshot.Snapshot, vips []netip.Addr) error
+	Apply(snap *snapshot.Snapshot, set steer.Set) error
 	Interfaces() []engine.InterfaceStatus
+	NATSpace() *nat.Space
+	PathMTU() <-chan engine.PathMTU
 	Changes() <-chan struct{}
 }
 
-// NextHops knows the way to backends.
+// NextHops knows the way to backends, and the box's own addresses.
 type NextHops interface {
 	SetTargets(addrs []netip.Addr)
 	Hops() map[netip.Addr]nexthop.Hop
+	Addresses() []netip.Addr
 	Changes() <-chan struct{}
 }
 
@@ -61,9 +66,9 @@ type Health interface {
 	Changes() <-chan struct{}
 }
 
-// Announcer tells the links where the VIPs are.
+// Announcer tells the links where weir's addresses are.
 type Announcer interface {
-	Set(vips []netip.Addr, interfaces []l2.Interface)
+	Set(addrs []netip.Addr, interfaces []l2.Interface)
 }
 
 // Parts are what a Reconciler reads from and writes to.
@@ -72,6 +77,9 @@ type Parts struct {
 	NextHops  NextHops
 	Health    Health
 	Announcer Announcer
+
+	// DrainsPath is the file in which it is kept what is drained; empty for none.
+	DrainsPath string
 }
 
 // Reconciler compiles snapshots. Its exported methods may be called from any
@@ -81,16 +89,25 @@ type Reconciler struct {
 	parts  Parts
 	view   atomic.Pointer[View]
 	config atomic.Pointer[config.Config]
+	moved  chan struct{} // capacity 1: next is another
 
-	mu       sync.Mutex // held while the configuration changes or is compiled; guards compiler
+	mu       sync.Mutex // held while the configuration changes or is compiled; guards all below
 	compiler *compiler
+	applied  *snapshot.Snapshot
+	drains   map[member]Drain
+	mtus     pathMTUs
+	next     time.Time // when to compile again, even if nothing happens; zero for never
 }
 
 // New makes a reconciler for a configuration; it starts nothing.
 func New(cfg *config.Config, parts Parts, log *slog.Logger) *Reconciler {
-	r := &Reconciler{log: log, parts: parts, compiler: newCompiler()}
+	r := &Reconciler{
+		log: log, parts: parts, moved: make(chan struct{}, 1),
+		compiler: newCompiler(), drains: make(map[member]Drain), mtus: make(pathMTUs),
+	}
 	r.view.Store(&View{})
 	r.adopt(cfg)
+	r.loadDrains()
 	return r
 }
 
@@ -101,7 +118,7 @@ func (r *Reconciler) adopt(cfg *config.Config) {
 }
 
 // SetConfig replaces the configuration and compiles it at once. On an error
-// the old one stays in force.
+// the old one stays in force. A drain stays, unless its backend has gone.
 func (r *Reconciler) SetConfig(cfg *config.Config) error {
 	r.findNew(cfg)
 	r.mu.Lock()
@@ -114,8 +131,10 @@ func (r *Reconciler) SetConfig(cfg *config.Config) error {
 		if err := r.compile(); err != nil {
 			r.log.Error("cannot go back to the old configuration", "error", err)
 		}
+		return err
 	}
-	return err
+	r.forgetDrains(cfg)
+	return nil
 }
 
 // findNew waits, within bounds, until the way to each backend of cfg is known
@@ -133,21 +152,6 @@ func (r *Reconciler) findNew(cfg *config.Config) {
 	}
 }
 
-// backends returns the addresses of a configuration's backends, each once.
-func backends(cfg *config.Config) []netip.Addr {
-	var all []netip.Addr
-	seen := make(map[netip.Addr]bool)
-	for i := range cfg.Services {
-		for _, b := range cfg.Services[i].Backends {
-			if !seen[b.Address] {
-				seen[b.Address] = true
-				all = append(all, b.Address)
-			}
-		}
-	}
-	return all
-}
-
 // Config returns the configuration in force.
 func (r *Reconciler) Config() *config.Config { return r.config.Load() }
 
@@ -155,48 +159,64 @@ func (r *Reconciler) Config() *config.Config { return r.config.Load() }
 // checks' latest results.
 func (r *Reconciler) View() *View { return r.view.Load().withHealth(r.parts.Health.Results()) }
 
-// VIPs returns all addresses of a configuration's services, each once.
-func VIPs(cfg *config.Config) []netip.Addr {
-	var vips []netip.Addr
-	seen := make(map[netip.Addr]bool)
-	for i := range cfg.Services {
-		for _, a := range cfg.Services[i].Addresses {
-			if !seen[a] {
-				seen[a] = true
-				vips = append(vips, a)
-			}
-		}
-	}
-	return vips
-}
-
 // Run compiles a snapshot now and whenever something has changed, until ctx
 // ends.
 func (r *Reconciler) Run(ctx context.Context) error {
 	if err := r.reconcile(); err != nil {
 		return err
 	}
-	var again <-chan time.Time
+	failed := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-again:
+		case <-r.moved:
+			continue
+		case <-r.due(failed):
 		case <-r.parts.DataPlane.Changes():
 		case <-r.parts.NextHops.Changes():
 		case <-r.parts.Health.Changes():
+		case m := <-r.parts.DataPlane.PathMTU():
+			if !r.learn(m) {
+				continue
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(settle):
 		}
-		again = nil
-		if err := r.reconcile(); err != nil {
+		err := r.reconcile()
+		if failed = err != nil; failed {
 			r.log.Error("cannot reconcile; will try again", "error", err)
-			again = time.After(retry)
 		}
 	}
+}
+
+// due returns what fires when it is time to compile again.
+func (r *Reconciler) due(failed bool) <-chan time.Time {
+	r.mu.Lock()
+	next := r.next
+	r.mu.Unlock()
+	switch {
+	case failed:
+		return time.After(retry)
+	case next.IsZero():
+		return nil
+	}
+	return time.After(time.Until(next))
+}
+
+// learn works in what a worker was told about a path. It reports whether that
+// changes anything.
+func (r *Reconciler) learn(m engine.PathMTU) bool {
+	cfg := r.config.Load()
+	if cfg.PathMTU != config.PathMTULearn || !slices.Contains(backends(cfg), m.Backend) {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mtus.learn(m, time.Now())
 }
 
 func (r *Reconciler) reconcile() error {
@@ -208,26 +228,46 @@ func (r *Reconciler) reconcile() error {
 // compile makes a snapshot and puts it in force. It is called with mu held.
 func (r *Reconciler) compile() error {
 	start := time.Now()
-	cfg := r.config.Load()
-	interfaces := r.parts.DataPlane.Interfaces()
-	snap, view, err := r.compiler.compile(input{
-		config:     cfg,
-		hops:       r.parts.NextHops.Hops(),
-		health:     r.parts.Health.Results(),
-		interfaces: interfaces,
-	})
+	in, expiry := r.input(start)
+	out, err := r.compiler.compile(in)
 	if err != nil {
 		return fmt.Errorf("compile snapshot: %w", err)
 	}
-	vips := VIPs(cfg)
-	err = r.parts.DataPlane.Apply(snap, vips)
-	r.parts.Announcer.Set(vips, links(interfaces))
-	r.report(r.view.Swap(view), view)
+	r.applied, r.next = out.snap, sooner(out.next, expiry)
+	select {
+	case r.moved <- struct{}{}:
+	default:
+	}
+	err = r.parts.DataPlane.Apply(out.snap, out.set)
+	r.parts.Announcer.Set(out.set.VIPs, links(in.interfaces))
+	r.report(r.view.Swap(out.view), out.view)
 	if err != nil {
 		return fmt.Errorf("apply snapshot: %w", err)
 	}
-	r.log.Debug("snapshot applied", "generation", view.Generation, "took", time.Since(start))
+	r.log.Debug("snapshot applied", "generation", out.view.Generation, "took", time.Since(start))
 	return nil
+}
+
+// input gathers what is to be compiled, and says when one of the path MTUs in
+// it expires; zero for never.
+func (r *Reconciler) input(now time.Time) (in input, expiry time.Time) {
+	cfg := r.config.Load()
+	in = input{
+		config:     cfg,
+		hops:       r.parts.NextHops.Hops(),
+		health:     r.parts.Health.Results(),
+		interfaces: r.parts.DataPlane.Interfaces(),
+		local:      r.parts.NextHops.Addresses(),
+		drains:     r.drains,
+		now:        now,
+		snatSlot:   r.parts.DataPlane.NATSpace().Slot,
+	}
+	wanted := backends(cfg)
+	if cfg.PathMTU != config.PathMTULearn {
+		wanted = nil
+	}
+	in.mtus, expiry = r.mtus.current(wanted, now)
+	return in, expiry
 }
 
 // links returns the interfaces on which a VIP may be announced: those whose
@@ -235,47 +275,7 @@ func (r *Reconciler) compile() error {
 func links(interfaces []engine.InterfaceStatus) []l2.Interface {
 	var all []l2.Interface
 	for _, i := range interfaces {
-		all = append(all, l2.Interface{Name: i.Name, MAC: i.MAC, Up: i.Up && i.Err == nil && i.Workers > 0})
+		all = append(all, l2.Interface{Name: i.Name, MAC: i.MAC, Up: i.Up && workable(i)})
 	}
 	return all
-}
-
-// report logs what has changed for backends, each once.
-func (r *Reconciler) report(before, after *View) {
-	type key struct {
-		service string
-		backend netip.Addr
-	}
-	old := make(map[key]*Backend)
-	for i := range before.Services {
-		for k := range before.Services[i].Backends {
-			b := &before.Services[i].Backends[k]
-			old[key{before.Services[i].Name, b.Address}] = b
-		}
-	}
-	for i := range after.Services {
-		s := &after.Services[i]
-		for k := range s.Backends {
-			b := &s.Backends[k]
-			was, known := old[key{s.Name, b.Address}]
-			if known && was.Status == b.Status && (b.Status != StatusUnreachable || was.Reason == b.Reason) {
-				continue
-			}
-			if !known && b.Status == StatusResolving {
-				continue // what comes of it will be said in a moment
-			}
-			args := []any{"service", s.Name, "backend", b.Address, "status", b.Status}
-			if known {
-				args = append(args, "was", was.Status)
-			}
-			if b.Reason != "" {
-				args = append(args, "reason", b.Reason)
-			}
-			level := slog.LevelInfo
-			if b.Status == StatusDown || b.Status == StatusUnreachable {
-				level = slog.LevelWarn
-			}
-			r.log.Log(context.Background(), level, "backend", args...)
-		}
-	}
 }

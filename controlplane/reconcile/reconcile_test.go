@@ -20,7 +20,9 @@ import (
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
 	"weir/dataplane/engine"
+	"weir/dataplane/nat"
 	"weir/dataplane/snapshot"
+	"weir/dataplane/steer"
 )
 
 // parts are a Reconciler's surroundings, played by a world.
@@ -28,18 +30,23 @@ type parts struct {
 	mu        sync.Mutex
 	world     *world
 	applied   []*snapshot.Snapshot
-	vips      []netip.Addr
+	set       steer.Set
 	refuse    error // what Apply returns
 	targets   []netip.Addr
 	checks    []health.Check
 	announced []l2.Interface
+	addresses []netip.Addr // that are announced
+
+	drainsPath string
 
 	dataPlane, nextHops, health chan struct{}
+	pathMTU                     chan engine.PathMTU
 }
 
 func newParts(w *world) *parts {
 	return &parts{
 		world: w, dataPlane: make(chan struct{}, 1), nextHops: make(chan struct{}, 1), health: make(chan struct{}, 1),
+		pathMTU: make(chan engine.PathMTU, 8),
 	}
 }
 
@@ -66,6 +73,13 @@ func (p *parts) count() int {
 	return len(p.applied)
 }
 
+// last returns the snapshot in force.
+func (p *parts) last() *snapshot.Snapshot {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.applied[len(p.applied)-1]
+}
+
 // The roles.
 type (
 	fakeDataPlane struct{ *parts }
@@ -74,12 +88,15 @@ type (
 	fakeAnnouncer struct{ *parts }
 )
 
-func (f fakeDataPlane) Apply(snap *snapshot.Snapshot, vips []netip.Addr) error {
+func (f fakeDataPlane) Apply(snap *snapshot.Snapshot, set steer.Set) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.applied, f.vips = append(f.applied, snap), vips
+	f.applied, f.set = append(f.applied, snap), set
 	return f.refuse
 }
+
+func (f fakeDataPlane) NATSpace() *nat.Space           { return f.world.space }
+func (f fakeDataPlane) PathMTU() <-chan engine.PathMTU { return f.pathMTU }
 
 func (f fakeDataPlane) Interfaces() []engine.InterfaceStatus {
 	f.mu.Lock()
@@ -99,6 +116,11 @@ func (f fakeNextHops) Hops() map[netip.Addr]nexthop.Hop {
 	defer f.mu.Unlock()
 	return maps.Clone(f.world.hops)
 }
+func (f fakeNextHops) Addresses() []netip.Addr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.world.local)
+}
 func (f fakeNextHops) Changes() <-chan struct{} { return f.nextHops }
 
 func (f fakeHealth) SetChecks(checks []health.Check) {
@@ -114,14 +136,14 @@ func (f fakeHealth) Results() map[string]health.Result {
 }
 func (f fakeHealth) Changes() <-chan struct{} { return f.parts.health }
 
-func (f fakeAnnouncer) Set(_ []netip.Addr, interfaces []l2.Interface) {
+func (f fakeAnnouncer) Set(addrs []netip.Addr, interfaces []l2.Interface) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.announced = interfaces
+	f.addresses, f.announced = addrs, interfaces
 }
 
 func (p *parts) reconciler(cfg *config.Config, log *slog.Logger) *Reconciler {
-	return New(cfg, Parts{fakeDataPlane{p}, fakeNextHops{p}, fakeHealth{p}, fakeAnnouncer{p}}, log)
+	return New(cfg, Parts{fakeDataPlane{p}, fakeNextHops{p}, fakeHealth{p}, fakeAnnouncer{p}, p.drainsPath}, log)
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -235,8 +257,8 @@ func TestAnnouncesWhereFramesWouldBeTaken(t *testing.T) {
 		if len(p.announced) != 2 || !p.announced[0].Up || p.announced[1].Up || p.announced[0].MAC != p.world.interfaces[0].MAC {
 			t.Errorf("announced on %+v", p.announced)
 		}
-		if want := []netip.Addr{netip.MustParseAddr("203.0.113.10")}; !slices.Equal(p.vips, want) {
-			t.Errorf("VIPs are %v, want %v", p.vips, want)
+		if want := []netip.Addr{netip.MustParseAddr("203.0.113.10")}; !slices.Equal(p.set.VIPs, want) {
+			t.Errorf("VIPs are %v, want %v", p.set.VIPs, want)
 		}
 	})
 }
@@ -339,8 +361,8 @@ func TestSetConfigThatFails(t *testing.T) {
 		if err := r.SetConfig(good); err == nil || !strings.Contains(err.Error(), "no room") {
 			t.Fatalf("SetConfig returned %v", err)
 		}
-		if r.Config() != before || len(p.vips) != 1 || p.vips[0].String() != "203.0.113.10" || r.View().Services[0].Addresses[0] != p.vips[0] {
-			t.Errorf("VIPs are %v, view %+v", p.vips, r.View().Services)
+		if r.Config() != before || len(p.set.VIPs) != 1 || p.set.VIPs[0].String() != "203.0.113.10" || r.View().Services[0].Addresses[0] != p.set.VIPs[0] {
+			t.Errorf("VIPs are %v, view %+v", p.set.VIPs, r.View().Services)
 		}
 	})
 }
@@ -428,14 +450,14 @@ func BenchmarkCompile(b *testing.B) {
 	b.Run("all", func(b *testing.B) {
 		for range b.N {
 			c, w := large(b, services, backends, size)
-			if _, _, err := c.compile(w.input); err != nil {
+			if _, err := c.compile(w.input); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 	b.Run("one backend changed", func(b *testing.B) {
 		c, w := large(b, services, backends, size)
-		if _, _, err := c.compile(w.input); err != nil {
+		if _, err := c.compile(w.input); err != nil {
 			b.Fatal(err)
 		}
 		up := false
@@ -449,7 +471,7 @@ func BenchmarkCompile(b *testing.B) {
 				}
 			})
 			up = !up
-			if _, _, err := c.compile(w.input); err != nil {
+			if _, err := c.compile(w.input); err != nil {
 				b.Fatal(err)
 			}
 		}

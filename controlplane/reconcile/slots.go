@@ -4,15 +4,27 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+
+	"weir/dataplane/snapshot"
 )
 
 // slotKey names what a backend slot of the snapshot stands for. A backend of a
 // service with VIPs of both families has two, since what is done to packets
-// differs by family.
+// differs by family. With another mode or port it is another slot: what a flow
+// was given before is of no use there.
 type slotKey struct {
 	service string
 	ipv6    bool // of the VIPs
 	backend netip.Addr
+	mode    snapshot.Mode
+	tunnel  bool
+	port    uint16 // in mode nat only
+}
+
+// serviceKey names one address family of a service.
+type serviceKey struct {
+	service string
+	ipv6    bool
 }
 
 // slot is a place in Snapshot.Backends, and how often it had changed hands
@@ -22,12 +34,12 @@ type slot struct {
 	generation uint32
 }
 
-// slots gives out numbers that stay with a backend for as long as it is
-// configured: flow tables remember them across snapshots. A number that is
-// free again is used again, with another generation, so that the table of
-// backends stays about as small as the largest configuration so far.
-type slots struct {
-	used        map[slotKey]*use
+// slots gives out numbers that stay with a backend, or whatever else K names,
+// for as long as it is configured: flow tables remember them across snapshots. A
+// number that is free again is used again, with another generation, so that the
+// table of backends stays about as small as the largest configuration so far.
+type slots[K comparable] struct {
+	used        map[K]*use
 	generations []uint32 // by number: the last given out
 	free        []uint32
 	round       uint64 // of compiling
@@ -39,14 +51,14 @@ type use struct {
 	round uint64
 }
 
-func newSlots() *slots { return &slots{used: make(map[slotKey]*use)} }
+func newSlots[K comparable]() *slots[K] { return &slots[K]{used: make(map[K]*use)} }
 
 // begin starts a round. keep ends it and frees all slots that were not asked
 // for; it is called only if the round was a success, since after a failure the
 // backends of before still need theirs.
-func (s *slots) begin() { s.round++ }
+func (s *slots[K]) begin() { s.round++ }
 
-func (s *slots) keep() {
+func (s *slots[K]) keep() {
 	for key, u := range s.used {
 		if u.round != s.round {
 			delete(s.used, key)
@@ -56,7 +68,7 @@ func (s *slots) keep() {
 	slices.SortFunc(s.free, func(a, b uint32) int { return cmp.Compare(b, a) }) // the lowest is last, and goes first
 }
 
-func (s *slots) get(key slotKey) slot {
+func (s *slots[K]) get(key K) slot {
 	u := s.used[key]
 	if u == nil {
 		u = &use{slot: s.take()}
@@ -66,7 +78,7 @@ func (s *slots) get(key slotKey) slot {
 	return u.slot
 }
 
-func (s *slots) take() slot {
+func (s *slots[K]) take() slot {
 	var n uint32
 	if last := len(s.free) - 1; last >= 0 {
 		n, s.free = s.free[last], s.free[:last]
@@ -79,4 +91,19 @@ func (s *slots) take() slot {
 }
 
 // size is the number of slots there have ever been.
-func (s *slots) size() int { return len(s.generations) }
+func (s *slots[K]) size() int { return len(s.generations) }
+
+// clone returns a copy that goes its own way.
+func (s *slots[K]) clone() *slots[K] {
+	c := &slots[K]{
+		used:        make(map[K]*use, len(s.used)),
+		generations: slices.Clone(s.generations),
+		free:        slices.Clone(s.free),
+		round:       s.round,
+	}
+	for key, u := range s.used {
+		copied := *u
+		c.used[key] = &copied
+	}
+	return c
+}

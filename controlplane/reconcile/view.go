@@ -3,10 +3,12 @@ package reconcile
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"weir/controlplane/config"
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
+	"weir/dataplane/nat"
 )
 
 // View is what the latest compilation made of things, for people and metrics.
@@ -15,17 +17,13 @@ type View struct {
 	Generation uint64 // of the snapshot that was compiled with it
 	Services   []Service
 	Slots      []SlotUse // by slot of the snapshot
+	SNAT       []SNAT
 }
 
 // Service is a configured service.
 type Service struct {
-	Name      string
-	Mode      config.Mode
-	Affinity  config.Affinity
-	TableSize int
-	Addresses []netip.Addr
-	Ports     []config.Port
-	Backends  []Backend
+	*config.Service
+	Backends []Backend
 }
 
 // Usable is the number of backends that may be sent to.
@@ -55,21 +53,57 @@ const (
 // Backend is a backend of a service.
 type Backend struct {
 	Address netip.Addr
-	Weight  uint32
+	Port    uint16 // that NAT sends to; 0 for the VIP's
+	Weight  uint32 // as configured
 	Admin   config.State
 	Status  Status
-	Reason  string // why it cannot be sent to, in words
+	Reason  string // why it gets no new flows, in words
 	Check   string // ID of its health check; empty without one
 	Health  health.Result
 	Hop     nexthop.Hop
 	Share   float64 // of the service's new flows, 0 to 1; by far the larger family's, if both have backends
 	Slots   []SlotRef
+
+	// Level is how many tenths of its weight it has at the moment, while it would
+	// be usable. Until is when it will have all of it, or none if it is Drained;
+	// zero if that is so already.
+	Level   int
+	Until   time.Time
+	Drained bool // by Reconciler.Drain
+
+	MTU       int       // of the path to it, in bytes of IP packet
+	MTUSource MTUSource // of MTU
+}
+
+// MTUSource says where a path MTU is known from.
+type MTUSource string
+
+// The sources. With equal values the first counts.
+const (
+	MTULink       MTUSource = "link"       // the route or the interface
+	MTUConfigured MTUSource = "configured" // the backend's mtu
+	MTULearned    MTUSource = "learned"    // a router on the way
+)
+
+// WeightNow is the part of its weight that counts at the moment.
+func (b *Backend) WeightNow() float64 {
+	if b.Status != StatusUp {
+		return 0
+	}
+	return float64(b.Weight) * float64(b.Level) / steps
 }
 
 // SlotRef is one slot of a backend: one per family of VIP it serves.
 type SlotRef struct {
 	Number     uint32
 	Generation uint32
+}
+
+// SNAT is an address that backends may see their clients as.
+type SNAT struct {
+	Address netip.Addr
+	Range   nat.Range
+	Shared  bool // it is the box's own
 }
 
 // Slot returns what the flows and counters of a slot are of. ok is false if the

@@ -16,6 +16,7 @@ import (
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
 	"weir/dataplane/engine"
+	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
 	"weir/dataplane/queue"
@@ -33,9 +34,15 @@ func parse(t testing.TB, text string) *config.Config {
 	return cfg
 }
 
+// noon is when a world begins.
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
 // world is what a configuration is compiled against. Every backend is on the
 // link of eth1 and answers, unless a test says otherwise.
-type world struct{ input }
+type world struct {
+	input
+	space *nat.Space
+}
 
 // checked is put behind the text of a service to have it checked.
 const checked = `
@@ -43,7 +50,8 @@ const checked = `
 `
 
 func newWorld(cfg *config.Config) *world {
-	w := &world{input{
+	space := nat.NewSpace()
+	w := &world{space: space, input: input{
 		config: cfg,
 		hops:   make(map[netip.Addr]nexthop.Hop),
 		health: make(map[string]health.Result),
@@ -51,6 +59,11 @@ func newWorld(cfg *config.Config) *world {
 			{Name: "eth1", Ifindex: 2, MAC: packet.MAC{2, 0, 0, 0, 1, 1}, MTU: 1500, Up: true, Workers: 1},
 			{Name: "eth2", Ifindex: 3, MAC: packet.MAC{2, 0, 0, 0, 1, 2}, MTU: 1500, Up: true, Workers: 1},
 		},
+		local:    []netip.Addr{netip.MustParseAddr("10.0.0.2")},
+		mtus:     make(map[netip.Addr]int),
+		drains:   make(map[member]Drain),
+		now:      noon,
+		snatSlot: space.Slot,
 	}}
 	for i := range cfg.Services {
 		for _, b := range cfg.Services[i].Backends {
@@ -83,28 +96,43 @@ func (w *world) sick(service, addr string, state health.State) {
 
 func (w *world) compile(t testing.TB, c *compiler) (*snapshot.Snapshot, *View) {
 	t.Helper()
-	snap, view, err := c.compile(w.input)
+	out := w.output(t, c)
+	return out.snap, out.view
+}
+
+func (w *world) output(t testing.TB, c *compiler) output {
+	t.Helper()
+	out, err := c.compile(w.input)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return snap, view
+	return out
 }
 
 // describe writes a snapshot and its view as text. What is done to packets is
-// told from a packet it was done to, decoded by gopacket.
-func describe(t testing.TB, cfg *config.Config, snap *snapshot.Snapshot, view *View) string {
+// told from a packet it was done to, decoded by gopacket. What is as it is by
+// default is left out.
+func describe(t testing.TB, cfg *config.Config, out output) string {
 	t.Helper()
+	snap, view := out.snap, out.view
 	var b strings.Builder
 	for i := range snap.Services {
 		s := &snap.Services[i]
 		fmt.Fprintf(&b, "service %d %s: slots %v", i, s.Name, s.Members)
 		if s.Affinity == snapshot.AffinitySource {
-			b.WriteString(", by source")
+			fmt.Fprintf(&b, ", by %d bits of the source", s.AffinityBits)
+		}
+		if s.Mode != snapshot.Direct {
+			fmt.Fprintf(&b, ", %s", map[snapshot.Mode]string{snapshot.NAT: "nat", snapshot.NATKeep: "nat that keeps"}[s.Mode])
+		}
+		if s.ID != uint32(i) {
+			fmt.Fprintf(&b, ", ID %d", s.ID)
 		}
 		if len(s.Table) == 0 {
 			fmt.Fprintf(&b, ", no table: %s", s.Empty)
 		}
 		b.WriteString("\n")
+		describeDoor(&b, s)
 		for _, claim := range claims(cfg, snap, uint32(i)) {
 			fmt.Fprintf(&b, "  %s\n", claim)
 		}
@@ -118,6 +146,9 @@ func describe(t testing.TB, cfg *config.Config, snap *snapshot.Snapshot, view *V
 		}
 		if s.State != snapshot.Removed {
 			fmt.Fprintf(&b, ": %s", effect(t, snap, s))
+			if room := s.Rewrite.Room(); room < 1460 {
+				fmt.Fprintf(&b, ", up to %d bytes", room)
+			}
 		}
 		b.WriteString("\n")
 	}
@@ -127,13 +158,70 @@ func describe(t testing.TB, cfg *config.Config, snap *snapshot.Snapshot, view *V
 		for k := range s.Backends {
 			be := &s.Backends[k]
 			fmt.Fprintf(&b, "  %s %s, share %.2f, slots %v", be.Address, be.Status, be.Share, be.Slots)
+			if be.Level != steps {
+				fmt.Fprintf(&b, ", weight %v of %d", be.WeightNow(), be.Weight)
+			}
+			if be.MTUSource != MTULink {
+				fmt.Fprintf(&b, ", MTU %d %s", be.MTU, be.MTUSource)
+			}
 			if be.Reason != "" {
 				fmt.Fprintf(&b, ": %s", be.Reason)
 			}
 			b.WriteString("\n")
 		}
 	}
+	describeAddresses(&b, cfg, out)
 	return b.String()
+}
+
+// describeDoor says what a service keeps out.
+func describeDoor(b *strings.Builder, s *snapshot.Service) {
+	if l := s.Limits; l.NewFlows.PerSecond+l.Packets.PerSecond > 0 {
+		fmt.Fprintf(b, "  each worker lets in %d new flows/s, %d packets/s\n", l.NewFlows.PerSecond, l.Packets.PerSecond)
+	}
+	if l := s.Limits; l.SourceNewFlows.PerSecond+l.SourcePackets.PerSecond > 0 {
+		fmt.Fprintf(b, "  of each /%d: %d new flows/s, %d packets/s\n", l.SourceBits, l.SourceNewFlows.PerSecond, l.SourcePackets.PerSecond)
+	}
+	if s.ACL == nil {
+		return
+	}
+	for _, text := range []string{"192.0.2.1", "192.0.2.7", "198.51.100.7", "2001:db8:7::7"} {
+		addr := packet.Addr16(netip.MustParseAddr(text))
+		fmt.Fprintf(b, "  lets %s in: %v\n", text, s.ACL.Allows(&addr))
+	}
+}
+
+// describeAddresses says what weir does as a host, and what it takes from the
+// kernel beyond the VIPs.
+func describeAddresses(b *strings.Builder, cfg *config.Config, out output) {
+	for _, a := range VIPs(cfg) {
+		addr := packet.Addr16(a)
+		p := out.snap.VIP(&addr).Policy
+		if p.Mute {
+			fmt.Fprintf(b, "%s does not answer ping\n", a)
+		}
+		if p.Reject != snapshot.RejectSilently {
+			fmt.Fprintf(b, "%s rejects: %d\n", a, p.Reject)
+		}
+	}
+	for _, all := range [][]snapshot.SNAT{out.snap.SNAT4, out.snap.SNAT6} {
+		for _, a := range all {
+			fmt.Fprintf(b, "SNAT %s %d-%d, slot %d, shared %v\n", packet.NetipAddr(a.Addr), a.Range.Lo, a.Range.Hi, a.Range.Slot, a.Shared)
+		}
+	}
+	if want := VIPs(cfg); !slices.Equal(out.set.VIPs, want) {
+		fmt.Fprintf(b, "taken from the kernel: %v\n", out.set.VIPs)
+	}
+	for _, s := range out.set.Shared {
+		fmt.Fprintf(b, "taken from the kernel: ports %d-%d of %s\n", s.Lo, s.Hi, s.Addr)
+	}
+	for _, a := range out.set.Answers {
+		fmt.Fprintf(b, "taken from the kernel: answers of %s from port %d/%d, unless to %v\n", a.Addr, a.Proto, a.Port, out.set.Local)
+	}
+	for _, a := range out.set.Tunnels {
+		addr := packet.Addr16(a)
+		fmt.Fprintf(b, "tunnel to %s, known to workers: %v\n", a, out.snap.IsTunnel(&addr))
+	}
 }
 
 // claims looks up every configured VIP and port in the snapshot.
@@ -156,6 +244,13 @@ func claims(cfg *config.Config, snap *snapshot.Snapshot, service uint32) []strin
 // effect says what a slot does to a packet of its family.
 func effect(t testing.TB, snap *snapshot.Snapshot, s *snapshot.Backend) string {
 	t.Helper()
+	on := " on " + snap.Interfaces[s.Rewrite.Egress].Name
+	if snap.Services[s.Service].Mode != snapshot.Direct {
+		f := queue.Frame{Buf: make([]byte, queue.Headroom+40), Start: queue.Headroom, End: queue.Headroom + 40}
+		s.Rewrite.Frame(&f, f.Start)
+		eth := packet.Ethernet(f.Bytes())
+		return fmt.Sprintf("%s > %s, to %s port %d%s", eth.Src(), eth.Dst(), packet.NetipAddr(s.Addr), s.Port, on)
+	}
 	for _, addrs := range [][2]string{{"198.51.100.7:4000", "203.0.113.1:80"}, {"[2001:db8:7::7]:4000", "[2001:db8:1::1]:80"}} {
 		frame := packettest.Frame(packettest.Spec{
 			Proto: packet.ProtoUDP, Src: netip.MustParseAddrPort(addrs[0]), Dst: netip.MustParseAddrPort(addrs[1]),
@@ -169,7 +264,7 @@ func effect(t testing.TB, snap *snapshot.Snapshot, s *snapshot.Backend) string {
 		}
 		// A rewrite of the other family makes a frame that contradicts itself.
 		if packettest.CheckWellFormed(f.Bytes()) == nil {
-			return layersOf(f.Bytes()) + " on " + snap.Interfaces[s.Rewrite.Egress].Name
+			return layersOf(f.Bytes()) + on
 		}
 	}
 	return "nonsense"

@@ -11,10 +11,8 @@ package show
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -38,6 +36,7 @@ func Nouns() []Noun {
 		noun("flows", "flows in the flow tables", flowsTable),
 		noun("workers", "workers: what each received, sent and dropped", workersTable),
 		noun("drops", "dropped frames by reason", dropsTable),
+		noun("nat", "SNAT addresses and how many of their ports are in use", natTable),
 		noun("interfaces", "interfaces: driver, state, and why nothing better works", interfacesTable),
 		noun("announcements", "VIPs announced on links", announcementsTable),
 	}
@@ -60,9 +59,7 @@ func noun[T any](name, usage string, table func(T) []Row) Noun {
 			return err
 		}
 		if asJSON {
-			e := json.NewEncoder(w)
-			e.SetIndent("", "  ")
-			return e.Encode(v)
+			return JSON(w, v)
 		}
 		return Write(w, table(v))
 	}
@@ -159,11 +156,15 @@ func oneLine(text string) string {
 func servicesTable(all []api.Service) []Row {
 	rows := []Row{{Cells: []string{"SERVICE", "MODE", "VIP", "PORTS", "BACKENDS", "FLOWS", "NEW FLOWS", "PACKETS", "BYTES"}}}
 	for _, s := range all {
-		rows = append(rows, Row{Cells: []string{
-			s.Name, s.Mode, join(s.Addresses), strings.Join(s.Ports, ","),
+		mode := s.Mode
+		if s.ClientAddress == "keep" {
+			mode += " (keep)"
+		}
+		rows = append(rows, Row{[]string{
+			s.Name, mode, join(s.Addresses), strings.Join(s.Ports, ","),
 			fmt.Sprintf("%d/%d", s.Usable, s.Backends),
 			fmt.Sprint(s.Flows), fmt.Sprint(s.NewFlows), fmt.Sprint(s.Packets), Bytes(s.Bytes),
-		}})
+		}, []string{limitsText(s.Limits, s.ACL)}})
 	}
 	return rows
 }
@@ -176,31 +177,10 @@ func backendsTable(all []api.Backend) []Row {
 			fmt.Sprint(b.Flows), fmt.Sprint(b.Packets), Bytes(b.Bytes),
 		}, []string{
 			b.Reason,
-			fmt.Sprintf("weight %d, health %s, path %s", b.Weight, healthText(b.Health), pathText(b.Path)),
+			fmt.Sprintf("weight %s, health %s, path %s", weightText(&b), healthText(b.Health), pathText(b.Path)),
 		}})
 	}
 	return rows
-}
-
-func healthText(h *api.Health) string {
-	if h == nil {
-		return "not checked"
-	}
-	return h.State
-}
-
-func pathText(p *api.Path) string {
-	if p == nil {
-		return "not known"
-	}
-	text := p.Interface
-	if p.VLAN != 0 {
-		text += fmt.Sprintf(" vlan %d", p.VLAN)
-	}
-	if p.Gateway.IsValid() {
-		text += " via " + p.Gateway.String()
-	}
-	return text + " " + p.DstMAC
 }
 
 func flowsTable(all api.Flows) []Row {
@@ -210,11 +190,15 @@ func flowsTable(all api.Flows) []Row {
 		if f.Backend.IsValid() {
 			backend = f.Backend.String()
 		}
-		rows = append(rows, Row{Cells: []string{
+		by := ""
+		if f.SNAT.IsValid() {
+			by = "the backend sees " + f.SNAT.String()
+		}
+		rows = append(rows, Row{[]string{
 			f.Protocol, f.Client.String(), f.VIP.String(), f.Service, backend, f.State,
 			(time.Duration(f.IdleMS) * time.Millisecond).Round(100 * time.Millisecond).String(),
 			fmt.Sprintf("%s/%d", f.Interface, f.Worker),
-		}})
+		}, []string{by}})
 	}
 	if all.Truncated {
 		rows = append(rows, Row{Cells: []string{"...", "more; raise --limit"}})
@@ -232,15 +216,29 @@ func workersTable(all []api.Worker) []Row {
 		if w.FlowCapacity > 0 {
 			full = fmt.Sprintf(" (%d%%)", 100*w.Flows/w.FlowCapacity)
 		}
-		if w.FlowsEvicted > 0 {
-			notes = append(notes, fmt.Sprintf("%d flows evicted, table of %d", w.FlowsEvicted, w.FlowCapacity))
-		}
+		notes = append(notes, tableText(&w), doorText(&w))
 		rows = append(rows, Row{[]string{
 			fmt.Sprintf("%s/%d", w.Interface, w.Queue), cpu,
 			fmt.Sprint(w.Received.Packets), fmt.Sprint(w.Transmitted.Packets), fmt.Sprint(w.HandedOver.Packets),
 			fmt.Sprint(w.Dropped), fmt.Sprint(w.KernelDropped), fmt.Sprint(w.KernelInvalid),
 			fmt.Sprint(w.Flows) + full,
 		}, notes})
+	}
+	return rows
+}
+
+func natTable(all api.NAT) []Row {
+	rows := []Row{{Cells: []string{"SNAT ADDRESS", "OWNER", "PORTS", "BLOCKS IN USE"}}}
+	for _, a := range all.Addresses {
+		owner := "weir"
+		if a.Shared {
+			owner = "the box"
+		}
+		rows = append(rows, Row{Cells: []string{a.Address.String(), owner, a.Ports, fmt.Sprintf("%d of %d", a.InUse, a.Blocks)}})
+	}
+	if len(all.Addresses) > 0 {
+		last := &rows[len(rows)-1]
+		last.Notes = []string{"", fmt.Sprintf("%d flows have a port; %d were over and lost theirs; %d new flows found none", all.Flows, all.TakenOver, all.Exhausted)}
 	}
 	return rows
 }
@@ -280,32 +278,4 @@ func announcementsTable(all []api.Announcement) []Row {
 		rows = append(rows, Row{[]string{a.Address.String(), a.Interface, a.Protocol, fmt.Sprint(a.Sent), last}, []string{a.Error}})
 	}
 	return rows
-}
-
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
-func join(all []netip.Addr) string {
-	var texts []string
-	for _, a := range all {
-		texts = append(texts, a.String())
-	}
-	return strings.Join(texts, ",")
-}
-
-// Bytes writes a number of bytes with a binary prefix and about three digits.
-func Bytes(n uint64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, prefix := float64(n)/1024, 0
-	for v >= 1000 && prefix < 4 {
-		v /= 1024
-		prefix++
-	}
-	return fmt.Sprintf("%.1f %ciB", v, "KMGTP"[prefix])
 }

@@ -1,0 +1,142 @@
+package appliance
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"weir/controlplane/api"
+	"weir/controlplane/config"
+	"weir/controlplane/reconcile"
+	"weir/controlplane/reserve"
+)
+
+// Reload reads the configuration file again and puts its services in force. If
+// anything is wrong with it, or it changes what only a restart can change,
+// nothing happens.
+func (a *Appliance) Reload() (api.Reloaded, error) {
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	before := a.reconciler.Config()
+	host, err := thisHost(before.Interfaces)
+	if err != nil {
+		return api.Reloaded{}, err
+	}
+	cfg, warnings, err := loaded(config.Load(a.opt.ConfigPath, &host))
+	if err != nil {
+		return api.Reloaded{}, err
+	}
+	for _, w := range warnings {
+		a.log.Warn(w)
+	}
+	diff := reconcile.DiffOf(before, cfg)
+	if fixed := diff.Fixed(); len(fixed) > 0 {
+		return api.Reloaded{}, fmt.Errorf("%s changed, which needs a restart; nothing was reloaded", strings.Join(fixed, ", "))
+	}
+	if err := a.putInForce(before, cfg); err != nil {
+		return api.Reloaded{}, err
+	}
+	generation := a.View().Generation
+	a.log.Info("configuration reloaded", "file", a.opt.ConfigPath, "services", len(cfg.Services), "generation", generation,
+		"added", diff.Count(reconcile.Added), "changed", diff.Count(reconcile.Changed), "removed", diff.Count(reconcile.Removed),
+		"vips_added", len(diff.VIPsAdded), "vips_removed", len(diff.VIPsRemoved), "sections", strings.Join(diff.Sections, ","))
+	return api.Reloaded{Generation: generation, Warnings: warnings}, nil
+}
+
+// putInForce keeps what is reserved in the kernel ahead of what is used.
+func (a *Appliance) putInForce(before, after *config.Config) error {
+	if err := a.reserved.Update(append(shared(before), shared(after)...)); err != nil {
+		return err
+	}
+	inForce := after
+	err := a.reconciler.SetConfig(after)
+	if err != nil {
+		inForce = before
+	}
+	if err := a.reserved.Update(shared(inForce)); err != nil {
+		a.log.Warn("ports stay reserved that weir does not use any more", "error", err)
+	}
+	if err == nil {
+		a.warnOfSockets(shared(after))
+	}
+	return err
+}
+
+// shared returns the ports that weir has of the box's own addresses.
+func shared(cfg *config.Config) []reserve.Range {
+	if len(cfg.NAT.Shared.Addresses) == 0 {
+		return nil
+	}
+	return []reserve.Range{{Lo: cfg.NAT.Shared.Ports.Lo, Hi: cfg.NAT.Shared.Ports.Hi}}
+}
+
+// reserve keeps weir's ports of the box's own addresses from the kernel.
+func (a *Appliance) reserve(cfg *config.Config) error {
+	var err error
+	if a.reserved, err = reserve.Reserve(stateDir(cfg), shared(cfg), a.log); err != nil {
+		return fmt.Errorf("nat.shared.ports: %w", err)
+	}
+	a.warnOfSockets(shared(cfg))
+	return nil
+}
+
+func (a *Appliance) release() {
+	if err := a.reserved.Close(); err != nil {
+		a.log.Error("ports stay reserved in net.ipv4.ip_local_reserved_ports; the next weir will release them", "error", err)
+	}
+}
+
+// mostSockets is how many sockets are named in one warning.
+const mostSockets = 8
+
+// warnOfSockets names the box's sockets that have ports of weir's already.
+func (a *Appliance) warnOfSockets(ranges []reserve.Range) {
+	if len(ranges) == 0 {
+		return
+	}
+	sockets, err := reserve.InUse(ranges)
+	if err != nil {
+		a.log.Warn("cannot tell whether ports of nat.shared are in use", "error", err)
+	}
+	if len(sockets) == 0 {
+		return
+	}
+	var texts []string
+	for _, s := range sockets[:min(len(sockets), mostSockets)] {
+		texts = append(texts, s.String())
+	}
+	a.log.Warn("sockets of this box have ports of nat.shared; what comes to them goes to weir", "count", len(sockets), "sockets", strings.Join(texts, "; "))
+}
+
+// Plan implements api.Appliance.
+func (a *Appliance) Plan(name string, text []byte) (*reconcile.Plan, []string, error) {
+	host, err := thisHost(a.reconciler.Config().Interfaces)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, warnings, err := loaded(config.Parse(name, text, &host))
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := a.reconciler.Plan(cfg)
+	return p, warnings, err
+}
+
+// Drain implements api.Appliance.
+func (a *Appliance) Drain(backend netip.Addr, service string, over time.Duration) ([]string, error) {
+	names, err := a.reconciler.Drain(backend, service, over)
+	if err == nil {
+		a.log.Info("drain", "backend", backend, "services", strings.Join(names, ","), "over", over)
+	}
+	return names, err
+}
+
+// Undrain implements api.Appliance.
+func (a *Appliance) Undrain(backend netip.Addr, service string) ([]string, error) {
+	names, err := a.reconciler.Undrain(backend, service)
+	if err == nil {
+		a.log.Info("undrain", "backend", backend, "services", strings.Join(names, ","))
+	}
+	return names, err
+}

@@ -1,0 +1,201 @@
+package reconcile
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"weir/controlplane/config"
+	"weir/dataplane/packet"
+	"weir/dataplane/snapshot"
+	"weir/dataplane/worker"
+)
+
+// Plan is what a configuration would change if it were put in force now. Health
+// and next hops are taken as they are, backends that are not known yet as usable,
+// and what takes its time (a drain, a slow start) as over, before and after.
+type Plan struct {
+	Diff
+	Moves map[string]*Move // by service
+
+	running, after *snapshot.Snapshot
+	view           *View // of running
+}
+
+// Move is how the slots of a service's Maglev tables move, of both families
+// together. A slot stands for an equal part of all new flows, and of those flows
+// that no worker remembers.
+type Move struct {
+	Share    float64 // of slots that move to another backend, 0 to 1
+	Backends []BackendMove
+}
+
+// BackendMove is what a backend has of the slots, each 0 to 1, before and after,
+// and what leaves it and comes to it. The invalid address stands for none: there
+// is no backend that may be given a new flow.
+type BackendMove struct {
+	Address       netip.Addr
+	Before, After float64
+	Leaves, Comes float64
+}
+
+// Plan works out what cfg would change. It changes nothing.
+func (r *Reconciler) Plan(cfg *config.Config) (*Plan, error) {
+	r.mu.Lock()
+	in, _ := r.input(time.Now())
+	in.drains = maps.Clone(in.drains)
+	in.settled = true
+	running, view := r.applied, r.view.Load()
+	first, second := r.compiler.clone(), r.compiler.clone()
+	r.mu.Unlock()
+	if running == nil {
+		return nil, errors.New("weir is still starting; ask again in a moment")
+	}
+
+	// The data plane's own space would keep the slots of addresses that may
+	// never come.
+	slots := make(map[[16]byte]uint16)
+	for _, s := range view.SNAT {
+		slots[packet.Addr16(s.Address)] = s.Range.Slot
+	}
+	in.snatSlot = func(addr [16]byte) (uint16, error) {
+		slot, known := slots[addr]
+		if !known {
+			slot = uint16(len(slots))
+			slots[addr] = slot
+		}
+		return slot, nil
+	}
+
+	p := &Plan{Diff: DiffOf(in.config, cfg), Moves: make(map[string]*Move), running: running, view: view}
+	before, err := first.compile(in)
+	if err != nil {
+		return nil, fmt.Errorf("compile the running configuration: %w", err)
+	}
+	in.config = cfg
+	after, err := second.compile(in)
+	if err != nil {
+		return nil, fmt.Errorf("compile the new configuration: %w", err)
+	}
+	p.after = after.snap
+	old, fresh := familiesOf(before), familiesOf(after)
+	for i := range p.Services {
+		name := p.Services[i].Name
+		p.Moves[name] = moveOf(name, old, fresh)
+	}
+	return p, nil
+}
+
+// Breaks tells whether a flow that is alive now would be no longer, because its
+// backend would not be its own any more, or would not be sent to. It names the
+// service that the flow is of; empty if it is none's already.
+func (p *Plan) Breaks(f *worker.Flow) (service string, breaks bool) {
+	if !keeps(p.running, f) {
+		return "", false
+	}
+	use, _ := p.view.Slot(f.Slot, f.Generation)
+	return use.Service, !keeps(p.after, f)
+}
+
+// keeps tells whether workers that go by a snapshot would leave a flow where it
+// is: as package forward decides.
+func keeps(snap *snapshot.Snapshot, f *worker.Flow) bool {
+	vip := snap.VIP(&f.Tuple.Dst)
+	if vip == nil || uint64(f.Slot) >= uint64(len(snap.Backends)) {
+		return false
+	}
+	index, b := vip.Service(f.Tuple.Proto, f.Tuple.DstPort), &snap.Backends[f.Slot]
+	if index == snapshot.None || b.Service != index || b.Generation != f.Generation || b.State == snapshot.Removed {
+		return false
+	}
+	if list := snap.Services[index].ACL; list != nil && !list.Allows(&f.Tuple.Src) {
+		return false
+	}
+	if !f.SNAT.IsValid() {
+		return true
+	}
+	addr := packet.Addr16(f.SNAT.Addr())
+	own := snap.VIP(&addr)
+	if own == nil || own.SNAT == nil {
+		return false
+	}
+	r := own.SNAT.Range
+	return r.Lo <= f.SNAT.Port() && f.SNAT.Port() <= r.Hi
+}
+
+// spread is how one family of a service spreads new flows.
+type spread struct {
+	service *snapshot.Service
+	view    *View
+}
+
+// at returns the backend of the n-th part of all new flows, over and over if
+// there are fewer; the invalid address for none. Tables of different sizes have
+// nothing in common, so that it does not matter which part is held against which.
+func (s *spread) at(n int) netip.Addr {
+	if len(s.service.Table) == 0 {
+		return netip.Addr{}
+	}
+	slot := s.service.Members[s.service.Table[n%len(s.service.Table)]]
+	return s.view.Slots[slot].Backend
+}
+
+func familiesOf(out output) map[serviceKey]*spread {
+	all := make(map[serviceKey]*spread)
+	n := 0
+	for i := range out.view.Services {
+		s := out.view.Services[i].Service
+		for _, ipv6 := range families(s) {
+			all[serviceKey{s.Name, ipv6}] = &spread{&out.snap.Services[n], out.view}
+			n++
+		}
+	}
+	return all
+}
+
+// moveOf compares the tables of the families that a service has before and
+// after; nil if there are none.
+func moveOf(name string, before, after map[serviceKey]*spread) *Move {
+	var keys []serviceKey
+	for _, ipv6 := range []bool{false, true} {
+		if key := (serviceKey{name, ipv6}); before[key] != nil && after[key] != nil {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	m := &Move{}
+	moves := make(map[netip.Addr]*BackendMove)
+	of := func(a netip.Addr) *BackendMove {
+		if moves[a] == nil {
+			moves[a] = &BackendMove{Address: a}
+		}
+		return moves[a]
+	}
+	for _, key := range keys {
+		old, fresh := before[key], after[key]
+		size := max(len(old.service.Table), len(fresh.service.Table), 1)
+		part := 1 / float64(size*len(keys))
+		for n := range size {
+			from, to := old.at(n), fresh.at(n)
+			of(from).Before += part
+			of(to).After += part
+			if from != to {
+				of(from).Leaves += part
+				of(to).Comes += part
+				m.Share += part
+			}
+		}
+	}
+	for _, move := range moves {
+		if move.Leaves > 0 || move.Comes > 0 {
+			m.Backends = append(m.Backends, *move)
+		}
+	}
+	slices.SortFunc(m.Backends, func(a, b BackendMove) int { return a.Address.Compare(b.Address) })
+	return m
+}

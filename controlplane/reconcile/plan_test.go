@@ -1,0 +1,287 @@
+package reconcile
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"weir/controlplane/config"
+	"weir/controlplane/health"
+	"weir/dataplane/packet"
+	"weir/dataplane/worker"
+)
+
+// planned is a reconciler with one snapshot, and what it makes of another
+// configuration.
+func planned(t *testing.T, before, after string, change func(*world)) (*Reconciler, *parts, *Plan) {
+	t.Helper()
+	cfg := parse(t, before)
+	w := newWorld(cfg)
+	if change != nil {
+		change(w)
+	}
+	p := newParts(w)
+	r := p.reconciler(cfg, quiet())
+	if err := r.reconcile(); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := r.Plan(parse(t, after))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, p, plan
+}
+
+// flowTo is a flow to a port of the VIP that a slot of the snapshot in force has.
+func flowTo(p *parts, slot uint32, port uint16) *worker.Flow {
+	snap := p.applied[len(p.applied)-1]
+	return &worker.Flow{
+		Tuple: packet.Tuple{
+			Src: packet.Addr16(netip.MustParseAddr("198.51.100.7")), Dst: packet.Addr16(netip.MustParseAddr("203.0.113.10")),
+			SrcPort: 4000, DstPort: port, Proto: packet.ProtoTCP,
+		},
+		Slot: slot, Generation: snap.Backends[slot].Generation,
+	}
+}
+
+func TestPlanMovesAndBreaks(t *testing.T) {
+	third := strings.Replace(web, "10.0.0.12}", "10.0.0.12}, {address: 10.0.0.13}", 1)
+	for _, tc := range []struct {
+		name          string
+		before, after string
+		change        func(*world)
+		moved         float64 // of web's slots, to 2 %
+		backends      string
+		breaks        string // of the flows to 10.0.0.11 and 10.0.0.12
+	}{
+		{"nothing", web, web, nil, 0, "", "none"},
+		{"in another order", web, strings.NewReplacer("10.0.0.11", "10.0.0.12", "10.0.0.12", "10.0.0.11").Replace(web), nil, 0, "", "none"},
+		{"one more", web, third, nil, 0.33, "10.0.0.11 0.50 to 0.33, 10.0.0.12 0.50 to 0.33, 10.0.0.13 0.00 to 0.33", "none"},
+		{"one less", third, web, nil, 0.33, "10.0.0.11 0.33 to 0.50, 10.0.0.12 0.33 to 0.50, 10.0.0.13 0.33 to 0.00", "none"},
+		{"another", web, strings.Replace(web, "0.12", "0.13", 1), nil, 0.67, "10.0.0.11 0.50 to 0.50, 10.0.0.12 0.50 to 0.00, 10.0.0.13 0.00 to 0.50", "10.0.0.12"},
+		{"draining", web, strings.Replace(web, "0.12}", "0.12, state: draining}", 1), nil, 0.5, "10.0.0.11 0.50 to 1.00, 10.0.0.12 0.50 to 0.00", "none"},
+		{"disabled", web, strings.Replace(web, "0.12}", "0.12, state: disabled}", 1), nil, 0.5, "10.0.0.11 0.50 to 1.00, 10.0.0.12 0.50 to 0.00", "10.0.0.12"},
+		{"all drain", web, strings.NewReplacer("0.11}", "0.11, state: draining}", "0.12}", "0.12, state: draining}").Replace(web), nil, 1,
+			"invalid IP 0.00 to 1.00, 10.0.0.11 0.50 to 0.00, 10.0.0.12 0.50 to 0.00", "none"},
+		{"another mode", web, strings.Replace(web, "table_size", "mode: ipip\n    table_size", 1), nil, 0, "", "both"},
+		{"another port", web, strings.Replace(web, "tcp/80", "tcp/81", 1), nil, 0, "", "both"},
+		{"another name", web, strings.Replace(web, "name: web", "name: web2", 1), nil, 0, "", "both"},
+		{"denied", web, strings.Replace(web, "table_size", "acl: {deny: [198.51.100.0/24]}\n    table_size", 1), nil, 0, "", "both"},
+		{"denied before", strings.Replace(web, "table_size", "acl: {deny: [198.51.100.0/24]}\n    table_size", 1), web, nil, 0, "", "none"},
+		{"another affinity", web, strings.Replace(web, "table_size", "affinity: source\n    table_size", 1), nil, 0, "", "none"},
+		{"another size", web, strings.Replace(web, "10007", "1009", 1), nil, 0.5, "10.0.0.11 0.50 to 0.50, 10.0.0.12 0.50 to 0.50", "none"},
+		{"a slow start", web, strings.Replace(third, "table_size", "slow_start: 1h\n    table_size", 1), nil, 0.33,
+			"10.0.0.11 0.50 to 0.33, 10.0.0.12 0.50 to 0.33, 10.0.0.13 0.00 to 0.33", "none"},
+		{"one is down anyway", web[:len(web)-1] + checked, third + checked,
+			func(w *world) { w.sick("web", "10.0.0.12", health.Down) }, 0.5,
+			"10.0.0.11 1.00 to 0.50, 10.0.0.13 0.00 to 0.50", "none"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, p, plan := planned(t, tc.before, tc.after, tc.change)
+			moved, backends := 0.0, []string{}
+			if m := plan.Moves["web"]; m != nil {
+				moved = m.Share
+				leaves, comes := 0.0, 0.0
+				for _, b := range m.Backends {
+					backends = append(backends, fmt.Sprintf("%s %.2f to %.2f", b.Address, b.Before, b.After))
+					leaves, comes = leaves+b.Leaves, comes+b.Comes
+				}
+				if math.Abs(leaves-moved) > 1e-9 || math.Abs(comes-moved) > 1e-9 {
+					t.Errorf("%.3f leave and %.3f come, of %.3f that move", leaves, comes, moved)
+				}
+			}
+			if got := strings.Join(backends, ", "); math.Abs(moved-tc.moved) > 0.02 || got != tc.backends {
+				t.Errorf("%.3f of the slots move (%s), want %.2f (%s)", moved, got, tc.moved, tc.backends)
+			}
+			var broken []string
+			for slot, name := range []string{"10.0.0.11", "10.0.0.12"} {
+				if service, breaks := plan.Breaks(flowTo(p, uint32(slot), 80)); breaks {
+					broken = append(broken, name)
+					if service != "web" {
+						t.Errorf("it is of service %q", service)
+					}
+				}
+			}
+			got := map[int]string{0: "none", 2: "both"}[len(broken)]
+			if len(broken) == 1 {
+				got = broken[0]
+			}
+			if got != tc.breaks {
+				t.Errorf("flows of %s break, want %s", got, tc.breaks)
+			}
+		})
+	}
+}
+
+// What a plan says of flows has to come true.
+func TestPlanComesTrue(t *testing.T) {
+	after := strings.Replace(web, "10.0.0.12}", "10.0.0.13}", 1)
+	r, p, plan := planned(t, web, after, nil)
+	var flows []*worker.Flow
+	for slot := range uint32(2) {
+		flows = append(flows, flowTo(p, slot, 80), flowTo(p, slot, 81))
+	}
+	before := p.applied[0]
+	p.world.hops = newWorld(parse(t, after)).hops
+	if err := r.SetConfig(parse(t, after)); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range flows {
+		_, breaks := plan.Breaks(f)
+		if really := keeps(before, f) && !keeps(p.applied[1], f); breaks != really {
+			t.Errorf("slot %d, port %d: breaks %v, said %v", f.Slot, f.Tuple.DstPort, really, breaks)
+		}
+	}
+}
+
+func TestPlanOfSNATAddresses(t *testing.T) {
+	flow := func(p *parts, snat string) *worker.Flow {
+		f := flowTo(p, 0, 80)
+		f.SNAT = netip.MustParseAddrPort(snat)
+		return f
+	}
+	less := strings.Replace(natted, "10.0.0.240/31", "10.0.0.240", 1)
+	_, p, plan := planned(t, natted, strings.Replace(less, "2000-3000", "2000-2500", 1), nil)
+	for snat, want := range map[string]bool{
+		"10.0.0.240:2000": false, "10.0.0.240:2501": true, "10.0.0.241:2000": true,
+		"10.0.0.242:2000": false, // is not alive
+	} {
+		if _, got := plan.Breaks(flow(p, snat)); got != want {
+			t.Errorf("the flow by %s breaks: %v, want %v", snat, got, want)
+		}
+	}
+}
+
+// A plan leaves no trace: not in slots, SNAT slots, tables, or anybody's pace.
+func TestPlanChangesNothing(t *testing.T) {
+	cfg := parse(t, natted)
+	p := newParts(newWorld(cfg))
+	r := p.reconciler(cfg, quiet())
+	if err := r.reconcile(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Drain(eleven, "", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	state := func() string {
+		c := r.compiler
+		return fmt.Sprintf("%v %v %v %v %d %v", c.slots.generations, len(c.slots.used), c.services.generations, c.paces.current, len(c.tables.current), c.generation)
+	}
+	before, targets, view := state(), p.targets, r.View()
+	other := parse(t, strings.NewReplacer("10.0.0.11", "10.0.0.13", "10.0.0.240", "10.0.0.250", "name: web", "name: web2").Replace(natted))
+	if _, err := r.Plan(other); err != nil {
+		t.Fatal(err)
+	}
+	if after := state(); after != before || !slices.Equal(p.targets, targets) || !reflect.DeepEqual(view, r.View()) || r.Config() != cfg || p.count() != 2 {
+		t.Errorf("was %s, is %s; targets %v, %d snapshots", before, after, p.targets, p.count())
+	}
+	if slot, err := p.world.space.Slot(packet.Addr16(netip.MustParseAddr("10.0.0.77"))); err != nil || slot != 3 {
+		t.Errorf("the next SNAT slot is %d, error %v; want 3", slot, err)
+	}
+}
+
+func TestPlanOfWhatCannotBe(t *testing.T) {
+	r, _, _ := planned(t, web, web, nil)
+	bad := parse(t, web)
+	bad.Services = append(bad.Services, bad.Services[0])
+	bad.Services[1].Name = "web2"
+	if _, err := r.Plan(bad); err == nil || !strings.Contains(err.Error(), "203.0.113.10") {
+		t.Errorf("error %v, want the VIP that two services claim", err)
+	}
+	cfg := parse(t, web)
+	early := newParts(newWorld(cfg)).reconciler(cfg, quiet())
+	if _, err := early.Plan(cfg); err == nil || !strings.Contains(err.Error(), "starting") {
+		t.Errorf("before the first snapshot: %v", err)
+	}
+}
+
+func TestDiff(t *testing.T) {
+	with := func(text string) string { return strings.Replace(web, "table_size", text+"\n    table_size", 1) }
+	for _, tc := range []struct {
+		name          string
+		before, after string
+		want          string
+	}{
+		{"nothing", web, web, "web unchanged"},
+		{"backends", strings.Replace(web, "0.11}", "0.11, weight: 50}", 1),
+			strings.NewReplacer("0.12}", "0.13}", "0.11}", "0.11, state: draining, vlan: 7}").Replace(web),
+			"web changed [backends] 10.0.0.11 changed [weight 50 to 100 state active to draining vlan 0 to 7], 10.0.0.13 added, 10.0.0.12 removed"},
+		{"mode and port", natted, strings.NewReplacer(", port: 8443", ", mtu: 1400", "mode: nat", "mode: ipip").Replace(natted),
+			"web changed [mode backends] 10.0.0.11 changed [port 8443 to 0 mtu 0 to 1400]"},
+		{"keys", web, with("affinity: source\n    affinity_prefix: 24\n    ping: never\n    reject: rst\n    slow_start: 3s\n    limits: {packets: 1}\n    acl: {deny: [10.0.0.0/8]}\n    health: {tcp: {}}"),
+			"web changed [affinity affinity_prefix ping reject slow_start limits acl health]"},
+		{"table and VIP", web, strings.NewReplacer("10007", "1009", ".10]", ".11]", "tcp/80", "tcp/81").Replace(web),
+			"web changed [addresses ports table_size]; VIPs +[203.0.113.11] -[203.0.113.10]"},
+		{"services", twoServices, strings.Replace(twoServices, "name: web", "name: www", 1), "www added, dns unchanged, web removed"},
+		{"sections", web, web + "ipip: {source: 10.9.9.9}\npath_mtu: fixed\nnat: {addresses: [10.0.0.240]}\nflows: {new_rate: 5}\n",
+			"web unchanged; sections [flows.new_rate ipip path_mtu nat]"},
+		{"fixed sections", web, web + "flows: {entries: 4096}\napi: {metrics: \"127.0.0.1:9090\"}\nlog: {level: debug}\n",
+			"web unchanged; sections [flows api log], fixed [flows api log]"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := DiffOf(parse(t, tc.before), parse(t, tc.after))
+			if got := d.text(); got != tc.want {
+				t.Errorf("got\n%s\nwant\n%s", got, tc.want)
+			}
+			back := DiffOf(parse(t, tc.after), parse(t, tc.before))
+			if back.Count(Changed) != d.Count(Changed) || back.Count(Added) != d.Count(Removed) || len(back.Sections) != len(d.Sections) {
+				t.Errorf("the other way round it is %s", back.text())
+			}
+		})
+	}
+}
+
+func (d *Diff) text() string {
+	var services []string
+	for _, s := range d.Services {
+		text := s.Name + " " + string(s.Kind)
+		if len(s.Keys) > 0 {
+			text += fmt.Sprintf(" %v", s.Keys)
+		}
+		var backends []string
+		for _, b := range s.Backends {
+			words := fmt.Sprintf(" %s %s", b.Address, b.Kind)
+			if len(b.Keys) > 0 {
+				words += fmt.Sprintf(" %v", b.Keys)
+			}
+			backends = append(backends, words)
+		}
+		services = append(services, text+strings.Join(backends, ","))
+	}
+	text := strings.Join(services, ", ")
+	if len(d.VIPsAdded)+len(d.VIPsRemoved) > 0 {
+		text += fmt.Sprintf("; VIPs +%v -%v", d.VIPsAdded, d.VIPsRemoved)
+	}
+	if len(d.Sections) > 0 {
+		text += fmt.Sprintf("; sections %v", d.Sections)
+	}
+	if fixed := d.Fixed(); len(fixed) > 0 {
+		text += fmt.Sprintf(", fixed %v", fixed)
+	}
+	return text
+}
+
+// Whoever adds a key to the configuration must not forget it here.
+func TestDiffKnowsAllKeys(t *testing.T) {
+	service, backend := reflect.TypeFor[config.Service](), reflect.TypeFor[config.Backend]()
+	for _, tc := range []struct {
+		of    reflect.Type
+		known []string
+	}{
+		{service, []string{"Name", "Addresses", "Ports", "Mode", "TableSize", "Health", "Backends", "ClientAddress", "Affinity",
+			"AffinityPrefix", "AffinityPrefix6", "Ping", "Reject", "SlowStart", "Limits", "ACL"}},
+		{backend, []string{"Address", "Weight", "State", "VLAN", "Port", "MTU", "CheckPort"}}, // the last follows from others
+		{reflect.TypeFor[config.Config](), []string{"Node", "Interfaces", "Services", "Flows", "IPIP", "NAT", "PathMTU", "API", "Log", "pos", "snat"}},
+	} {
+		for f := range tc.of.NumField() {
+			if name := tc.of.Field(f).Name; !slices.Contains(tc.known, name) {
+				t.Errorf("%s.%s is new: compare it in diff.go", tc.of, name)
+			}
+		}
+	}
+}

@@ -9,6 +9,9 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # mostly start weir as a process of its own.
 RACE_PACKAGES = $(shell go list ./... | grep -v -e /cmd/ -e /lab/e2e -e /perf)
 
+# Packages whose tests send more traffic than two of them could at a time.
+LAB_PACKAGES = weir/lab/e2e weir/lab/demo weir/perf
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +30,8 @@ deps: ## install what tests and code generation need (Debian, root)
 
 .PHONY: test
 test: deps build lint ## run all tests: unit, race detector, lab (root; unprivileged, the lab skips)
-	go test -count=1 -timeout 20m ./...
+	go test -count=1 -timeout 20m $(filter-out $(LAB_PACKAGES),$(shell go list ./...))
+	go test -count=1 -timeout 20m -p 1 $(LAB_PACKAGES)
 	go test -count=1 -timeout 20m -race -short $(RACE_PACKAGES)
 
 .PHONY: lint

@@ -115,6 +115,10 @@ func benchModes() []benchMode {
 
 // benchWorld has a number of VIPs, each with a service of four backends.
 func benchWorld(m benchMode, vips int) *snapshot.Snapshot {
+	return must(snapshot.New(benchSpec(m, vips)))
+}
+
+func benchSpec(m benchMode, vips int) snapshot.Spec {
 	const backends = 4
 	spec := snapshot.Spec{Interfaces: interfaces()}
 	table := make([]uint16, tableSize)
@@ -122,7 +126,7 @@ func benchWorld(m benchMode, vips int) *snapshot.Snapshot {
 		table[i] = uint16(i % backends)
 	}
 	for n := range vips {
-		svc := snapshot.Service{Table: table}
+		svc := snapshot.Service{ID: uint32(n), Table: table}
 		for range backends {
 			slot := uint32(len(spec.Backends))
 			svc.Members = append(svc.Members, slot)
@@ -133,7 +137,7 @@ func benchWorld(m benchMode, vips int) *snapshot.Snapshot {
 		spec.Services = append(spec.Services, svc)
 		claim(&spec, benchVIP(m.v6, n), uint32(n))
 	}
-	return must(snapshot.New(spec))
+	return spec
 }
 
 func benchFrames() ([]queue.Frame, []forward.Verdict) {

@@ -173,7 +173,7 @@ func ndpCases() []goldenCase {
 			fromMAC(change(func(n *neighbor) { n.src = vip6in6 }), eth1MAC)),
 		one("ndp-conflict", "another station asks as if it were a VIP", stats.AddressConflict,
 			change(func(n *neighbor) { n.src = vip6in6 })),
-		one("ndp-fragment", "NDP is never fragmented (RFC 6980)", stats.Fragment, packettest.Fragments(fragment, 16)[0]),
+		one("ndp-fragment", "NDP is never fragmented (RFC 6980)", stats.ICMPUnhandled, packettest.Fragments(fragment, 16)[0]),
 		one("ndp-foreign", "to another station's MAC", stats.ForeignMAC,
 			change(func(n *neighbor) { n.dst, n.dstMAC = n.target, otherMAC })),
 		one("ndp-dad-source-option", "no source, but a source's address (RFC 4861 section 7.1.1)", stats.Malformed,

@@ -20,7 +20,6 @@ func dropCases() []goldenCase {
 		return s
 	}
 	inner4, inner6 := frame(to(vipDSR4))[14:], frame(to(vipDSR6))[14:]
-	long := func(s *packettest.Spec) { s.Payload = make([]byte, 100) }
 
 	var cases []goldenCase
 	for _, v := range []struct {
@@ -40,10 +39,6 @@ func dropCases() []goldenCase {
 				proto(v.vip, packet.ProtoGRE, []byte{0, 0, 8, 0})),
 			one("tunnelled4in"+v.name, "a loop, or somebody's mistake", stats.Tunnelled, proto(v.vip, packet.ProtoIPv4, inner4)),
 			one("tunnelled6in"+v.name, "a loop, or somebody's mistake", stats.Tunnelled, proto(v.vip, packet.ProtoIPv6, inner6)),
-			goldenCase{"fragments" + v.name, "the first has the ports, the others have not", packettest.Fragments(
-				with(udpTo(v.vip), long), 48), stats.Fragment},
-			goldenCase{"fragments-tcp" + v.name, "the same for TCP", packettest.Fragments(
-				with(to(v.vip), long), 48), stats.Fragment},
 		)
 	}
 	return append(cases,

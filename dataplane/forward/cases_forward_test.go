@@ -10,12 +10,16 @@ import (
 
 // one is a case of a single frame.
 func one(name, why string, drop stats.Reason, frame []byte) goldenCase {
-	return goldenCase{name, why, [][]byte{frame}, drop}
+	return goldenCase{name: name, why: why, steps: []step{in(frame).dropped(drop)}}
 }
 
 // sent is a case of frames that are all sent.
 func sent(name, why string, frames ...[]byte) goldenCase {
-	return goldenCase{name, why, frames, stats.ReasonNone}
+	c := goldenCase{name: name, why: why}
+	for _, f := range frames {
+		c.steps = append(c.steps, in(f))
+	}
+	return c
 }
 
 func extensions(s *packettest.Spec) {
@@ -67,9 +71,9 @@ func dsrCases() []goldenCase {
 			frame(with(to(vipDSR4), func(s *packettest.Spec) { s.TCPFlags = packet.TCPRst }))),
 		sent("dsr4-largest", "a packet of just the MTU",
 			frame(with(to(vipDSR4), func(s *packettest.Spec) { s.Payload = make([]byte, 1500-40) }))),
-		one("dsr4-too-big", "one byte more than the MTU", stats.TooBig,
+		sent("dsr4-too-big", "one byte more than the MTU, from a sender that does not mind",
 			frame(with(to(vipDSR4), func(s *packettest.Spec) { s.Payload = make([]byte, 1500-40+1) }))),
-		one("giant", "the longest packet that IPv4 has", stats.TooBig,
+		sent("giant", "the longest packet that IPv4 has",
 			frame(with(to(vipDSR4), func(s *packettest.Spec) { s.Payload = make([]byte, 65535-40) }))),
 		one("dsr4-looped", "the backend is another balancer, and this one is that one's backend", stats.Looped,
 			fromMAC(frame(udpTo(vipDSR4)), backendMAC(0))),
@@ -117,7 +121,7 @@ func ipipCases() []goldenCase {
 				fromMAC(frame(to(v.vip)), backendMAC(v.slot))),
 			sent("ipip-"+v.name+"-largest", "together with the outer header just the MTU",
 				frame(with(to(v.vip), payload(1500-headers)))),
-			one("ipip-"+v.name+"-too-big", "together with the outer header one byte more than the MTU", stats.TooBig,
+			sent("ipip-"+v.name+"-too-big", "together with the outer header one byte more than the MTU",
 				frame(with(to(v.vip), payload(1500-headers+1)))),
 			one("ipip-"+v.name+"-ttl", "a router may not send it on with TTL 0", stats.TTLExpired,
 				frame(with(to(v.vip), func(s *packettest.Spec) { s.TTL = 1 }))),

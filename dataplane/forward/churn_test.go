@@ -51,20 +51,21 @@ func (m *model) packet(client int, flags uint8, now flow.Tick) uint32 {
 		if m.mayKeep(f) {
 			return f.slot
 		}
+		delete(m.flows, client)
 	}
 	tuple := clientTuple(client)
 	slot := m.snap.Services[m.pool.owner].Pick(flow.HashStable(&tuple))
 	if slot == snapshot.None {
 		return slot
 	}
-	if !known {
-		if flags&packet.TCPRst != 0 {
-			return slot
-		}
-		f = remembered{state: flow.NextState(flow.StateNone, flags), seen: now}
+	if flags&packet.TCPRst != 0 {
+		delete(m.flows, client)
+		return slot
 	}
-	f.slot, f.generation = slot, m.snap.Backends[slot].Generation
-	m.flows[client] = f
+	m.flows[client] = remembered{
+		slot: slot, generation: m.snap.Backends[slot].Generation,
+		state: flow.NextState(flow.StateNone, flags), seen: now,
+	}
 	return slot
 }
 
@@ -150,7 +151,7 @@ func TestChurnAgreesWithModel(t *testing.T) {
 				compareGauges(t, r, m.gauge(now))
 			}
 		}
-		if r.counters.FlowsEvicted != 0 {
+		if r.counters.FlowsEvicted+r.counters.FlowsUntrustedEvicted+r.counters.FlowsRefused != 0 {
 			t.Fatalf("seed %d: flows were evicted, so the model does not hold", seed)
 		}
 		r.Sweep(now+flow.TickAt(24*time.Hour), r.table.Sets())
@@ -197,7 +198,7 @@ func TestGaugesUnderEviction(t *testing.T) {
 			return
 		}
 	}
-	if c := &r.counters; c.FlowsEvicted == 0 || c.FlowsExpired == 0 {
-		t.Errorf("%d flows evicted, %d expired: the test tests nothing", c.FlowsEvicted, c.FlowsExpired)
+	if c := &r.counters; c.FlowsUntrustedEvicted == 0 || c.FlowsExpired == 0 {
+		t.Errorf("%d flows evicted, %d expired: the test tests nothing", c.FlowsUntrustedEvicted, c.FlowsExpired)
 	}
 }

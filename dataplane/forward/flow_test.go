@@ -213,7 +213,7 @@ func TestTinyTable(t *testing.T) {
 	for _, b := range r.counters.Backends {
 		decided += b.NewFlows
 	}
-	if got := r.counters.FlowsEvicted; got != decided-8 || got < clients {
+	if got := r.counters.FlowsUntrustedEvicted; got != decided-8 || got < clients {
 		t.Errorf("%d flows evicted, %d decided", got, decided)
 	}
 	checkGauges(t, r, 0)
@@ -303,15 +303,25 @@ func TestCountersStartAnewWithTheSlot(t *testing.T) {
 	checkGauges(t, r, flow.TickAt(time.Hour))
 }
 
-// checkGauges compares each backend's number of flows with the table.
+// checkGauges compares each backend's number of flows with the table, and all
+// that NAT keeps beside it.
 func checkGauges(t *testing.T, r *rig, now flow.Tick) {
 	t.Helper()
 	// Range leaves out what is over and not swept yet; the gauges count it.
 	r.Sweep(now, r.table.Sets())
 	want := make([]int64, len(r.counters.Backends))
 	n := 0
+	var natUse forward.NATUse
+	stations := map[uint16]bool{}
 	r.table.Range(0, r.table.Sets(), now, func(e *flow.Entry, _ flow.State, _ time.Duration) {
 		n++
+		if e.NAT.Flags&forward.NATFlow != 0 {
+			natUse.Index++
+			stations[e.NAT.Station] = true
+			if e.NAT.Flags&forward.NATKept == 0 {
+				natUse.Flows++
+			}
+		}
 		if int(e.Backend) < len(want) && r.counters.Backends[e.Backend].Generation == e.Generation {
 			want[e.Backend]++
 		}
@@ -323,5 +333,12 @@ func checkGauges(t *testing.T, r *rig, now flow.Tick) {
 		if b.Flows != want[slot] {
 			t.Errorf("slot %d: gauge says %d flows, the table has %d", slot, b.Flows, want[slot])
 		}
+	}
+	natUse.Stations = len(stations)
+	if got := r.NATUse(); got != natUse {
+		t.Errorf("NAT has %+v in use, the table says %+v", got, natUse)
+	}
+	if got := r.counters.NATFlows; got != int64(natUse.Index) {
+		t.Errorf("gauge says %d NAT flows, the table has %d", got, natUse.Index)
 	}
 }

@@ -3,9 +3,12 @@ package forward_test
 import (
 	"bytes"
 	"encoding/binary"
+	"math/rand/v2"
 	"testing"
 
 	"weir/dataplane/forward"
+	"weir/dataplane/handover"
+	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
 	"weir/dataplane/queue"
@@ -16,25 +19,29 @@ import (
 // guard is how many bytes lie between the buffers of a fuzzed batch.
 const guard = 64
 
-// cut splits fuzz input into frames: each one has its length before it, and
-// the last one takes what is left. pack is the way back.
-func cut(data []byte) [][]byte {
-	var frames [][]byte
-	for len(data) > 2 && len(frames) < forward.BatchSize {
-		n := int(binary.BigEndian.Uint16(data))
+// onEth1 is set in the length of a frame that comes in on eth1.
+const onEth1 = 1 << 15
+
+// cut splits fuzz input into steps: each frame has its length before it, with a
+// bit for the interface, and the last one takes what is left. pack is the way
+// back.
+func cut(data []byte) []step {
+	var steps []step
+	for len(data) > 2 && len(steps) < forward.BatchSize {
+		head := binary.BigEndian.Uint16(data)
 		data = data[2:]
-		n = min(n, len(data))
-		frames = append(frames, data[:n])
+		n := min(int(head&^onEth1), len(data))
+		steps = append(steps, step{ingress: head >> 15, frame: data[:n]})
 		data = data[n:]
 	}
-	return frames
+	return steps
 }
 
-func pack(frames [][]byte) []byte {
+func pack(steps []step) []byte {
 	var data []byte
-	for _, f := range frames {
-		data = binary.BigEndian.AppendUint16(data, uint16(len(f)))
-		data = append(data, f...)
+	for _, s := range steps {
+		data = binary.BigEndian.AppendUint16(data, uint16(len(s.frame))|s.ingress<<15)
+		data = append(data, s.frame...)
 	}
 	return data
 }
@@ -60,62 +67,170 @@ func slab(in [][]byte, room int) (memory []byte, frames []queue.Frame) {
 	return memory, frames
 }
 
+// fuzzWorlds are the worlds that frames are fuzzed in.
+func fuzzWorlds() []func(*nat.Space) *snapshot.Snapshot {
+	return []func(*nat.Space) *snapshot.Snapshot{natWorld, sharedWorld, plainWorld, rareWorld}
+}
+
+// opened is a packet of a flow for each NAT service, so that answers and errors
+// have something to be about. There is one SNAT port, so all look as in the
+// golden cases.
+func opened() []step {
+	var all []step
+	for _, v := range natVariants() {
+		all = append(all, in(packettest.Frame(to(v.vip))), in(packettest.Frame(udpTo(v.vip))))
+	}
+	return all
+}
+
+func seedForward(add func(data []byte, room, world uint8)) {
+	for i, c := range goldenCases() {
+		if c.name != "giant" {
+			add(pack(c.steps), uint8(i%2*200), 0)
+		}
+	}
+	var every []step
+	for _, cases := range [][]goldenCase{dsrCases(), arpCases(), ndpCases(), echoCases(), natCases(), fragmentCases()} {
+		every = append(every, cases[0].steps...)
+	}
+	for world := range fuzzWorlds() {
+		add(pack(every), 8, uint8(world))
+	}
+}
+
 // FuzzForward feeds batches of arbitrary frames and asserts what holds for all
 // of them, whatever they are.
 func FuzzForward(f *testing.F) {
-	for _, c := range goldenCases() {
-		if c.name == "giant" {
-			continue
+	seedForward(func(data []byte, room, world uint8) { f.Add(data, room, world) })
+	f.Fuzz(func(t *testing.T, data []byte, room, world uint8) {
+		r := newRigIn(t, 32, fuzzWorlds()[int(world)%len(fuzzWorlds())])
+		for _, s := range opened() {
+			r.all(s.ingress, s.frame, 0)
 		}
-		f.Add(pack(c.frames), uint8(0))
-		f.Add(pack(c.frames), uint8(200))
-	}
-	var every [][]byte
-	for _, cases := range [][]goldenCase{dsrCases(), arpCases(), ndpCases(), echoCases()} {
-		every = append(every, cases[0].frames...)
-	}
-	f.Add(pack(every), uint8(8))
-
-	world := worldSnapshot()
-	f.Fuzz(func(t *testing.T, data []byte, room uint8) {
-		r := newRig(t, 8, world)
-		in := cut(data)
-		memory, frames := slab(in, int(room))
-		before := bytes.Clone(memory)
-		given := append([]queue.Frame(nil), frames...)
-		verdicts := make([]forward.Verdict, len(frames)+1)
-		untouched := forward.Verdict{Action: 77}
-		verdicts[len(frames)] = untouched
-		r.Process(0, 0, frames, verdicts)
-
-		if verdicts[len(frames)] != untouched {
-			t.Fatal("a verdict too many was written")
+		before := totals(&r.counters)
+		checked := tally{start: before}
+		for steps := cut(data); len(steps) > 0; {
+			n := 1
+			for n < len(steps) && steps[n].ingress == steps[0].ingress {
+				n++
+			}
+			checked.batch(t, r, steps[0].ingress, frameList(steps[:n]), int(room))
+			steps = steps[n:]
 		}
-		var drops [stats.NumReasons]uint64
-		sends := uint64(0)
-		for i := range frames {
-			v := verdicts[i]
-			if v.Action == forward.Send {
-				sends++
-				checkSent(t, world, in[i], &given[i], &frames[i], v)
-				continue
-			}
-			if v.Action != forward.Drop || v.Reason == stats.ReasonNone || v.Reason >= stats.NumReasons {
-				t.Fatalf("frame %d: verdict %+v", i, v)
-			}
-			drops[v.Reason]++
-			if frames[i].Start != given[i].Start || frames[i].End != given[i].End {
-				t.Fatalf("frame %d was dropped (%v) and moved", i, v.Reason)
-			}
-			at := bufferAt(given, i)
-			if !bytes.Equal(frames[i].Buf, before[at:at+len(frames[i].Buf)]) {
-				t.Fatalf("frame %d was dropped (%v) and changed", i, v.Reason)
-			}
-		}
-		checkGuards(t, memory, given)
-		checkCounts(t, &r.counters, &drops, sends)
+		checked.check(t, &r.counters)
 		checkGauges(t, r, 0)
 	})
+}
+
+func frameList(steps []step) [][]byte {
+	var frames [][]byte
+	for _, s := range steps {
+		frames = append(frames, s.frame)
+	}
+	return frames
+}
+
+// tally counts what the verdicts say, to be compared with the counters.
+type tally struct {
+	start sums
+	drops [stats.NumReasons]uint64
+	sends uint64
+}
+
+// sums are counters that each frame sent is in one of, but that some of the
+// errors passed on are in two.
+type sums struct {
+	drops  [stats.NumReasons]uint64
+	sent   uint64
+	errors uint64
+}
+
+func totals(c *stats.Counters) sums {
+	s := sums{drops: c.Drops, errors: c.ErrorsRelayed}
+	s.sent = c.ARPReplies + c.NDPReplies + c.EchoReplies + c.PathMTUAnswers + c.Rejects
+	for i := range c.Backends {
+		s.sent += c.Backends[i].Packets + c.Backends[i].Answers.Packets
+	}
+	return s
+}
+
+func (a *tally) check(t *testing.T, c *stats.Counters) {
+	now := totals(c)
+	for r := range now.drops {
+		if got := now.drops[r] - a.start.drops[r]; got != a.drops[r] {
+			t.Fatalf("the verdicts say %d dropped as %v, the counters say %d", a.drops[r], stats.Reason(r), got)
+		}
+	}
+	sent, errors := now.sent-a.start.sent, now.errors-a.start.errors
+	if a.sends < sent || a.sends > sent+errors {
+		t.Fatalf("%d frames sent, %d counted and %d errors", a.sends, sent, errors)
+	}
+}
+
+// batch processes frames that came in on one interface, and all that the worker
+// passes to itself because of them.
+func (a *tally) batch(t *testing.T, r *rig, ingress uint16, in [][]byte, room int) {
+	wellFormed := true // all that a passed frame may be made of
+	for _, f := range in {
+		wellFormed = wellFormed && packettest.CheckWellFormed(f) == nil
+	}
+	a.decided(t, in, room, wellFormed, func(frames []queue.Frame, verdicts []forward.Verdict) {
+		r.Process(ingress, 0, frames, verdicts)
+	})
+	for n := 0; len(r.passed) > 0; n++ {
+		if n > 10_000 {
+			t.Fatal("frames go round and round")
+		}
+		next := r.passed[0]
+		r.passed = r.passed[1:]
+		if next.peer != 0 {
+			t.Fatalf("a frame for worker %d, which is not there", next.peer)
+		}
+		a.decided(t, [][]byte{next.frame}, room, wellFormed, func(frames []queue.Frame, verdicts []forward.Verdict) {
+			r.Decide([]handover.Meta{next.meta}, 0, frames, verdicts)
+		})
+	}
+}
+
+func (a *tally) decided(t *testing.T, in [][]byte, room int, wellFormed bool, decide func([]queue.Frame, []forward.Verdict)) {
+	memory, frames := slab(in, room)
+	before := bytes.Clone(memory)
+	given := append([]queue.Frame(nil), frames...)
+	verdicts := make([]forward.Verdict, len(frames)+1)
+	untouched := forward.Verdict{Action: 77}
+	verdicts[len(frames)] = untouched
+	decide(frames, verdicts)
+	if verdicts[len(frames)] != untouched {
+		t.Fatal("a verdict too many was written")
+	}
+	for i := range frames {
+		v := verdicts[i]
+		switch v.Action {
+		case forward.Send:
+			a.sends++
+			checkSent(t, in[i], wellFormed, &given[i], &frames[i], v)
+			continue
+		case forward.Taken:
+			if v != (forward.Verdict{Action: forward.Taken}) {
+				t.Fatalf("frame %d: verdict %+v", i, v)
+			}
+		case forward.Drop:
+			if v.Reason == stats.ReasonNone || v.Reason >= stats.NumReasons {
+				t.Fatalf("frame %d: verdict %+v", i, v)
+			}
+			a.drops[v.Reason]++
+		default:
+			t.Fatalf("frame %d: verdict %+v", i, v)
+		}
+		if frames[i].Start != given[i].Start || frames[i].End != given[i].End {
+			t.Fatalf("frame %d was not sent (%v) and moved", i, v.Reason)
+		}
+		at := bufferAt(given, i)
+		if !bytes.Equal(frames[i].Buf, before[at:at+len(frames[i].Buf)]) {
+			t.Fatalf("frame %d was not sent (%v) and changed", i, v.Reason)
+		}
+	}
+	checkGuards(t, memory, given)
 }
 
 // bufferAt returns where buffer i of a slab begins.
@@ -138,22 +253,9 @@ func checkGuards(t *testing.T, memory []byte, frames []queue.Frame) {
 	}
 }
 
-func checkCounts(t *testing.T, c *stats.Counters, drops *[stats.NumReasons]uint64, sends uint64) {
-	if c.Drops != *drops {
-		t.Fatalf("the verdicts say drops %v, the counters say %v", *drops, c.Drops)
-	}
-	counted := c.ARPReplies + c.NDPReplies + c.EchoReplies
-	for i := range c.Backends {
-		counted += c.Backends[i].Packets
-	}
-	if counted != sends {
-		t.Fatalf("%d frames sent, %d counted", sends, counted)
-	}
-}
-
 // checkSent judges a frame that leaves.
-func checkSent(t *testing.T, world *snapshot.Snapshot, in []byte, given, f *queue.Frame, v forward.Verdict) {
-	if v.Reason != stats.ReasonNone || int(v.Egress) >= len(world.Interfaces) {
+func checkSent(t *testing.T, in []byte, wellFormed bool, given, f *queue.Frame, v forward.Verdict) {
+	if v.Reason != stats.ReasonNone || int(v.Egress) >= len(interfaces()) {
 		t.Fatalf("verdict %+v", v)
 	}
 	if f.ID != given.ID || len(f.Buf) != len(given.Buf) || &f.Buf[0] != &given.Buf[0] {
@@ -163,17 +265,48 @@ func checkSent(t *testing.T, world *snapshot.Snapshot, in []byte, given, f *queu
 		t.Fatalf("packet [%d:%d] in a buffer of %d", f.Start, f.End, len(f.Buf))
 	}
 	out := f.Bytes()
-	if packet.Ethernet(out).Src() != world.Interfaces[v.Egress].MAC {
+	if packet.Ethernet(out).Src() != interfaces()[v.Egress].MAC {
 		t.Fatalf("sent from a MAC that is not ours: %x", out)
 	}
 	var p packet.Parsed
 	if p.Decode(out); p.Problem != packet.ProblemNone {
 		t.Fatalf("sent a frame that weir itself would not take (%v): %x", p.Problem, out)
 	}
-	if packettest.CheckWellFormed(in) != nil {
+	if !wellFormed {
 		return
 	}
 	if err := packettest.CheckWellFormed(out); err != nil {
 		t.Fatalf("a well-formed frame\n%x became\n%x: %v", in, out, err)
 	}
+}
+
+// FuzzPeers gives arbitrary frames to any of two workers, and asserts that
+// nothing goes round and round, that what is sent is well-formed if all of what
+// came in was, and that both know in the end what they have.
+func FuzzPeers(f *testing.F) {
+	seedForward(func(data []byte, room, world uint8) {
+		f.Add(data, uint64(room), world)
+	})
+	f.Fuzz(func(t *testing.T, data []byte, seed uint64, world uint8) {
+		m := newMachine(t, 2, 32, rand.New(rand.NewPCG(seed, 1)))
+		m.adopt(fuzzWorlds()[int(world)%len(fuzzWorlds())](m.space))
+		steps := cut(data)
+		wellFormed := true
+		for _, s := range append(opened(), steps...) {
+			m.put(m.any(), s.ingress, s.frame)
+			for range m.rng.IntN(4) {
+				m.move()
+			}
+			wellFormed = wellFormed && packettest.CheckWellFormed(s.frame) == nil
+		}
+		for _, f := range m.settle() {
+			if err := packettest.CheckWellFormed(f.frame); wellFormed && err != nil {
+				t.Fatalf("sent %x: %v", f.frame, err)
+			}
+			if packet.Ethernet(f.frame).Src() != interfaces()[f.egress].MAC {
+				t.Fatalf("sent from a MAC that is not ours: %x", f.frame)
+			}
+		}
+		m.check(t)
+	})
 }

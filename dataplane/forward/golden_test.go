@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -16,27 +18,61 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 
+	"weir/dataplane/flow"
 	"weir/dataplane/forward"
+	"weir/dataplane/nat"
 	"weir/dataplane/packet/packettest"
+	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
 )
 
 var update = flag.Bool("update", false, "write testdata anew from what comes out")
 
-// goldenCase is one feature: frames go in on eth0, in order, and what comes
-// out is in testdata: NAME.in.pcap, NAME.out.pcap and NAME.counters. The pcap
-// that goes in is there to be looked at; it is generated from frames.
+// goldenCase is one feature: frames go in, in order, and what comes out is in
+// testdata: NAME.in.pcap, NAME.out.pcap and NAME.counters. The pcap that goes in
+// is there to be looked at; it is generated from the steps.
 type goldenCase struct {
-	name   string
-	why    string
-	frames [][]byte
-	drop   stats.Reason // of every frame; ReasonNone if every frame is sent
+	name    string
+	why     string
+	world   func(*nat.Space) *snapshot.Snapshot // nil for the fixed world
+	entries int                                 // of the flow table; 0 for 64
+	before  []step                              // come first, and are not looked at
+	steps   []step
+}
+
+// step is a frame that comes in.
+type step struct {
+	ingress uint16
+	at      flow.Tick // time; between two times, everything that is over is swept
+	frame   []byte
+	drop    stats.Reason // ReasonNone if it is not dropped
+}
+
+// in is a frame that comes in on eth0 and is not dropped.
+func in(frame []byte) step { return step{frame: frame} }
+
+// back is a frame that comes in on eth1, where the backends are.
+func back(frame []byte) step { return step{ingress: 1, frame: frame} }
+
+func (s step) dropped(why stats.Reason) step { s.drop = why; return s }
+
+func (s step) after(at flow.Tick) step { s.at = at; return s }
+
+// frames returns all that comes in.
+func (c *goldenCase) frames() [][]byte {
+	var frames [][]byte
+	for _, s := range c.steps {
+		frames = append(frames, s.frame)
+	}
+	return frames
 }
 
 func goldenCases() []goldenCase {
 	var all []goldenCase
 	for _, cases := range [][]goldenCase{
 		dsrCases(), ipipCases(), arpCases(), ndpCases(), advertisementCases(), echoCases(), dropCases(), brokenCases(),
+		natCases(), natRuleCases(), natOwnCases(), fragmentCases(), fragmentNATCases(), errorCases(), errorNATCases(),
+		tooBigCases(), refusalCases(), guardCases(), floodCases(),
 	} {
 		all = append(all, cases...)
 	}
@@ -65,39 +101,60 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+func (c *goldenCase) rig(tb testing.TB) *rig {
+	world, entries := c.world, c.entries
+	if world == nil {
+		world = plainWorld
+	}
+	if entries == 0 {
+		entries = 64
+	}
+	return newRigIn(tb, entries, world)
+}
+
+func plainWorld(*nat.Space) *snapshot.Snapshot { return worldSnapshot() }
+
 func golden(t *testing.T, c goldenCase) {
-	r := newRig(t, 64, worldSnapshot())
-	var sent [][]byte
+	r := c.rig(t)
+	var out [][]byte
 	var counters bytes.Buffer
 	fmt.Fprintf(&counters, "# %s\n", c.why)
-	for i, in := range c.frames {
-		f, v := r.one(in, 0)
-		want := forward.Drop
-		if c.drop == stats.ReasonNone {
-			want = forward.Send
+	for _, s := range c.before {
+		r.all(s.ingress, s.frame, s.at)
+	}
+	now := flow.Tick(0)
+	for i, s := range c.steps {
+		if s.at != now {
+			now = s.at
+			r.Sweep(now, r.table.Sets())
 		}
-		if v.Action != want || v.Reason != c.drop {
-			t.Errorf("frame %d: verdict %+v (%v), want %v", i, v, v.Reason, c.drop)
+		sent, v := r.all(s.ingress, s.frame, now)
+		if v.Reason != s.drop || (v.Action == forward.Drop) != (s.drop != stats.ReasonNone) {
+			t.Errorf("frame %d: verdict %+v (%v), want %v", i, v, v.Reason, s.drop)
 		}
-		if v.Action != forward.Send {
-			continue
+		if len(sent) > 0 || len(r.learned) > 0 {
+			if err := packettest.CheckWellFormed(s.frame); err != nil {
+				t.Errorf("frame %d: the test's own frame: %v", i, err)
+			}
 		}
-		out := bytes.Clone(f.Bytes())
-		fmt.Fprintf(&counters, "egress eth%d %d bytes\n", v.Egress, len(out))
-		sent = append(sent, out)
-		if err := packettest.CheckWellFormed(in); err != nil {
-			t.Errorf("frame %d: the test's own frame: %v", i, err)
+		for _, f := range sent {
+			fmt.Fprintf(&counters, "egress eth%d %d bytes\n", f.egress, len(f.frame))
+			out = append(out, f.frame)
+			if err := packettest.CheckWellFormed(f.frame); err != nil {
+				t.Errorf("frame %d: sent %x: %v", i, f.frame, err)
+			}
 		}
-		if err := packettest.CheckWellFormed(out); err != nil {
-			t.Errorf("frame %d: sent %x: %v", i, out, err)
+		for _, l := range r.learned {
+			fmt.Fprintf(&counters, "learned path mtu %d to %s\n", l.mtu, l.backend)
 		}
+		r.learned = nil
 	}
 	writeCounters(&counters, &r.counters)
+	checkGauges(t, r, now)
 
-	in, out := pcapOf(c.frames), pcapOf(sent)
 	path := filepath.Join("testdata", c.name)
-	compare(t, path+".in.pcap", in)
-	compare(t, path+".out.pcap", out)
+	compare(t, path+".in.pcap", pcapOf(c.frames()))
+	compare(t, path+".out.pcap", pcapOf(out))
 	compare(t, path+".counters", counters.Bytes())
 }
 
@@ -175,36 +232,58 @@ func writeCounters(w io.Writer, c *stats.Counters) {
 			fmt.Fprintf(w, "drop %v %d\n", stats.Reason(reason), n)
 		}
 	}
-	for _, v := range []struct {
-		name string
-		n    uint64
-	}{
-		{"received", c.Received.Packets}, {"transmitted", c.Transmitted.Packets}, {"handed_over", c.HandedOver.Packets},
-		{"arp_replies", c.ARPReplies}, {"ndp_replies", c.NDPReplies}, {"echo_replies", c.EchoReplies},
-		{"flows_evicted", c.FlowsEvicted}, {"flows_expired", c.FlowsExpired},
-	} {
-		if v.n != 0 {
-			fmt.Fprintf(w, "%s %d\n", v.name, v.n)
-		}
+	v := reflect.ValueOf(c).Elem()
+	for i := range v.NumField() {
+		writeCounter(w, snake(v.Type().Field(i).Name), v.Field(i))
 	}
-	for slot, b := range c.Backends {
-		if b.Packets != 0 || b.NewFlows != 0 || b.Flows != 0 {
-			fmt.Fprintf(w, "backend %d packets %d bytes %d new_flows %d flows %d\n",
-				slot, b.Packets, b.Bytes, b.NewFlows, b.Flows)
+	for slot := range c.Backends {
+		b := &c.Backends[slot]
+		if b.Packets == 0 && b.NewFlows == 0 && b.Flows == 0 && b.Answers.Packets == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "backend %d packets %d bytes %d new_flows %d flows %d\n",
+			slot, b.Packets, b.Bytes, b.NewFlows, b.Flows)
+		if b.Answers.Packets != 0 {
+			fmt.Fprintf(w, "backend %d answers %d bytes %d\n", slot, b.Answers.Packets, b.Answers.Bytes)
 		}
 	}
 }
 
-// Every reason that forward can give has a case. The others are the worker's.
+// writeCounter writes a counter that is a number, or packets and bytes.
+func writeCounter(w io.Writer, name string, v reflect.Value) {
+	switch {
+	case v.Kind() == reflect.Struct:
+		writeCounter(w, name, v.Field(0))
+	case v.CanUint() && v.Uint() != 0, v.CanInt() && v.Int() != 0:
+		fmt.Fprintf(w, "%s %v\n", name, v.Interface())
+	}
+}
+
+// snake turns a field's name, ARPReplies say, into arp_replies.
+func snake(name string) string {
+	return strings.ToLower(regexp.MustCompile(`([a-z])([A-Z])|([A-Z])([A-Z][a-z])`).ReplaceAllString(name, "${1}${3}_${2}${4}"))
+}
+
+// Every reason that forward can give ends a frame of some case. The others are
+// the worker's.
 func TestEveryReasonHasACase(t *testing.T) {
-	seen := map[stats.Reason]bool{
-		stats.NoEgress: true, stats.HandoverFull: true, stats.TransmitFull: true,
+	seen := map[string]bool{}
+	for _, r := range []stats.Reason{stats.ReasonNone, stats.NoEgress, stats.HandoverFull, stats.TransmitFull} {
+		seen[r.String()] = true
 	}
 	for _, c := range goldenCases() {
-		seen[c.drop] = true
+		counters, err := os.ReadFile(filepath.Join("testdata", c.name+".counters"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range strings.Split(string(counters), "\n") {
+			if words := strings.Fields(line); len(words) == 3 && words[0] == "drop" {
+				seen[words[1]] = true
+			}
+		}
 	}
 	for r := range stats.NumReasons {
-		if !seen[r] {
+		if !seen[r.String()] {
 			t.Errorf("no golden case ends with %v", r)
 		}
 	}

@@ -22,7 +22,7 @@ func TestInterfaceWithoutMAC(t *testing.T) {
 		dsrCases(), ipipCases(), arpCases(), ndpCases(), advertisementCases(), echoCases(),
 	} {
 		for _, c := range cases {
-			for i, frame := range c.frames {
+			for i, frame := range c.frames() {
 				var p packet.Parsed
 				if p.Decode(frame); p.Problem != packet.ProblemNone {
 					continue

@@ -8,7 +8,9 @@ import (
 
 	"weir/dataplane/flow"
 	"weir/dataplane/forward"
+	"weir/dataplane/handover"
 	"weir/dataplane/maglev"
+	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
 	"weir/dataplane/queue"
@@ -67,7 +69,7 @@ func tunnelTo(slot uint32, ipv6 bool) rewrite.Tunnel {
 }
 
 func interfaces() []snapshot.Interface {
-	return []snapshot.Interface{{Name: "eth0", MAC: eth0MAC}, {Name: "eth1", MAC: eth1MAC}}
+	return []snapshot.Interface{{Name: "eth0", MAC: eth0MAC, MTU: 1500}, {Name: "eth1", MAC: eth1MAC, MTU: 1500}}
 }
 
 // must is for fixtures: an error there is a mistake in the test.
@@ -79,12 +81,15 @@ func must[T any](v T, err error) T {
 }
 
 // worldSnapshot is the fixed world.
-func worldSnapshot() *snapshot.Snapshot {
+func worldSnapshot() *snapshot.Snapshot { return must(snapshot.New(worldSpec())) }
+
+// worldSpec is what the fixed world is made of.
+func worldSpec() snapshot.Spec {
 	spec := snapshot.Spec{Generation: 1, Interfaces: interfaces()}
 	add := func(vip netip.Addr, make func(slot uint32) (rewrite.Rewrite, error)) {
 		service, slot := uint32(len(spec.Services)), uint32(len(spec.Backends))
 		spec.Services = append(spec.Services, snapshot.Service{
-			Name: vip.String(), Table: []uint16{0}, Members: []uint32{slot},
+			Name: vip.String(), ID: service, Table: []uint16{0}, Members: []uint32{slot},
 		})
 		spec.Backends = append(spec.Backends, snapshot.Backend{
 			Rewrite: must(make(slot)), State: snapshot.Active, Generation: 1, Service: service,
@@ -123,10 +128,11 @@ func worldSnapshot() *snapshot.Snapshot {
 		return rewrite.IPIP(link(s), true, spread(tunnelTo(s, true)))
 	})
 	for vip, why := range map[netip.Addr]stats.Reason{vipEmpty: stats.NoBackend, vipNoHop: stats.Unresolved} {
-		claim(&spec, vip, uint32(len(spec.Services)))
-		spec.Services = append(spec.Services, snapshot.Service{Name: vip.String(), Empty: why})
+		service := uint32(len(spec.Services))
+		claim(&spec, vip, service)
+		spec.Services = append(spec.Services, snapshot.Service{Name: vip.String(), ID: service, Empty: why})
 	}
-	return must(snapshot.New(spec))
+	return spec
 }
 
 // claim gives tcp/80 and udp/53 of a VIP to a service.
@@ -166,11 +172,11 @@ const tableSize = 1021
 // snapshot compiles the pool, as the control plane does.
 func (p *pool) snapshot() *snapshot.Snapshot {
 	spec := snapshot.Spec{Interfaces: interfaces()}
-	for range max(p.service, p.owner) + 1 {
-		spec.Services = append(spec.Services, snapshot.Service{Empty: stats.NoBackend})
+	for i := range max(p.service, p.owner) + 1 {
+		spec.Services = append(spec.Services, snapshot.Service{ID: i, Empty: stats.NoBackend})
 	}
 	svc := &spec.Services[p.service]
-	svc.Affinity = p.affinity
+	svc.Affinity, svc.AffinityBits = p.affinity, 32
 	var candidates []maglev.Backend
 	for i, m := range p.backends {
 		slot := uint32(i)
@@ -193,18 +199,93 @@ type rig struct {
 	*forward.Forwarder
 	counters stats.Counters
 	table    *flow.Table
+	passed   []passedFrame
+	quiet    *quiet // nil: what is passed goes to passed
+	learned  []learnedMTU
+}
+
+// passedFrame is a frame that went to a worker, this one perhaps.
+type passedFrame struct {
+	peer  int
+	frame []byte
+	meta  handover.Meta
+}
+
+// sentFrame is a frame that leaves.
+type sentFrame struct {
+	egress uint16
+	frame  []byte
+}
+
+type learnedMTU struct {
+	backend netip.Addr
+	mtu     int
+}
+
+// Pass implements forward.Outbox.
+func (b *rig) Pass(peer int, frame []byte, meta handover.Meta) {
+	if b.quiet != nil {
+		b.quiet.push(frame, meta)
+		return
+	}
+	b.passed = append(b.passed, passedFrame{peer, bytes.Clone(frame), meta})
+}
+
+// Learn implements forward.Outbox.
+func (b *rig) Learn(backend [16]byte, mtu int) {
+	if b.quiet != nil {
+		return
+	}
+	b.learned = append(b.learned, learnedMTU{packet.NetipAddr(backend), mtu})
 }
 
 func newRig(tb testing.TB, entries int, s *snapshot.Snapshot) *rig {
+	return newRigIn(tb, entries, func(*nat.Space) *snapshot.Snapshot { return s })
+}
+
+// newRigIn is newRig for a world with SNAT addresses.
+func newRigIn(tb testing.TB, entries int, world func(*nat.Space) *snapshot.Snapshot) *rig {
+	space := nat.NewSpace()
+	b := newWorker(tb, entries, 0, space)
+	b.Adopt(world(space))
+	return b
+}
+
+// newWorker makes a Forwarder that may be one of several.
+func newWorker(tb testing.TB, entries int, number uint16, space *nat.Space) *rig {
 	b := &rig{}
 	var err error
 	if b.table, err = flow.New(entries, flow.DefaultTimeouts()); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = b.table.Close() })
-	b.Forwarder = forward.New(b.table, &b.counters)
-	b.Adopt(s)
+	b.Forwarder = forward.New(forward.Config{
+		Worker: number, Flows: b.table, Space: space, Counters: &b.counters, Outbox: b,
+	})
 	return b
+}
+
+// all processes a single frame, and in turn those that the Forwarder passes to
+// itself because of it. It returns what is sent, and the verdict on the frame.
+func (b *rig) all(ingress uint16, frame []byte, now flow.Tick) ([]sentFrame, forward.Verdict) {
+	var sent []sentFrame
+	note := func(frame queue.Frame, v forward.Verdict) {
+		if v.Action == forward.Send {
+			sent = append(sent, sentFrame{v.Egress, bytes.Clone(frame.Bytes())})
+		}
+	}
+	frames, verdicts := batch(frame)
+	b.Process(ingress, now, frames, verdicts)
+	first := verdicts[0]
+	note(frames[0], first)
+	for len(b.passed) > 0 {
+		next := b.passed[0]
+		b.passed = b.passed[1:]
+		frames, verdicts = batch(next.frame)
+		b.Decide([]handover.Meta{next.meta}, now, frames, verdicts)
+		note(frames[0], verdicts[0])
+	}
+	return sent, first
 }
 
 // one processes a single frame that came in on eth0.

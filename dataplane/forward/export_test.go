@@ -1,0 +1,23 @@
+package forward
+
+// Flags of flow.NATState, for tests that look into the flow table.
+const (
+	NATFlow = natFlow
+	NATKept = natKeep
+)
+
+// NATUse is how much of everything there is for NAT is in use.
+type NATUse struct {
+	Index    int // answers that are known
+	Flows    int // with a SNAT port
+	Stations int // different ones
+}
+
+// NATUse returns what is in use.
+func (f *Forwarder) NATUse() NATUse {
+	if f.nat.index == nil {
+		return NATUse{}
+	}
+	_, flows := f.nat.ports.InUse()
+	return NATUse{Index: f.nat.index.Len(), Flows: flows, Stations: f.nat.stations.Len()}
+}

@@ -59,13 +59,6 @@ func (c *compilation) policies() {
 	}
 }
 
-// tunnels names the backends behind a tunnel.
-func (c *compilation) tunnels() {
-	for _, a := range tunnelled(c.in.config) {
-		c.spec.Tunnels = append(c.spec.Tunnels, packet.Addr16(a))
-	}
-}
-
 // tunnelled returns the addresses of the backends behind a tunnel, each once.
 func tunnelled(cfg *config.Config) []netip.Addr {
 	var all []netip.Addr

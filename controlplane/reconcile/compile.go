@@ -121,7 +121,6 @@ func (c *compiler) compile(in input) (output, error) {
 		run.spec.Backends[n].Generation = c.slots.generations[n]
 	}
 	run.policies()
-	run.tunnels()
 	set := run.steerSet()
 	snap, err := snapshot.New(run.spec)
 	if err != nil {

@@ -219,8 +219,7 @@ func describeAddresses(b *strings.Builder, cfg *config.Config, out output) {
 		fmt.Fprintf(b, "taken from the kernel: answers of %s from port %d/%d, unless to %v\n", a.Addr, a.Proto, a.Port, out.set.Local)
 	}
 	for _, a := range out.set.Tunnels {
-		addr := packet.Addr16(a)
-		fmt.Fprintf(b, "tunnel to %s, known to workers: %v\n", a, out.snap.IsTunnel(&addr))
+		fmt.Fprintf(b, "taken from the kernel: what is too big for the tunnel to %s\n", a)
 	}
 }
 

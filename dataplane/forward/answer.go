@@ -58,6 +58,8 @@ func (f *Forwarder) own(vip *snapshot.VIP) bool {
 // refusesPing says why an echo request to an address is not answered.
 func (f *Forwarder) refusesPing(p *packet.Parsed, vip *snapshot.VIP) stats.Reason {
 	switch {
+	case vip == nil:
+		return stats.UnknownVIP
 	case p.Fragment || p.ICMPCode != 0 || !f.own(vip):
 		return stats.ICMPUnhandled
 	case !oneStation(p.Src):

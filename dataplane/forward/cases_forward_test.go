@@ -1,6 +1,8 @@
 package forward_test
 
 import (
+	"net/netip"
+
 	"encoding/binary"
 
 	"weir/dataplane/packet"
@@ -123,11 +125,14 @@ func ipipCases() []goldenCase {
 				frame(with(to(v.vip), payload(1500-headers)))),
 			sent("ipip-"+v.name+"-too-big", "together with the outer header one byte more than the MTU",
 				frame(with(to(v.vip), payload(1500-headers+1)))),
-			one("ipip-"+v.name+"-ttl", "a router may not send it on with TTL 0", stats.TTLExpired,
+			sent("ipip-"+v.name+"-ttl", "a router may not send it on with TTL 0; the sender is told",
 				frame(with(to(v.vip), func(s *packettest.Spec) { s.TTL = 1 }))),
 		)
 	}
 	return append(cases,
+		one("ipip-4in4-ttl-nobody", "nobody can be told", stats.TTLExpired, frame(with(to(vip4in4), func(s *packettest.Spec) {
+			s.TTL, s.Src = 1, netip.MustParseAddrPort("127.0.0.1:1234")
+		}))),
 		sent("ipip-4in4-options", "inner IPv4 options stay, the checksum over them is kept right",
 			frame(with(to(vip4in4), func(s *packettest.Spec) { s.IPOptions, s.DontFragment = 3, true }))),
 		sent("ipip-6in6-extensions", "inner extension headers stay", frame(with(to(vip6in6), extensions))),

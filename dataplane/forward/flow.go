@@ -14,15 +14,23 @@ import (
 // backend, or chooses one, and rewrites the frame for it.
 func (f *Forwarder) request(p *packet.Parsed, meta *handover.Meta, hash uint64, service uint32, frame *queue.Frame) Verdict {
 	svc := &f.snap.Services[service]
-	if meta.Asked == 0 { // else the worker that was asked first has let it pass
+	if !meta.Admitted {
 		if reason := f.guards.admit(service, svc, p, f.now); reason != stats.ReasonNone {
 			return drop(reason)
 		}
+		meta.Admitted = true
 	}
-	entry := f.flows.Lookup(hash, &p.Tuple, segment(p), f.now)
+	entry := f.lookup(p, hash)
 	if entry == nil || !f.stays(entry, service) {
-		if p.Fragment && entry == nil && svc.Mode != snapshot.NATKeep && f.askOn(frame, meta) {
-			return Verdict{Action: Taken}
+		if entry == nil && f.elsewhere(p, svc) {
+			switch f.askOn(frame, meta) {
+			case asked:
+				return Verdict{Action: Taken}
+			case tooMany:
+				if !p.Fragment {
+					return drop(stats.NoFlow) // and not reset: it may be somewhere
+				}
+			}
 		}
 		var slot uint32
 		var reason stats.Reason
@@ -37,6 +45,23 @@ func (f *Forwarder) request(p *packet.Parsed, meta *handover.Meta, hash uint64, 
 		return f.direct(entry.Backend, p, meta, frame)
 	}
 	return f.toBackend(entry, p, meta, frame)
+}
+
+// lookup returns the flow of a client's packet, or nil. A later fragment of a
+// TCP segment has no header to note: the first one's was.
+func (f *Forwarder) lookup(p *packet.Parsed, hash uint64) *flow.Entry {
+	if p.Fragment && !p.FragmentFirst && p.Proto == packet.ProtoTCP {
+		return f.flows.Peek(hash, &p.Tuple, f.now)
+	}
+	return f.flows.Lookup(hash, &p.Tuple, segment(p), f.now)
+}
+
+// elsewhere tells whether another worker may have the flow of a packet that
+// this one does not know: a NIC spreads fragments in another way, and a client
+// whose packets come by another interface from now on has its NAT flows at a
+// worker of the old one.
+func (f *Forwarder) elsewhere(p *packet.Parsed, svc *snapshot.Service) bool {
+	return svc.Mode != snapshot.NATKeep && (p.Fragment || svc.Mode == snapshot.NAT && !opens(p))
 }
 
 // segment returns what the flow table wants to know of a packet.
@@ -60,7 +85,7 @@ func (f *Forwarder) direct(slot uint32, p *packet.Parsed, meta *handover.Meta, f
 	case stats.TooBig:
 		return f.tooBig(p, meta, frame, rw.Room(), p.Kind == packet.KindIPv6)
 	default:
-		return drop(reason)
+		return f.refused(reason, p, meta, frame)
 	}
 }
 
@@ -92,6 +117,9 @@ func (f *Forwarder) decide(old *flow.Entry, p *packet.Parsed, meta *handover.Met
 	} else if svc.Mode != snapshot.Direct {
 		return nil, 0, stats.NoFlow // its SNAT port is not known, so no backend would know it
 	}
+	if f.own(f.vip(p.Kind, &p.Src)) {
+		return nil, 0, stats.Looped // nobody is behind that address, and two services could talk to each other for ever
+	}
 	slot := svc.Pick(stableHash(svc, &p.Tuple))
 	if slot == snapshot.None {
 		return nil, 0, svc.Empty
@@ -100,7 +128,10 @@ func (f *Forwarder) decide(old *flow.Entry, p *packet.Parsed, meta *handover.Met
 	if reason != stats.ReasonNone || svc.Mode == snapshot.Direct {
 		return entry, slot, reason
 	}
-	return entry, slot, f.translate(entry, p, meta, hash, svc.Mode, frame)
+	if reason = f.translate(entry, p, meta, hash, svc.Mode, frame); reason == stats.ReasonNone {
+		f.counters.Backends[slot].NewFlows++
+	}
+	return entry, slot, reason
 }
 
 // record makes the entry of a new flow to a backend. A reset gets none, as
@@ -137,7 +168,9 @@ func (f *Forwarder) record(p *packet.Parsed, hash uint64, slot uint32, mode snap
 		c.NewFlows++
 		return nil, stats.ReasonNone
 	}
-	c.NewFlows++
+	if mode == snapshot.Direct {
+		c.NewFlows++
+	}
 	c.Flows++
 	entry.Backend = slot
 	entry.Generation = f.snap.Backends[slot].Generation

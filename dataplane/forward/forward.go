@@ -14,6 +14,8 @@
 package forward
 
 import (
+	"slices"
+
 	"weir/dataplane/flow"
 	"weir/dataplane/fragment"
 	"weir/dataplane/handover"
@@ -79,13 +81,16 @@ type Forwarder struct {
 
 	snap  *snapshot.Snapshot // the one in use since the last Adopt
 	peers []uint16           // numbers of all workers
+	index []int              // in peers, by number; -1 for none
 	self  int                // index of this one's in peers
 	now   flow.Tick          // of the batch in hand
 
 	nat       natState
 	fragments *fragment.Table
 	refusals  *refuse.Limiter // of what weir answers instead of forwarding
+	pathMTUs  *refuse.Limiter // the same, of what tells a sender the MTU: nothing else may use that up
 	relays    *refuse.Limiter // of ICMP errors passed on
+	asks      limit.Bucket    // questions to the other workers
 	guards    guards
 
 	// Scratch for one batch, filled by the first pass and read by the second.
@@ -95,6 +100,7 @@ type Forwarder struct {
 	hashes   [BatchSize]uint64  // of requests
 	answers  [BatchSize]int     // of backends: index into the batch
 	ahashes  [BatchSize]uint64  // of answers
+	numbers  [BatchSize]uint32  // of the flows that answers seem to be of
 	piece    [handover.MaxFrame]byte
 }
 
@@ -111,11 +117,12 @@ func New(cfg Config) *Forwarder {
 		flows:     cfg.Flows,
 		counters:  cfg.Counters,
 		outbox:    cfg.Outbox,
-		peers:     []uint16{cfg.Worker},
 		fragments: fragment.New(fragment.Config{}),
 		refusals:  refuse.NewLimiter(refuse.DefaultLimits()),
+		pathMTUs:  refuse.NewLimiter(refuse.DefaultLimits()),
 		relays:    refuse.NewLimiter(relayLimits()),
 	}
+	f.SetPeers([]uint16{cfg.Worker})
 	f.nat.space = cfg.Space
 	f.expired = f.expire
 	return f
@@ -130,22 +137,20 @@ func relayLimits() refuse.Limits {
 // SetPeers tells the numbers of all workers that run, this one's among them,
 // in an order that is the same for all. It may allocate.
 func (f *Forwarder) SetPeers(numbers []uint16) {
-	f.peers, f.self = numbers, 0
+	f.peers = numbers
+	f.index = slices.Repeat([]int{-1}, int(slices.Max(numbers))+1)
 	for i, n := range numbers {
-		if n == f.worker {
-			f.self = i
-		}
+		f.index[n] = i
 	}
+	f.self = f.index[f.worker]
 }
 
 // peer returns the index of a worker in the list of all, or -1.
 func (f *Forwarder) peer(number uint16) int {
-	for i, n := range f.peers {
-		if n == number {
-			return i
-		}
+	if int(number) >= len(f.index) {
+		return -1
 	}
-	return -1
+	return f.index[number]
 }
 
 // Adopt makes snap the one that Process goes by. Counters of backend slots
@@ -203,7 +208,7 @@ func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verd
 		}
 	}
 	if answers > 0 {
-		f.nat.index.Prefetch(f.ahashes[:answers])
+		f.prefetchAnswers(f.ahashes[:answers])
 	}
 	f.flows.Prefetch(f.hashes[:requests])
 	for k := range f.requests[:requests] {
@@ -226,17 +231,33 @@ func (f *Forwarder) pass(peer int, frame *queue.Frame, meta *handover.Meta) Verd
 	return Verdict{Action: Taken}
 }
 
+// asking is what became of a question to the other workers.
+type asking uint8
+
+const (
+	unknown asking = iota // all have been asked, or there is nobody else
+	asked                 // the frame is on its way to the next one
+	tooMany               // there are more questions than are asked
+)
+
+// askRate is how many frames per second a worker begins to ask about. Each goes
+// to every other worker, by the rings that all else goes by.
+func askRate() limit.Rate { return limit.Rate{PerSecond: 20000, Burst: 5000} }
+
 // askOn gives a frame of which this worker does not know the flow to the next
 // worker, if not all have been asked. The last one asked gives it back to the
-// first, for which askOn is false then.
-func (f *Forwarder) askOn(frame *queue.Frame, meta *handover.Meta) bool {
+// first.
+func (f *Forwarder) askOn(frame *queue.Frame, meta *handover.Meta) asking {
 	if n := len(f.peers); n == 1 || int(meta.Asked) >= min(n, 255) {
-		return false
+		return unknown
+	}
+	if meta.Asked == 0 && !f.asks.Allow(askRate(), f.now) {
+		return tooMany
 	}
 	next := *meta
 	next.Asked++
 	f.pass((f.self+1)%len(f.peers), frame, &next)
-	return true
+	return asked
 }
 
 // Sweep lets go of what is over: idle flows in the next sets of the flow table,

@@ -21,6 +21,9 @@ func (f *Forwarder) relayError(p *packet.Parsed, vip *snapshot.VIP, meta *handov
 	if p.Fragment || !quoted.Decode(frame.Bytes(), p) {
 		return drop(stats.ICMPUnhandled)
 	}
+	if quoted.Src != p.Dst {
+		return drop(stats.NoFlow) // it is for whoever sent the packet, and nobody else (RFC 1122 section 3.2.2)
+	}
 	if !meta.Admitted && !f.relays.Allow(&p.Src, f.now) {
 		return drop(stats.ICMPLimited)
 	}
@@ -43,7 +46,7 @@ func (f *Forwarder) relayError(p *packet.Parsed, vip *snapshot.VIP, meta *handov
 // of a tunnel. What was in the tunnel is not told: its sender will hear of the
 // MTU when it sends the next packet of that size.
 func (f *Forwarder) learnTunnel(quoted *packet.Quoted) Verdict {
-	if !f.snap.IsTunnel(&quoted.Dst) || quoted.MTU == 0 {
+	if quoted.MTU == 0 || !f.snap.IsTunnel(&quoted.Src, &quoted.Dst) {
 		return drop(stats.NoFlow)
 	}
 	f.counters.PathMTULearned++
@@ -61,7 +64,7 @@ func (f *Forwarder) errorToBackend(p *packet.Parsed, about *packet.Tuple, servic
 	}
 	e := f.flows.Peek(f.flows.Hash(about), about, f.now)
 	if e == nil || !f.stays(e, service) {
-		if svc.Mode != snapshot.NATKeep && f.askOn(frame, meta) {
+		if svc.Mode != snapshot.NATKeep && f.askOn(frame, meta) == asked {
 			return Verdict{Action: Taken}
 		}
 		return f.errorByTable(p, about, svc, meta, frame)
@@ -122,12 +125,12 @@ func (f *Forwarder) errorToClient(p *packet.Parsed, quoted *packet.Quoted, about
 		return drop(stats.NoFlow)
 	}
 	f.learnPath(e, quoted)
-	st := f.nat.stations.At(e.NAT.Station)
-	if int(st.Interface) >= len(f.snap.Interfaces) {
+	st, mtu := f.wayBack(e)
+	if mtu == 0 {
 		return drop(stats.NoEgress)
 	}
 	change := translate.ErrorChange{Src: e.Tuple.Dst, Dst: e.Tuple.Src, Quoted: e.Tuple}
-	l3, reason := change.Packet(frame, p, quoted, f.snap.Interfaces[st.Interface].MTU)
+	l3, reason := change.Packet(frame, p, quoted, mtu)
 	if reason != stats.ReasonNone {
 		return drop(reason)
 	}

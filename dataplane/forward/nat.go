@@ -117,7 +117,7 @@ func (f *Forwarder) keeper(client *[16]byte, port uint16) int {
 
 // natStays tells whether what a NAT flow was given is still to be had.
 func (f *Forwarder) natStays(e *flow.Entry) bool {
-	return e.NAT.Flags&natKeep != 0 || f.snap.SNATInUse(e.NAT.Slot)
+	return e.NAT.Flags&natKeep != 0 || f.snap.SNATInUse(e.NAT.Slot, e.NAT.Port)
 }
 
 // holds is stays for a flow that was found by its answers: those may be of a
@@ -170,6 +170,20 @@ func (f *Forwarder) Blocks() int {
 	}
 	blocks, _ := f.nat.ports.InUse()
 	return blocks
+}
+
+// prefetchAnswers brings into the cache what answered will read for these
+// hashes, a batch at a time: first the index, then what it leads to.
+func (f *Forwarder) prefetchAnswers(hashes []uint64) {
+	f.nat.index.Prefetch(hashes)
+	n := 0
+	for _, hash := range hashes {
+		if number, at := f.nat.index.Lookup(hash, 0); at >= 0 {
+			f.numbers[n] = number
+			n++
+		}
+	}
+	f.flows.PrefetchAt(f.numbers[:n])
 }
 
 // answered returns the flow that an answer belongs to, or nil.
@@ -327,16 +341,22 @@ func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Me
 	answer, _ := f.answerOf(e)
 	to := packet.Tuple{Src: answer.Dst, Dst: answer.Src, SrcPort: answer.DstPort, DstPort: answer.SrcPort, Proto: answer.Proto}
 	change := translate.NewChange(&p.Tuple, &to, f.mss(p, e))
-	l3, reason := change.Packet(frame, p, b.Rewrite.Room())
+	room := b.Rewrite.Room()
+	if p.Kind == packet.KindIPv6 && packet.IsMapped(b.Addr) {
+		// An IPv6 sender goes no lower. Such packets leave without Don't
+		// Fragment, for a router to cut them (RFC 7915 section 5.1).
+		room = max(room, ipv6MinMTU-packet.IPv6Len+packet.IPv4MinLen)
+	}
+	l3, reason := change.Packet(frame, p, room)
 	switch reason {
 	case stats.ReasonNone:
 		b.Rewrite.Frame(frame, l3)
 		f.counters.Backends[e.Backend].Add(frame.Len())
 		return Verdict{Action: Send, Egress: b.Rewrite.Egress}
 	case stats.TooBig:
-		return f.tooBig(p, meta, frame, b.Rewrite.Room(), !packet.IsMapped(b.Addr))
+		return f.tooBig(p, meta, frame, room, !packet.IsMapped(b.Addr))
 	default:
-		return drop(reason)
+		return f.refused(reason, p, meta, frame)
 	}
 }
 
@@ -347,13 +367,12 @@ func (f *Forwarder) answer(p *packet.Parsed, meta *handover.Meta, hash uint64, f
 	if !f.holds(e) || !f.flows.Answered(number, segment(p), f.now) {
 		return drop(stats.NoFlow)
 	}
-	st := f.nat.stations.At(e.NAT.Station)
-	if int(st.Interface) >= len(f.snap.Interfaces) {
+	st, mtu := f.wayBack(e)
+	if mtu == 0 {
 		return drop(stats.NoEgress)
 	}
 	to := reversed(&e.Tuple)
 	change := translate.NewChange(&p.Tuple, &to, f.mss(p, e))
-	mtu := f.snap.Interfaces[st.Interface].MTU
 	l3, reason := change.Packet(frame, p, mtu)
 	switch reason {
 	case stats.ReasonNone:
@@ -363,8 +382,18 @@ func (f *Forwarder) answer(p *packet.Parsed, meta *handover.Meta, hash uint64, f
 	case stats.TooBig:
 		return f.tooBig(p, meta, frame, mtu, !packet.IsMapped(e.Tuple.Src))
 	default:
-		return drop(reason)
+		return f.refused(reason, p, meta, frame)
 	}
+}
+
+// wayBack returns the station that a flow's answers go to, and the MTU there; 0
+// if its interface is not there (any more).
+func (f *Forwarder) wayBack(e *flow.Entry) (*nat.Station, uint32) {
+	st := f.nat.stations.At(e.NAT.Station)
+	if int(st.Interface) >= len(f.snap.Interfaces) {
+		return st, 0
+	}
+	return st, f.snap.Interfaces[st.Interface].MTU
 }
 
 func reversed(t *packet.Tuple) packet.Tuple {
@@ -385,10 +414,8 @@ func (f *Forwarder) mss(p *packet.Parsed, e *flow.Entry) uint16 {
 	}
 	b := &f.snap.Backends[e.Backend]
 	room := b.Rewrite.Room() - headers(&b.Addr)
-	if in := f.nat.stations.At(e.NAT.Station).Interface; int(in) < len(f.snap.Interfaces) {
-		if mtu := f.snap.Interfaces[in].MTU; mtu > 0 {
-			room = min(room, mtu-headers(&e.Tuple.Src))
-		}
+	if _, mtu := f.wayBack(e); mtu > 0 {
+		room = min(room, mtu-headers(&e.Tuple.Src))
 	}
 	return uint16(min(room, 0xffff))
 }

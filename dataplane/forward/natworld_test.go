@@ -95,13 +95,6 @@ func natWorld(space *nat.Space) *snapshot.Snapshot {
 
 func natSpec(space *nat.Space, lo, hi uint16) snapshot.Spec {
 	spec := worldSpec()
-	for slot := range uint32(len(spec.Backends)) {
-		for _, t := range worldTunnels() {
-			if t.slot == slot {
-				spec.Tunnels = append(spec.Tunnels, packet.Addr16(tunnelTo(slot, t.overhead == 40).Destination))
-			}
-		}
-	}
 	for _, b := range natBackends() {
 		service, slot := uint32(len(spec.Services)), uint32(len(spec.Backends))
 		spec.Services = append(spec.Services, snapshot.Service{

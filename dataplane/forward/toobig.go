@@ -19,15 +19,24 @@ const ipv6MinMTU = 1280
 // everything again. Of all others the sender is told the MTU (RFC 1191 section
 // 4, RFC 8201 section 3).
 func (f *Forwarder) tooBig(p *packet.Parsed, meta *handover.Meta, frame *queue.Frame, room uint32, toIPv6 bool) Verdict {
+	// What a piece, in IPv6 with a fragment header, may grow by. No IPv4 link
+	// has less to spare (RFC 791: 68 bytes), unless it is just going away.
+	const grows = packet.IPv6Len + packet.IPv6FragmentLen - packet.IPv4MinLen
+	if room <= grows {
+		return drop(stats.TooBig)
+	}
+	b := frame.Bytes()
 	if p.Kind == packet.KindIPv4 && !p.DontFragment {
 		if toIPv6 {
-			room -= packet.IPv6Len + packet.IPv6FragmentLen - packet.IPv4MinLen
+			if p.Proto == packet.ProtoUDP && !p.Fragment && packet.UDP(b[p.L4:p.End]).Checksum() == 0 {
+				return drop(stats.Untranslatable) // the pieces could not get one (RFC 7915 section 4.5)
+			}
+			room -= grows
 		}
 		return f.split(p, meta, frame, room)
 	}
 	mtu := room + (p.End - p.L3) - translate.Grown(p, toIPv6)
-	b := frame.Bytes()
-	if !refuse.Allowed(p, b) || !f.refusals.Allow(&p.Src, f.now) {
+	if !refuse.Allowed(p, b) || !f.pathMTUs.Allow(&p.Src, f.now) {
 		return drop(stats.TooBig)
 	}
 	ok := false
@@ -49,10 +58,13 @@ func (f *Forwarder) split(p *packet.Parsed, meta *handover.Meta, frame *queue.Fr
 	b := frame.Bytes()
 	link := copy(f.piece[:], b[:p.L3])
 	pieces := fragment.NewSplitter(b[p.L3:p.End], int(mtu))
-	its := *meta
+	its := *meta // with what it has been let in by: the pieces are not counted again
 	its.HasFlow, its.Proto, its.SrcPort, its.DstPort = true, p.Proto, p.SrcPort, p.DstPort
 	for n := 0; ; n++ {
 		size, ok := pieces.Next(f.piece[link:])
+		if ok && size == int(p.End-p.L3) {
+			return drop(stats.TooBig) // it would come back as it is, for ever
+		}
 		if !ok {
 			if n == 0 {
 				return drop(stats.TooBig) // no room for eight bytes after its options

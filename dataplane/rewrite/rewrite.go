@@ -202,6 +202,32 @@ func (r *Rewrite) Apply(f *queue.Frame, p *packet.Parsed) stats.Reason {
 // Room returns the longest IP packet in bytes that Apply or Frame takes.
 func (r *Rewrite) Room() uint32 { return r.mtu - uint32(r.outerLen) }
 
+// Outer returns the destination of the outer header; ok is false without a
+// tunnel.
+func (r *Rewrite) Outer() (destination [16]byte, ok bool) {
+	switch r.outerLen {
+	case ipv4Len:
+		return packet.Mapped([4]byte(r.outer[16:])), true
+	case ipv6Len:
+		return [16]byte(r.outer[24:]), true
+	}
+	return destination, false
+}
+
+// IsSource tells whether outer headers can have this source, IPv4-mapped for
+// IPv4.
+func (r *Rewrite) IsSource(a *[16]byte) bool {
+	source, varies := packet.Mapped([4]byte(r.outer[12:])), spreadBits/8
+	if r.outerLen == ipv6Len {
+		source, varies = [16]byte(r.outer[8:]), 2*spreadBits/8
+	}
+	if r.spread {
+		fixed := len(source) - varies
+		copy(source[fixed:], a[fixed:])
+	}
+	return r.outerLen != 0 && source == *a
+}
+
 // Frame puts the Ethernet header before the IP packet that begins at l3 in
 // f.Buf. Nothing else is changed.
 func (r *Rewrite) Frame(f *queue.Frame, l3 uint32) {

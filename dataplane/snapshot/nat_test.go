@@ -8,6 +8,7 @@ import (
 
 	"weir/dataplane/nat"
 	"weir/dataplane/packet"
+	"weir/dataplane/rewrite"
 	"weir/dataplane/snapshot"
 )
 
@@ -85,8 +86,11 @@ func TestSNAT(t *testing.T) {
 		t.Fatal(err)
 	}
 	for slot, want := range map[uint16]bool{0: true, 1: false, 2: true, 3: false, 4: false, 5: true, 6: false, 65535: false} {
-		if got := s.SNATInUse(slot); got != want {
+		if got := s.SNATInUse(slot, 65535); got != want || s.SNATInUse(slot, 1024) != want {
 			t.Errorf("slot %d in use: %t", slot, got)
+		}
+		if s.SNATInUse(slot, 1023) || s.SNATInUse(slot, 0) {
+			t.Errorf("slot %d: a port outside the range is in use", slot)
 		}
 	}
 	b4, b6 := addr16("10.1.0.1"), addr16("fd01::1")
@@ -149,7 +153,26 @@ func TestPolicies(t *testing.T) {
 }
 
 func TestTunnels(t *testing.T) {
-	s, err := snapshot.New(snapshot.Spec{Tunnels: [][16]byte{addr16("10.0.0.1"), addr16("fd00::1")}})
+	link := rewrite.Link{Dst: packet.MAC{2}, MTU: 1500}
+	var spec snapshot.Spec
+	for _, tunnel := range []rewrite.Tunnel{
+		{Source: netip.MustParseAddr("10.0.0.2"), Destination: netip.MustParseAddr("10.0.1.1")},
+		{Source: netip.MustParseAddr("10.7.0.0"), Destination: netip.MustParseAddr("10.0.1.2"), Spread: true},
+		{Source: netip.MustParseAddr("fd00::2"), Destination: netip.MustParseAddr("fd00::1:1")},
+		{Source: netip.MustParseAddr("fd00:7::"), Destination: netip.MustParseAddr("fd00::1:2"), Spread: true},
+	} {
+		rw, err := rewrite.IPIP(link, false, tunnel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec.Backends = append(spec.Backends, snapshot.Backend{Rewrite: rw})
+	}
+	direct, err := rewrite.DSR(link, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Backends = append(spec.Backends, snapshot.Backend{Rewrite: direct})
+	s, err := snapshot.New(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,9 +183,19 @@ func TestTunnels(t *testing.T) {
 	if !s.HasTunnels() || none.HasTunnels() {
 		t.Errorf("tunnels: %t and %t", s.HasTunnels(), none.HasTunnels())
 	}
-	for addr, want := range map[string]bool{"10.0.0.1": true, "fd00::1": true, "10.0.0.2": false, "::10.0.0.1": false} {
-		if a := addr16(addr); s.IsTunnel(&a) != want || none.IsTunnel(&a) {
-			t.Errorf("%s", addr)
+	for _, test := range []struct {
+		src, dst string
+		want     bool
+	}{
+		{"10.0.0.2", "10.0.1.1", true}, {"10.0.0.3", "10.0.1.1", false}, {"10.0.0.2", "10.0.1.2", false},
+		{"10.7.255.1", "10.0.1.2", true}, {"10.8.0.1", "10.0.1.2", false}, {"10.0.0.2", "10.0.1.9", false},
+		{"fd00::2", "fd00::1:1", true}, {"fd00::3", "fd00::1:1", false},
+		{"fd00:7::1234:5678", "fd00::1:2", true}, {"fd00:7::1:0:0", "fd00::1:2", false},
+		{"0.0.0.0", "0.0.0.0", false}, {"::", "::", false}, {"10.0.0.2", "fd00::1:1", false},
+	} {
+		src, dst := addr16(test.src), addr16(test.dst)
+		if s.IsTunnel(&src, &dst) != test.want || none.IsTunnel(&src, &dst) {
+			t.Errorf("%s > %s: want %t", test.src, test.dst, test.want)
 		}
 	}
 }

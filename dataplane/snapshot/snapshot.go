@@ -10,6 +10,7 @@ package snapshot
 
 import (
 	"fmt"
+	"slices"
 
 	"weir/dataplane/acl"
 	"weir/dataplane/limit"
@@ -33,9 +34,9 @@ type Snapshot struct {
 	NewFlows   limit.Rate // entries a worker may make per second; beyond it, Maglev alone decides where that is possible
 
 	vips    vipTable
-	snat    []bool                 // by slot of nat.Space: in use
+	snat    []nat.Range            // by slot of nat.Space; one that is not in use has no port
 	answers map[answerKey]struct{} // of modes that leave the client's address
-	tunnels map[[16]byte]struct{}  // backends behind a tunnel
+	tunnels map[[16]byte]uint32    // outer destination to a backend behind it
 }
 
 // Interface is what a worker needs to know about a NIC.
@@ -170,7 +171,6 @@ type Spec struct {
 	Policies   []VIPPolicy // a VIP without one answers ping and nothing else
 	SNAT       []SNAT
 	NewFlows   limit.Rate
-	Tunnels    [][16]byte // addresses of the backends behind a tunnel
 }
 
 // New builds a snapshot. It takes over the slices of spec. Its error names two
@@ -185,7 +185,7 @@ func New(spec Spec) (*Snapshot, error) {
 		Backends:   spec.Backends,
 		NewFlows:   spec.NewFlows,
 		answers:    make(map[answerKey]struct{}),
-		tunnels:    make(map[[16]byte]struct{}),
+		tunnels:    make(map[[16]byte]uint32),
 	}
 	for i := range s.Services {
 		svc := &s.Services[i]
@@ -203,8 +203,10 @@ func New(spec Spec) (*Snapshot, error) {
 	for _, a := range spec.SNAT {
 		s.addSNAT(a)
 	}
-	for _, a := range spec.Tunnels {
-		s.tunnels[a] = struct{}{}
+	for i := range s.Backends {
+		if to, ok := s.Backends[i].Rewrite.Outer(); ok {
+			s.tunnels[to] = uint32(i)
+		}
 	}
 	for _, v := range spec.VIPs {
 		s.addAnswers(&v)
@@ -219,9 +221,9 @@ func (s *Snapshot) addSNAT(a SNAT) {
 		s.SNAT6 = append(s.SNAT6, a)
 	}
 	if n := int(a.Range.Slot) + 1 - len(s.snat); n > 0 {
-		s.snat = append(s.snat, make([]bool, n)...)
+		s.snat = append(s.snat, slices.Repeat([]nat.Range{{Lo: 1}}, n)...)
 	}
-	s.snat[a.Range.Slot] = true
+	s.snat[a.Range.Slot] = a.Range
 }
 
 // addAnswers notes what the answers to the packets for a range of ports look
@@ -258,8 +260,8 @@ func (s *Snapshot) SNAT(backend *[16]byte) []SNAT {
 }
 
 // SNATInUse tells whether flows may have a port of a slot of nat.Space.
-func (s *Snapshot) SNATInUse(slot uint16) bool {
-	return int(slot) < len(s.snat) && s.snat[slot]
+func (s *Snapshot) SNATInUse(slot, port uint16) bool {
+	return int(slot) < len(s.snat) && s.snat[slot].Lo <= port && port <= s.snat[slot].Hi
 }
 
 // IsAnswer tells whether a packet from this address and port can be the answer
@@ -278,8 +280,8 @@ func (s *Snapshot) HasAnswers() bool { return len(s.answers) > 0 }
 // HasTunnels tells whether IsTunnel can be true of anything.
 func (s *Snapshot) HasTunnels() bool { return len(s.tunnels) > 0 }
 
-// IsTunnel tells whether addr is a backend behind a tunnel.
-func (s *Snapshot) IsTunnel(addr *[16]byte) bool {
-	_, ok := s.tunnels[*addr]
-	return ok
+// IsTunnel tells whether weir's tunnels have packets with these outer addresses.
+func (s *Snapshot) IsTunnel(src, dst *[16]byte) bool {
+	slot, ok := s.tunnels[*dst]
+	return ok && s.Backends[slot].Rewrite.IsSource(src)
 }

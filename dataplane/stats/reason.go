@@ -35,7 +35,7 @@ const (
 	Unresolved                      // backends there are, but no next hop to any of them is resolved
 	PortsExhausted                  // no SNAT port is free for a new flow to this backend
 	TableFull                       // mode nat: no room in the flow table for a new flow
-	Looped                          // mode dsr: would go back to the station it came from
+	Looped                          // would go back to the station it came from (mode dsr), or comes from a VIP
 	TTLExpired                      // would leave a tunnel or NAT with TTL or hop limit 0
 	Untranslatable                  // cannot be said in the other version of IP
 	TooBig                          // longer than the egress interface's MTU after rewriting
@@ -75,7 +75,7 @@ var reasonText = [NumReasons]struct{ name, help string }{
 	Unresolved:        {"unresolved", "no next hop to any backend is resolved"},
 	PortsExhausted:    {"ports_exhausted", "no SNAT port is free for a new flow"},
 	TableFull:         {"table_full", "no room in the flow table for a new NAT flow"},
-	Looped:            {"looped", "would go back to the station it came from"},
+	Looped:            {"looped", "would go back where it came from, or comes from a VIP"},
 	TTLExpired:        {"ttl_expired", "TTL or hop limit used up"},
 	Untranslatable:    {"untranslatable", "cannot be said in the other version of IP"},
 	TooBig:            {"too_big", "longer than the MTU on the way to the backend"},

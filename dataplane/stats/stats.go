@@ -42,7 +42,7 @@ type Counters struct {
 	EchoReplies uint64
 
 	PathMTUAnswers uint64 // senders told that their packet is too big for the way to the backend
-	Rejects        uint64 // senders told that no service has the port, or NAT the flow
+	Rejects        uint64 // senders told that no service has the port, or NAT the flow, or that no hop is left
 	ErrorsRelayed  uint64 // ICMP errors given to the backend or client they are about
 	Fragmented     uint64 // packets taken apart because they were too long to be sent whole
 	FragmentsHeld  uint64 // fragments that had to wait for the first one of their datagram

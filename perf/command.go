@@ -3,10 +3,13 @@ package perf
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"weir/perf/balancer"
 )
 
 // Command returns the command perf, for a program's list of commands.
@@ -14,7 +17,7 @@ func Command() *cli.Command {
 	return &cli.Command{
 		Name:        "perf",
 		Usage:       "measure",
-		Subcommands: []*cli.Command{loopsCommand(), loopCommand()},
+		Subcommands: []*cli.Command{loopsCommand(), modesCommand(), floodCommand(), loopCommand(), balancerCommand()},
 	}
 }
 
@@ -26,59 +29,137 @@ func loopsCommand() *cli.Command {
 		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
 			"Anything else that runs on the machine shows in the last column: how much of the time\n" +
 			"loop or generator had to wait for their core.",
-		Flags: []cli.Flag{
-			&cli.IntFlag{Name: "repeats", Value: 5, Usage: "how often to measure each"},
-			&cli.DurationFlag{Name: "window", Value: 2 * time.Second, Usage: "how long to measure each"},
+		Flags: setupFlags(
 			&cli.IntFlag{Name: "ring", Value: 2048, Usage: "entries of the loops' rings"},
 			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this (default: all)"},
-			&cli.IntSliceFlag{Name: "cpus", Usage: "of generator and loop (default: the first two allowed)"},
-			&cli.Uint64Flag{Name: "seed", Usage: "of the order (default: random)"},
-			&cli.PathFlag{Name: "write", Usage: "write the report to this file, as JSON"},
-			&cli.BoolFlag{Name: "markdown", Usage: "show a table for a page"},
-		},
+		),
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 1 {
-				return errors.New("perf loops: one file at most")
+			if c.NArg() > 0 {
+				return showFile[Report](c)
 			}
-			if path := c.Args().First(); path != "" {
-				report, err := ReadReport(path)
+			opt := Options{Setup: setup(c), Ring: c.Int("ring")}
+			for _, s := range c.StringSlice("scenario") {
+				opt.Scenarios = append(opt.Scenarios, Scenario(s))
+			}
+			report, err := Loops(c.Context, opt)
+			return finish(c, report, len(report.Cells), err)
+		},
+	}
+}
+
+func modesCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "modes",
+		Usage:     "measure what a worker forwards in modes dsr and nat, and what handing over costs (root, two idle cores, some minutes)",
+		ArgsUsage: "[REPORT.json]",
+		Description: "This is perf loops with weir's whole data plane in place of the loops: known flows,\n" +
+			"towards the backend.",
+		Flags: setupFlags(),
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return showFile[Report](c)
+			}
+			report, err := Loops(c.Context, Options{
+				Setup: setup(c), Kinds: Balancers(), Scenarios: []Scenario{Overload, LossFree},
+			})
+			return finish(c, report, len(report.Cells), err)
+		},
+	}
+}
+
+func floodCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "flood",
+		Usage:     "measure what a flood of SYNs does to weir and to who was there before (root, two idle cores, some minutes)",
+		ArgsUsage: "[REPORT.json]",
+		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
+			"Rates are of the flood, in SYNs per second: a number, or full for as many as the\n" +
+			"generator can send.",
+		Flags: setupFlags(
+			&cli.StringSliceFlag{Name: "mode", Usage: "measure only this (default: dsr, nat, dsr-limits; there is also nat-keep)"},
+			&cli.StringSliceFlag{Name: "rate", Usage: "measure only this (default: 0, 250000, 500000, 1000000, full)"},
+			&cli.UintFlag{Name: "flows", Value: 10_000, Usage: "established before the flood"},
+			&cli.IntFlag{Name: "flows-rate", Value: 20_000, Usage: "packets per second of these, in all"},
+			&cli.IntFlag{Name: "entries", Value: 1 << 18, Usage: "of the flow table"},
+		),
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return showFile[FloodReport](c)
+			}
+			opt := FloodOptions{
+				Setup: setup(c), Flows: uint32(c.Uint("flows")), FlowsRate: c.Int("flows-rate"), Entries: c.Int("entries"),
+			}
+			for _, m := range c.StringSlice("mode") {
+				opt.Modes = append(opt.Modes, balancer.Mode(m))
+			}
+			for _, text := range c.StringSlice("rate") {
+				rate, err := parseRate(text)
 				if err != nil {
 					return err
 				}
-				return show(c, report)
+				opt.Rates = append(opt.Rates, rate)
 			}
-			return measure(c)
+			report, err := Flood(c.Context, opt)
+			return finish(c, report, len(report.Cells), err)
 		},
 	}
 }
 
-func measure(c *cli.Context) error {
-	var scenarios []Scenario
-	for _, s := range c.StringSlice("scenario") {
-		scenarios = append(scenarios, Scenario(s))
+// setupFlags returns the flags of any measurement and further ones.
+func setupFlags(more ...cli.Flag) []cli.Flag {
+	return append([]cli.Flag{
+		&cli.IntFlag{Name: "repeats", Value: 5, Usage: "how often to measure each"},
+		&cli.DurationFlag{Name: "window", Value: 2 * time.Second, Usage: "how long to measure each"},
+		&cli.IntSliceFlag{Name: "cpus", Usage: "of the generator and of what is measured (default: the first two allowed)"},
+		&cli.Uint64Flag{Name: "seed", Usage: "of the order (default: random)"},
+		&cli.PathFlag{Name: "write", Usage: "write the report to this file, as JSON"},
+		&cli.BoolFlag{Name: "markdown", Usage: "show a table for a page"},
+	}, more...)
+}
+
+func setup(c *cli.Context) Setup {
+	return Setup{
+		Repeats: c.Int("repeats"),
+		Window:  c.Duration("window"),
+		CPUs:    c.IntSlice("cpus"),
+		Seed:    c.Uint64("seed"),
+		Log:     slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
 	}
-	report, err := Loops(c.Context, Options{
-		Repeats:   c.Int("repeats"),
-		Window:    c.Duration("window"),
-		Ring:      c.Int("ring"),
-		Scenarios: scenarios,
-		CPUs:      c.IntSlice("cpus"),
-		Seed:      c.Uint64("seed"),
-		Log:       slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
-	})
-	if len(report.Cells) == 0 {
+}
+
+// report is what any measurement returns.
+type report interface {
+	WriteText(io.Writer) error
+	WriteMarkdown(io.Writer) error
+}
+
+// showFile shows the report in the file that is the argument.
+func showFile[R report](c *cli.Context) error {
+	if c.NArg() > 1 {
+		return errors.New("one file at most")
+	}
+	r, err := ReadFile[R](c.Args().First())
+	if err != nil {
+		return err
+	}
+	return show(c, r)
+}
+
+// finish writes and shows what was measured before err.
+func finish(c *cli.Context, r report, cells int, err error) error {
+	if cells == 0 {
 		return err
 	}
 	if path := c.Path("write"); path != "" {
-		err = errors.Join(err, report.WriteFile(path))
+		err = errors.Join(err, WriteFile(path, r))
 	}
-	return errors.Join(err, show(c, report))
+	return errors.Join(err, show(c, r))
 }
 
-func show(c *cli.Context, report Report) error {
-	write := report.WriteText
+func show(c *cli.Context, r report) error {
+	write := r.WriteText
 	if c.Bool("markdown") {
-		write = report.WriteMarkdown
+		write = r.WriteMarkdown
 	}
 	if err := write(c.App.Writer); err != nil {
 		return fmt.Errorf("show report: %w", err)

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,12 @@ func thisMachine() (Machine, error) {
 		Commit: commit(),
 		Load:   strings.TrimSpace(string(load)),
 	}, nil
+}
+
+// at says for a reader where and when something was measured.
+func (m *Machine) at(measured time.Time) string {
+	return fmt.Sprintf("%s, Linux %s, %d x %s, %s, weir %s",
+		measured.Format(time.DateOnly), m.Kernel, m.CPUs, m.CPU, m.Go, shortCommit(m.Commit))
 }
 
 // cpuModel returns what the kernel calls the CPU, or the architecture where it

@@ -7,8 +7,9 @@
 // writes down where it was made, all of its single results, the bad ones too,
 // and what disturbed it; and tables are made from what it has written down.
 //
-// So far there is one measurement, [Loops]: the AF_XDP rings of
-// dataplane/afxdp beside a ready-made library.
+// There are two measurements. [Loops] has the AF_XDP rings of dataplane/afxdp
+// beside a ready-made library, and, in the same harness, weir's whole data plane
+// in two modes. [Flood] is what a flood does to those who were there before.
 package perf
 
 import (
@@ -18,13 +19,46 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"weir/lab/netlab"
+	"weir/perf/balancer"
 	"weir/perf/loops"
 )
+
+// A whole data plane can take the place of a loop. It has one worker, but for
+// WeirKeep2: that one has two on the same CPU, and as all frames come in by one
+// queue, and a hash says which worker owns a flow, half of them are handed over.
+const (
+	WeirDSR   loops.Kind = "weir-dsr"
+	WeirNAT   loops.Kind = "weir-nat" // towards the backend, IPv4 to IPv4
+	WeirKeep  loops.Kind = "weir-keep"
+	WeirKeep2 loops.Kind = "weir-keep-2"
+)
+
+// Balancers returns the kinds of loops that are whole data planes.
+func Balancers() []loops.Kind { return []loops.Kind{WeirDSR, WeirNAT, WeirKeep, WeirKeep2} }
+
+// balancerOf returns what such a kind is.
+func balancerOf(kind loops.Kind) (mode balancer.Mode, queues int) {
+	switch kind {
+	case WeirDSR:
+		return balancer.DSR, 1
+	case WeirNAT:
+		return balancer.NAT, 1
+	case WeirKeep:
+		return balancer.Keep, 1
+	case WeirKeep2:
+		return balancer.Keep, 2
+	}
+	return "", 0
+}
+
+// balancerEntries is how many entries their flow tables have: the default.
+const balancerEntries = 1 << 20
 
 // Scenario is what is asked of a loop.
 type Scenario string
@@ -49,32 +83,31 @@ func Scenarios() []Scenario { return []Scenario{Overload, LossFree, SendOnly} }
 // MaxLoss is the share of frames that a loss-free trial may lose.
 const MaxLoss = 0.001
 
-// Options says how to measure.
-type Options struct {
-	Repeats   int           // of each loop in each scenario; default 5
-	Window    time.Duration // of a measurement; default 2 s
-	Step      time.Duration // of a trial of the binary search; default 200 ms
-	Flows     uint32        // default 1024
-	Ring      int           // entries of the loops' rings; default 2048
-	CPUs      []int         // of generator and loop; default the first two allowed
-	Seed      uint64        // of the order; default random
-	Kinds     []loops.Kind  // default all
-	Scenarios []Scenario    // default all
+// Setup is what any measurement can be told.
+type Setup struct {
+	Repeats int           // of each cell; default 5
+	Window  time.Duration // of a measurement; default 2 s
+	CPUs    []int         // of the generator and of what is measured; default the first two allowed
+	Seed    uint64        // of the order; default random
 
-	// Program is started, with further arguments, for each loop. It has to have
-	// [Command]. Default: the running one.
+	// Program is started, with further arguments, for what is measured. It has
+	// to have [Command]. Default: the running one.
 	Program string
 
 	Log *slog.Logger // default: nothing is logged
 }
 
+// Options says how to measure loops.
+type Options struct {
+	Setup
+	Step      time.Duration // of a trial of the binary search; default 200 ms
+	Flows     uint32        // default 1024
+	Ring      int           // entries of the loops' rings; default 2048, which data planes have
+	Kinds     []loops.Kind  // default all of package loops
+	Scenarios []Scenario    // default all
+}
+
 func (opt *Options) complete() error {
-	if opt.Repeats == 0 {
-		opt.Repeats = 5
-	}
-	if opt.Window == 0 {
-		opt.Window = 2 * time.Second
-	}
 	if opt.Step == 0 {
 		opt.Step = 200 * time.Millisecond
 	}
@@ -84,38 +117,64 @@ func (opt *Options) complete() error {
 	if opt.Ring == 0 {
 		opt.Ring = 2048
 	}
-	if opt.Seed == 0 {
-		opt.Seed = rand.Uint64()
-	}
 	if len(opt.Kinds) == 0 {
 		opt.Kinds = loops.Kinds()
 	}
 	if len(opt.Scenarios) == 0 {
 		opt.Scenarios = Scenarios()
 	}
-	if opt.Log == nil {
-		opt.Log = slog.New(slog.DiscardHandler)
+	return opt.Setup.complete()
+}
+
+func (s *Setup) complete() error {
+	if s.Repeats == 0 {
+		s.Repeats = 5
 	}
-	if opt.Program == "" {
+	if s.Window == 0 {
+		s.Window = 2 * time.Second
+	}
+	if s.Seed == 0 {
+		s.Seed = rand.Uint64()
+	}
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
+	if s.Program == "" {
 		program, err := os.Executable()
 		if err != nil {
 			return fmt.Errorf("find own program: %w", err)
 		}
-		opt.Program = program
+		s.Program = program
 	}
-	if len(opt.CPUs) == 0 {
+	if len(s.CPUs) == 0 {
 		var set unix.CPUSet
 		if err := unix.SchedGetaffinity(0, &set); err != nil {
 			return fmt.Errorf("get allowed cpus: %w", err)
 		}
-		for cpu := 0; cpu < len(set)*64 && len(opt.CPUs) < 2; cpu++ {
+		for cpu := 0; cpu < len(set)*64 && len(s.CPUs) < 2; cpu++ {
 			if set.IsSet(cpu) {
-				opt.CPUs = append(opt.CPUs, cpu)
+				s.CPUs = append(s.CPUs, cpu)
 			}
 		}
 	}
-	if len(opt.CPUs) != 2 || opt.CPUs[0] == opt.CPUs[1] {
-		return errors.New("generator and loop need a cpu each: run on a machine with two, or name two")
+	if len(s.CPUs) != 2 || s.CPUs[0] == s.CPUs[1] {
+		return errors.New("the generator and what is measured need a cpu each: run on a machine with two, or name two")
+	}
+	return nil
+}
+
+// rounds calls measure for all cells in random order, and then for all of them
+// again in another, until it fails.
+func rounds[C any](s *Setup, cells []C, measure func(round int, cell C) error) error {
+	random := rand.New(rand.NewPCG(s.Seed, 0))
+	for round := range s.Repeats {
+		order := slices.Clone(cells)
+		random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		for _, cell := range order {
+			if err := measure(round+1, cell); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -134,23 +193,21 @@ func Loops(ctx context.Context, opt Options) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("measure loops: %w", err)
 	}
-	random := rand.New(rand.NewPCG(opt.Seed, 0))
-	for round := range opt.Repeats {
-		var cells []Cell
-		for _, kind := range opt.Kinds {
-			for _, scenario := range opt.Scenarios {
-				cells = append(cells, Cell{Loop: kind, Scenario: scenario, Round: round + 1})
-			}
-		}
-		random.Shuffle(len(cells), func(i, j int) { cells[i], cells[j] = cells[j], cells[i] })
-		for _, cell := range cells {
-			if err := cell.measure(ctx, &opt); err != nil {
-				return report, fmt.Errorf("measure loop %s, %s, round %d: %w", cell.Loop, cell.Scenario, cell.Round, err)
-			}
-			report.add(cell)
-			opt.Log.Info("measured", "loop", cell.Loop, "scenario", cell.Scenario, "round", cell.Round,
-				"offered", round3(cell.Offered), "delivered", round3(cell.Delivered), "waited", cell.LoopWaited)
+	var cells []Cell
+	for _, kind := range opt.Kinds {
+		for _, scenario := range opt.Scenarios {
+			cells = append(cells, Cell{Loop: kind, Scenario: scenario})
 		}
 	}
-	return report, nil
+	err = rounds(&opt.Setup, cells, func(round int, cell Cell) error {
+		cell.Round = round
+		if err := cell.measure(ctx, &opt); err != nil {
+			return fmt.Errorf("measure loop %s, %s, round %d: %w", cell.Loop, cell.Scenario, cell.Round, err)
+		}
+		report.add(cell)
+		opt.Log.Info("measured", "loop", cell.Loop, "scenario", cell.Scenario, "round", cell.Round,
+			"offered", round3(cell.Offered), "delivered", round3(cell.Delivered), "waited", cell.LoopWaited)
+		return nil
+	})
+	return report, err
 }

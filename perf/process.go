@@ -17,25 +17,24 @@ import (
 	"weir/perf/loops"
 )
 
-// A loop is a process of its own, so that it begins with nothing of the last
-// one's: memory, sockets, garbage. It is told what to do by its arguments,
-// writes a started and, after SIGTERM, a loops.Counters to its output.
+// What is measured is a process of its own, so that it begins with nothing of
+// the last one's: memory, sockets, garbage. It is told what to do by its
+// arguments, and writes a started to its output, as JSON, and whatever it is
+// asked for then.
 
 type started struct {
-	Thread int `json:"thread"`
+	Threads []int `json:"threads"` // that are measured
 }
 
-// loopProcess is a loop as the measuring process sees it.
-type loopProcess struct {
+// child is such a process as the measuring one sees it.
+type child struct {
 	process *netlab.Process
 	output  *json.Decoder
-	thread  int
+	threads []int
 }
 
-// startLoop starts a loop and waits until it works.
-func startLoop(host *netlab.Host, opt *Options, kind loops.Kind, task loops.Task) (*loopProcess, error) {
-	cmd := exec.Command(opt.Program, "perf", "loop",
-		"--kind", string(kind), "--task", string(task), "--interface", loopName, "--cpu", strconv.Itoa(opt.CPUs[1]), "--ring", strconv.Itoa(opt.Ring))
+// startChild starts a command and waits until it works.
+func startChild(host *netlab.Host, cmd *exec.Cmd) (*child, error) {
 	reader, writer := io.Pipe()
 	cmd.Stdout = writer
 	process, err := host.Start(cmd)
@@ -46,13 +45,44 @@ func startLoop(host *netlab.Host, opt *Options, kind loops.Kind, task loops.Task
 		<-process.Done()
 		writer.Close()
 	}()
-	l := &loopProcess{process: process, output: json.NewDecoder(reader)}
+	c := &child{process: process, output: json.NewDecoder(reader)}
 	var s started
-	if err := l.output.Decode(&s); err != nil {
-		return nil, l.failed(err)
+	if err := c.read(&s); err != nil {
+		return nil, err
 	}
-	l.thread = s.Thread
-	return l, nil
+	c.threads = s.Threads
+	return c, nil
+}
+
+// read reads what the process writes next.
+func (c *child) read(v any) error {
+	if err := c.output.Decode(v); err != nil {
+		return fmt.Errorf("what is measured has ended: %w: %s", err, c.process.Output())
+	}
+	return nil
+}
+
+// time returns how long the process's threads have run in all, and how long
+// they have waited.
+func (c *child) time() (sum threadTime, err error) {
+	for _, thread := range c.threads {
+		t, err := readThread(c.process.PID(), thread)
+		if err != nil {
+			return sum, err
+		}
+		sum.ran += t.ran
+		sum.waited += t.waited
+	}
+	return sum, nil
+}
+
+// loopProcess is a loop, which writes a loops.Counters after SIGTERM.
+type loopProcess struct{ *child }
+
+func startLoop(host *netlab.Host, opt *Options, kind loops.Kind, task loops.Task) (*loopProcess, error) {
+	c, err := startChild(host, exec.Command(opt.Program, "perf", "loop",
+		"--kind", string(kind), "--task", string(task), "--interface", loopName, "--cpu", strconv.Itoa(opt.CPUs[1]), "--ring", strconv.Itoa(opt.Ring)))
+	return &loopProcess{c}, err
 }
 
 // stop ends the loop and returns what it has counted.
@@ -60,15 +90,10 @@ func (l *loopProcess) stop() (c loops.Counters, err error) {
 	if err := l.process.Signal(syscall.SIGTERM); err != nil {
 		return c, err
 	}
-	if err := l.output.Decode(&c); err != nil {
-		return c, l.failed(err)
+	if err := l.read(&c); err != nil {
+		return c, err
 	}
 	return c, l.process.Wait()
-}
-
-// failed says why a loop has written nothing.
-func (l *loopProcess) failed(err error) error {
-	return fmt.Errorf("loop has ended: %w: %s", err, l.process.Output())
 }
 
 // loopCommand is what startLoop starts.
@@ -93,7 +118,7 @@ func loopCommand() *cli.Command {
 				Interface: c.String("interface"),
 				CPU:       c.Int("cpu"),
 				Ring:      c.Int("ring"),
-			}, func(thread int) { _ = output.Encode(started{thread}) }) // nobody listens: SIGTERM is next
+			}, func(thread int) { _ = output.Encode(started{[]int{thread}}) }) // nobody listens: SIGTERM is next
 			if err != nil {
 				return err
 			}

@@ -1,14 +1,9 @@
 package perf
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"math"
-	"os"
 	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"weir/perf/generator"
@@ -49,17 +44,6 @@ type Row struct {
 	Waited    Spread     `json:"waited"` // the worse of loop and generator
 }
 
-// Spread is a median and how far the single values are from it.
-type Spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
-// disturbed is the share of time waited for a core from which on a measurement
-// says little.
-const disturbed = 0.01
-
 func newReport(opt *Options) (Report, error) {
 	machine, err := thisMachine()
 	return Report{
@@ -67,7 +51,7 @@ func newReport(opt *Options) (Report, error) {
 		Machine:     machine,
 		Driver:      "veth (ifb in send)",
 		Mode:        "copy",
-		Libraries:   []string{"weir/dataplane/afxdp", "github.com/asavie/xdp " + loops.AsavieVersion},
+		Libraries:   libraries(opt.Kinds),
 		FrameLen:    generator.FrameLen,
 		Flows:       opt.Flows,
 		Ring:        opt.Ring,
@@ -80,12 +64,30 @@ func newReport(opt *Options) (Report, error) {
 	}, err
 }
 
+// libraries returns what there is in loops of these kinds.
+func libraries(kinds []loops.Kind) []string {
+	var all []string
+	for _, kind := range kinds {
+		name := "weir/dataplane/engine"
+		switch kind {
+		case loops.Own:
+			name = "weir/dataplane/afxdp"
+		case loops.Asavie, loops.AsavieDrained:
+			name = "github.com/asavie/xdp " + loops.AsavieVersion
+		}
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
 // add adds a cell and sums up again.
 func (r *Report) add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
 	for _, scenario := range Scenarios() {
-		for _, kind := range loops.Kinds() {
+		for _, kind := range append(loops.Kinds(), Balancers()...) {
 			row := Row{Loop: kind, Scenario: scenario}
 			var cells []Cell
 			for _, c := range r.Cells {
@@ -113,61 +115,20 @@ func (r *Report) add(c Cell) {
 	}
 }
 
-// spread is zero without cells. The median of an even number is the mean of the
-// two in the middle.
-func spread(cells []Cell, value func(*Cell) float64) Spread {
-	var values []float64
-	for i := range cells {
-		values = append(values, value(&cells[i]))
-	}
-	if len(values) == 0 {
-		return Spread{}
-	}
-	slices.Sort(values)
-	n := len(values)
-	return Spread{Median: (values[(n-1)/2] + values[n/2]) / 2, Min: values[0], Max: values[n-1]}
-}
-
 // WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error {
-	if _, err := fmt.Fprintln(w, r.conditions()); err != nil {
-		return err
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, line := range r.table() {
-		fmt.Fprintln(t, strings.Join(line, "\t"))
-	}
-	return t.Flush()
-}
+func (r Report) WriteText(w io.Writer) error { return writeText(w, r.conditions(), r.table()) }
 
 // WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error {
-	table := r.table()
-	rule := make([]string, len(table[0]))
-	for i := range rule {
-		rule[i] = "---"
-	}
-	var b strings.Builder
-	for _, line := range slices.Insert(table, 1, rule) {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(line, " | "))
-	}
-	_, err := fmt.Fprintf(w, "%s\n\n%s", r.conditions(), b.String())
-	return err
-}
+func (r Report) WriteMarkdown(w io.Writer) error { return writeMarkdown(w, r.conditions(), r.table()) }
 
 func (r *Report) conditions() string {
-	m := &r.Machine
-	return fmt.Sprintf("%s, Linux %s, %d x %s, %s, weir %s: %s, %s mode, frames of %d bytes, %d flows, rings of %d, windows of %g s.",
-		r.Measured.Format(time.DateOnly), m.Kernel, m.CPUs, m.CPU, m.Go, shortCommit(m.Commit), r.Driver, r.Mode, r.FrameLen, r.Flows, r.Ring, r.Window)
+	return fmt.Sprintf("%s: %s, %s mode, frames of %d bytes, %d flows, rings of %d, windows of %g s.",
+		r.Machine.at(r.Measured), r.Driver, r.Mode, r.FrameLen, r.Flows, r.Ring, r.Window)
 }
 
 func (r *Report) table() [][]string {
 	table := [][]string{{"scenario", "loop", "rounds", "offered Mpps", "delivered Mpps", "loss %", "core ns/frame", "waited %"}}
 	for _, row := range r.Summary {
-		waited := row.Waited.format(100, 1)
-		if row.Waited.Median > disturbed {
-			waited += " disturbed"
-		}
 		offered, loss := row.Offered.format(1e-6, 2), row.Loss.format(100, 2)
 		if row.Scenario == SendOnly {
 			offered, loss = "-", "-"
@@ -178,41 +139,8 @@ func (r *Report) table() [][]string {
 		}
 		table = append(table, []string{
 			string(row.Scenario), string(row.Loop), rounds,
-			offered, row.Delivered.format(1e-6, 2), loss, row.NsPerPkt.format(1, 0), waited,
+			offered, row.Delivered.format(1e-6, 2), loss, row.NsPerPkt.format(1, 0), row.Waited.formatWaited(),
 		})
 	}
 	return table
 }
-
-// format writes the median and, in brackets, smallest and largest.
-func (s Spread) format(scale float64, digits int) string {
-	f := func(v float64) string { return fmt.Sprintf("%.*f", digits, v*scale) }
-	return fmt.Sprintf("%s (%s-%s)", f(s.Median), f(s.Min), f(s.Max))
-}
-
-// ReadReport reads a report that was written as JSON.
-func ReadReport(path string) (r Report, err error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return r, fmt.Errorf("read report: %w", err)
-	}
-	if err := json.Unmarshal(b, &r); err != nil {
-		return r, fmt.Errorf("read report %s: %w", path, err)
-	}
-	return r, nil
-}
-
-// WriteFile writes the report as JSON.
-func (r Report) WriteFile(path string) error {
-	b, err := json.MarshalIndent(r, "", "\t")
-	if err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	if err := os.WriteFile(path, append(b, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	return nil
-}
-
-// round3 makes a rate readable in a log.
-func round3(perSecond float64) float64 { return math.Round(perSecond/1000) / 1000 }

@@ -19,16 +19,22 @@ type trial struct {
 }
 
 // loss is the share of the offered frames that was not delivered.
-func (t *trial) loss() float64 {
-	if t.offered == 0 || t.delivered >= t.offered {
+func (t *trial) loss() float64 { return loss(t.offered, t.delivered) }
+
+func loss(offered, delivered uint64) float64 {
+	if offered == 0 || delivered >= offered {
 		return 0
 	}
-	return 1 - float64(t.delivered)/float64(t.offered)
+	return 1 - float64(delivered)/float64(offered)
 }
 
 // threadTime is how long a thread has run, and how long it was ready to run and
 // did not get a core.
 type threadTime struct{ ran, waited time.Duration }
+
+func (t threadTime) since(before threadTime) threadTime {
+	return threadTime{t.ran - before.ran, t.waited - before.waited}
+}
 
 // readThread reads the scheduler's account of a thread
 // (Documentation/scheduler/sched-stats.rst).
@@ -46,10 +52,12 @@ func readThread(pid, tid int) (threadTime, error) {
 
 // read returns all counters as they are, with no time.
 func (r *rig) read() (t trial, err error) {
-	if t.offered, t.delivered, err = r.counts(); err != nil {
+	p, err := r.counts()
+	if err != nil {
 		return t, err
 	}
-	if t.loop, err = readThread(r.loop.process.PID(), r.loop.thread); err != nil {
+	t.offered, t.delivered = p.offered, p.delivered
+	if t.loop, err = r.loop.time(); err != nil {
 		return t, err
 	}
 	if r.source != nil {
@@ -64,8 +72,8 @@ func (t *trial) since(before trial, d time.Duration) trial {
 		seconds:   d.Seconds(),
 		offered:   t.offered - before.offered,
 		delivered: t.delivered - before.delivered,
-		loop:      threadTime{t.loop.ran - before.loop.ran, t.loop.waited - before.loop.waited},
-		generator: threadTime{t.generator.ran - before.generator.ran, t.generator.waited - before.generator.waited},
+		loop:      t.loop.since(before.loop),
+		generator: t.generator.since(before.generator),
 	}
 }
 
@@ -85,7 +93,7 @@ func (r *rig) try(ctx context.Context, rate int, d time.Duration) (trial, error)
 		return trial{}, err
 	}
 	d = time.Since(start)
-	if err := r.settle(ctx); err != nil {
+	if err := settle(ctx, r.counts); err != nil {
 		return trial{}, err
 	}
 	after, err := r.read()
@@ -106,30 +114,4 @@ func (r *rig) watch(ctx context.Context, d time.Duration) (trial, error) {
 	}
 	after, err := r.read()
 	return after.since(before, time.Since(start)), err
-}
-
-const (
-	quiet       = 30 * time.Millisecond // without a frame: nothing more will come
-	quietWithin = 5 * time.Second
-)
-
-// settle waits until no frames move any more.
-func (r *rig) settle(ctx context.Context) error {
-	var offered, delivered uint64
-	since := time.Now()
-	for deadline := since.Add(quietWithin); time.Now().Before(deadline); {
-		o, d, err := r.counts()
-		if err != nil {
-			return err
-		}
-		if o != offered || d != delivered {
-			offered, delivered, since = o, d, time.Now()
-		} else if time.Since(since) >= quiet {
-			return nil
-		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("frames still move %v after the generator was told to be silent", quietWithin)
 }

@@ -101,3 +101,78 @@ func checkFlood(t *testing.T, opt *Options, b []byte) (source netip.Addr, port u
 	}
 	return source, port, sequence
 }
+
+// Connections beside a flood open and go on in sequence, all in turn, and the
+// flood is what it is without them.
+func TestBeside(t *testing.T) {
+	requireRoot(t)
+	stayOnOneCPU(t) // each has a counter of its own
+	opt := options
+	opt.Flows, opt.Flood, opt.SYN, opt.Beside = 0, netip.MustParsePrefix("10.0.0.0/8"), true, 1000
+	g, err := New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if err := g.SetRate(Unlimited); err != nil {
+		t.Fatal(err)
+	}
+	next := func() []byte {
+		verdict, b := once(t, g)
+		if verdict != 4 { // XDP_REDIRECT
+			t.Fatalf("verdict %d", verdict)
+		}
+		if err := packettest.CheckWellFormed(b); err != nil {
+			t.Fatalf("%v: % x", err, b)
+		}
+		return b
+	}
+	sent := func(flood, beside uint64) {
+		t.Helper()
+		for _, c := range []struct {
+			read func() (uint64, error)
+			want uint64
+		}{{g.Sent, flood}, {g.SentBeside, beside}} {
+			if n, err := c.read(); err != nil || n != c.want {
+				t.Errorf("counted %d, %v; want %d", n, err, c.want)
+			}
+		}
+	}
+	checkFlood(t, &opt, next())
+	sent(1, 0)
+
+	sequences := make(map[string]uint32) // of what each connection has opened with
+	for _, flags := range []uint8{Open, Acknowledge, Acknowledge} {
+		if err := g.SetBeside(flags, Unlimited); err != nil {
+			t.Fatal(err)
+		}
+		seen := make(map[string]bool)
+		for range opt.Beside {
+			packet := gopacket.NewPacket(next(), layers.LayerTypeEthernet, gopacket.Default)
+			ip, _ := packet.NetworkLayer().(*layers.IPv4)
+			tcp, _ := packet.TransportLayer().(*layers.TCP)
+			if ip == nil || tcp == nil || !FlowSources().Contains(netip.AddrFrom4([4]byte(ip.SrcIP))) ||
+				netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip.DstIP)), uint16(tcp.DstPort)) != opt.To {
+				t.Fatalf("not of a connection: %v", packet)
+			}
+			if tcp.SYN != (flags == Open) || tcp.ACK != (flags == Acknowledge) || tcp.FIN || tcp.RST || tcp.PSH || tcp.URG {
+				t.Fatalf("flags %#x wanted: %v", flags, packet)
+			}
+			from := fmt.Sprint(ip.SrcIP, tcp.SrcPort)
+			seen[from] = true
+			if flags == Open {
+				sequences[from] = tcp.Seq
+			} else if first, ok := sequences[from]; !ok || tcp.Seq != first+1 {
+				t.Fatalf("%s opened with %d, %t, and goes on with %d", from, first, ok, tcp.Seq)
+			}
+		}
+		if len(seen) != int(opt.Beside) {
+			t.Errorf("%d connections, want %d", len(seen), opt.Beside)
+		}
+	}
+	if err := g.SetBeside(Acknowledge, 0); err != nil {
+		t.Fatal(err)
+	}
+	checkFlood(t, &opt, next())
+	sent(2, 3*uint64(opt.Beside))
+}

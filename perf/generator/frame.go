@@ -42,6 +42,15 @@ func (opt *Options) frame() ([]byte, sums, error) {
 	case opt.Flows != 0:
 		return nil, sums{}, fmt.Errorf("%d flows: a flood has none", opt.Flows)
 	}
+	switch {
+	case opt.Beside == 0:
+	case !opt.Flood.IsValid() || !opt.SYN:
+		return nil, sums{}, fmt.Errorf("%d flows beside a flood: there is none of TCP connection requests", opt.Beside)
+	case opt.Beside > MaxFlows:
+		return nil, sums{}, fmt.Errorf("%d flows beside the flood: %d are possible", opt.Beside, MaxFlows)
+	case opt.Flood.Overlaps(FlowSources()):
+		return nil, sums{}, fmt.Errorf("flood from %s: the flows beside it are from %s", opt.Flood, FlowSources())
+	}
 	b := make([]byte, FrameLen)
 	copy(b, opt.Destination)
 	copy(b[6:], opt.Source)
@@ -62,7 +71,6 @@ func (opt *Options) frame() ([]byte, sums, error) {
 	binary.BigEndian.PutUint16(transport[2:], opt.To.Port())
 	if opt.SYN { // RFC 9293, section 3.1
 		transport[12] = tcpLen / 4 << 4
-		transport[13] = 0x02
 		binary.BigEndian.PutUint16(transport[14:], 65535)
 		copy(transport[20:], []byte{2, 4, 1460 >> 8, 1460 & 0xff}) // maximum segment size
 	} else { // RFC 768

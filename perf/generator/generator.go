@@ -1,7 +1,7 @@
 // Package generator makes traffic for measurements: UDP datagrams or TCP
 // connection requests in frames of the least length, over a number of flows or,
 // as a flood, each from a source of its own, as fast as one core can or at a
-// given rate.
+// given rate; and beside a flood the TCP connections that it is to harm.
 //
 // The problem it solves: to overload a fast receiver takes a sender that is
 // faster, and a program that writes to a socket is not. Here the sender is a
@@ -41,14 +41,17 @@ const (
 	// has, without the frame check sequence.
 	FrameLen = 60
 
-	// MaxFlows is how many flows there can be: all addresses of 198.18.0.0/15,
-	// which is for measurements (RFC 2544, appendix C.2.2), each with 16384
-	// source ports from 1024 on.
+	// MaxFlows is how many flows there can be: all addresses of FlowSources,
+	// each with 16384 source ports from 1024 on.
 	MaxFlows = 1 << (17 + 14)
 )
 
 // Unlimited is the rate that is as fast as possible.
 const Unlimited = math.MaxInt64
+
+// FlowSources returns the addresses that flows come from, those that are for
+// measurements (RFC 2544, appendix C.2.2).
+func FlowSources() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18}), 15) }
 
 // Options says what to send and where. All of it is needed but what says
 // otherwise.
@@ -69,6 +72,11 @@ type Options struct {
 	// same for the same Seed.
 	Flood netip.Prefix
 	Seed  uint64
+
+	// Beside, optional with a Flood that has SYN, is how many TCP connections
+	// to the same address and port there are beside it, from the sources of
+	// Flows. They have a rate of their own, and go before the flood.
+	Beside uint32
 }
 
 // Generator is one sender.
@@ -105,6 +113,8 @@ func New(opt Options) (*Generator, error) {
 		{generatorVarSourcesMask, mask},
 		{generatorVarSeed, opt.Seed},
 		{generatorVarInterval, interval(0)},
+		{generatorVarBeside, opt.Beside},
+		{generatorVarBesideInterval, interval(0)},
 	} {
 		if err := spec.Variables[v.name].Set(v.value); err != nil {
 			return nil, fmt.Errorf("new generator: set %s: %w", v.name, err)
@@ -118,10 +128,31 @@ func New(opt Options) (*Generator, error) {
 }
 
 // SetRate changes how many frames to send per second: none for 0, as many as
-// possible for [Unlimited]. It may be called at any time.
+// possible for [Unlimited]. It may be called at any time. It does not count for
+// connections beside a flood.
 func (g *Generator) SetRate(perSecond int) error {
 	if err := g.objects.Variables[generatorVarInterval].Set(interval(perSecond)); err != nil {
 		return fmt.Errorf("set rate: %w", err)
+	}
+	return nil
+}
+
+// TCP control bits of connections beside a flood (RFC 9293, section 3.1).
+const (
+	Open        = 0x02 // SYN
+	Acknowledge = 0x10 // ACK, with the sequence number that follows that of Open
+)
+
+// SetBeside changes what the connections beside a flood send, one after the
+// other, Open or Acknowledge, and how many per second in all, as SetRate does.
+func (g *Generator) SetBeside(flags uint8, perSecond int) error {
+	for _, v := range []struct {
+		name  string
+		value any
+	}{{generatorVarBesideFlags, flags}, {generatorVarBesideInterval, interval(perSecond)}} {
+		if err := g.objects.Variables[v.name].Set(v.value); err != nil {
+			return fmt.Errorf("set %s: %w", v.name, err)
+		}
 	}
 	return nil
 }
@@ -137,11 +168,24 @@ func interval(perSecond int) uint64 {
 	return uint64(1e9 * (1 << 32) / float64(perSecond))
 }
 
-// Sent returns how many frames were given to the interface so far. It may have
-// refused some of them: a veth counts these as dropped on transmission.
-func (g *Generator) Sent() (uint64, error) {
+// Sent returns how many frames were given to the interface so far, but for
+// those of SentBeside. It may have refused some of them: a veth counts these as
+// dropped on transmission.
+func (g *Generator) Sent() (uint64, error) { return g.sent(main) }
+
+// SentBeside returns how many frames of connections beside a flood were given
+// to the interface so far.
+func (g *Generator) SentBeside() (uint64, error) { return g.sent(beside) }
+
+// Keys of the program's states.
+const (
+	main uint32 = iota
+	beside
+)
+
+func (g *Generator) sent(key uint32) (uint64, error) {
 	var perCPU []struct{ Sent, Next, Part uint64 }
-	if err := g.objects.Maps[generatorMapStates].Lookup(uint32(0), &perCPU); err != nil {
+	if err := g.objects.Maps[generatorMapStates].Lookup(key, &perCPU); err != nil {
 		return 0, fmt.Errorf("read generator's counter: %w", err)
 	}
 	sum := uint64(0)

@@ -16,17 +16,20 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	generatorMapStates       = "states"
-	generatorProgGenerate    = "generate"
-	generatorVarFirstSource  = "first_source"
-	generatorVarFlows        = "flows"
-	generatorVarIfindex      = "ifindex"
-	generatorVarInterval     = "interval"
-	generatorVarIpSum        = "ip_sum"
-	generatorVarSeed         = "seed"
-	generatorVarSourcesMask  = "sources_mask"
-	generatorVarTemplate     = "template"
-	generatorVarTransportSum = "transport_sum"
+	generatorMapStates         = "states"
+	generatorProgGenerate      = "generate"
+	generatorVarBeside         = "beside"
+	generatorVarBesideFlags    = "beside_flags"
+	generatorVarBesideInterval = "beside_interval"
+	generatorVarFirstSource    = "first_source"
+	generatorVarFlows          = "flows"
+	generatorVarIfindex        = "ifindex"
+	generatorVarInterval       = "interval"
+	generatorVarIpSum          = "ip_sum"
+	generatorVarSeed           = "seed"
+	generatorVarSourcesMask    = "sources_mask"
+	generatorVarTemplate       = "template"
+	generatorVarTransportSum   = "transport_sum"
 )
 
 // loadGenerator returns the embedded CollectionSpec for generator.
@@ -85,15 +88,18 @@ type generatorMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type generatorVariableSpecs struct {
-	FirstSource  *ebpf.VariableSpec `ebpf:"first_source"`
-	Flows        *ebpf.VariableSpec `ebpf:"flows"`
-	Ifindex      *ebpf.VariableSpec `ebpf:"ifindex"`
-	Interval     *ebpf.VariableSpec `ebpf:"interval"`
-	IpSum        *ebpf.VariableSpec `ebpf:"ip_sum"`
-	Seed         *ebpf.VariableSpec `ebpf:"seed"`
-	SourcesMask  *ebpf.VariableSpec `ebpf:"sources_mask"`
-	Template     *ebpf.VariableSpec `ebpf:"template"`
-	TransportSum *ebpf.VariableSpec `ebpf:"transport_sum"`
+	Beside         *ebpf.VariableSpec `ebpf:"beside"`
+	BesideFlags    *ebpf.VariableSpec `ebpf:"beside_flags"`
+	BesideInterval *ebpf.VariableSpec `ebpf:"beside_interval"`
+	FirstSource    *ebpf.VariableSpec `ebpf:"first_source"`
+	Flows          *ebpf.VariableSpec `ebpf:"flows"`
+	Ifindex        *ebpf.VariableSpec `ebpf:"ifindex"`
+	Interval       *ebpf.VariableSpec `ebpf:"interval"`
+	IpSum          *ebpf.VariableSpec `ebpf:"ip_sum"`
+	Seed           *ebpf.VariableSpec `ebpf:"seed"`
+	SourcesMask    *ebpf.VariableSpec `ebpf:"sources_mask"`
+	Template       *ebpf.VariableSpec `ebpf:"template"`
+	TransportSum   *ebpf.VariableSpec `ebpf:"transport_sum"`
 }
 
 // generatorObjects contains all objects after they have been loaded into the kernel.
@@ -129,15 +135,18 @@ func (m *generatorMaps) Close() error {
 //
 // It can be passed to loadGeneratorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type generatorVariables struct {
-	FirstSource  *ebpf.Variable `ebpf:"first_source"`
-	Flows        *ebpf.Variable `ebpf:"flows"`
-	Ifindex      *ebpf.Variable `ebpf:"ifindex"`
-	Interval     *ebpf.Variable `ebpf:"interval"`
-	IpSum        *ebpf.Variable `ebpf:"ip_sum"`
-	Seed         *ebpf.Variable `ebpf:"seed"`
-	SourcesMask  *ebpf.Variable `ebpf:"sources_mask"`
-	Template     *ebpf.Variable `ebpf:"template"`
-	TransportSum *ebpf.Variable `ebpf:"transport_sum"`
+	Beside         *ebpf.Variable `ebpf:"beside"`
+	BesideFlags    *ebpf.Variable `ebpf:"beside_flags"`
+	BesideInterval *ebpf.Variable `ebpf:"beside_interval"`
+	FirstSource    *ebpf.Variable `ebpf:"first_source"`
+	Flows          *ebpf.Variable `ebpf:"flows"`
+	Ifindex        *ebpf.Variable `ebpf:"ifindex"`
+	Interval       *ebpf.Variable `ebpf:"interval"`
+	IpSum          *ebpf.Variable `ebpf:"ip_sum"`
+	Seed           *ebpf.Variable `ebpf:"seed"`
+	SourcesMask    *ebpf.Variable `ebpf:"sources_mask"`
+	Template       *ebpf.Variable `ebpf:"template"`
+	TransportSum   *ebpf.Variable `ebpf:"transport_sum"`
 }
 
 // generatorPrograms contains all programs after they have been loaded into the kernel.

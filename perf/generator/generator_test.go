@@ -64,7 +64,15 @@ func TestOptions(t *testing.T) {
 		"too many flows": func(o *Options) { o.Flows = MaxFlows + 1 },
 		"flood of flows": func(o *Options) { o.Flood = netip.MustParsePrefix("10.0.0.0/8") },
 		"from IPv6":      func(o *Options) { o.Flows, o.Flood = 0, netip.MustParsePrefix("2001:db8::/32") },
-		"no prefix":      func(o *Options) { o.Flows, o.Flood = 0, netip.PrefixFrom(netip.MustParseAddr("10.0.0.0"), 33) },
+		"beside none":    func(o *Options) { o.Beside = 1 },
+		"beside UDP":     func(o *Options) { o.Flows, o.Flood, o.Beside = 0, netip.MustParsePrefix("10.0.0.0/8"), 1 },
+		"too many beside": func(o *Options) {
+			o.Flows, o.Flood, o.SYN, o.Beside = 0, netip.MustParsePrefix("10.0.0.0/8"), true, MaxFlows+1
+		},
+		"same sources": func(o *Options) {
+			o.Flows, o.Flood, o.SYN, o.Beside = 0, netip.MustParsePrefix("198.0.0.0/8"), true, 1
+		},
+		"no prefix": func(o *Options) { o.Flows, o.Flood = 0, netip.PrefixFrom(netip.MustParseAddr("10.0.0.0"), 33) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			opt := options

@@ -65,6 +65,10 @@ type Counters struct {
 	ReceiveDropped uint64 `json:"receive_dropped"` // by the kernel, which found no room in the rings
 	Sent           uint64 `json:"sent"`            // handed to the kernel
 	GivenUp        uint64 `json:"given_up"`        // by library or driver, for want of room
+
+	// HandedOver, of a data plane in place of a loop, is frames that one of its
+	// workers gave another.
+	HandedOver uint64 `json:"handed_over,omitempty"`
 }
 
 // sendLen is the length of the frames of [Send], in bytes.

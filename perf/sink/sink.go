@@ -25,8 +25,8 @@ type Sink struct {
 }
 
 // Open attaches a sink to the interface with that index in the calling
-// thread's network namespace. It takes IPv4 UDP datagrams to the port, whoever
-// they are addressed to, and leaves everything else alone.
+// thread's network namespace. It takes UDP datagrams and TCP segments to the
+// port in IPv4, whoever they are addressed to, and leaves everything else alone.
 func Open(ifindex int, port uint16) (*Sink, error) {
 	_ = rlimit.RemoveMemlock() // counts only before Linux 5.11, where there is no TCX
 	spec, err := loadSink()
@@ -52,17 +52,25 @@ func Open(ifindex int, port uint16) (*Sink, error) {
 	return &Sink{objects: objects, link: l}, nil
 }
 
-// Arrived returns how many frames the sink has taken.
-func (s *Sink) Arrived() (uint64, error) {
-	var perCPU []uint64
-	if err := s.objects.Maps[sinkMapArrived].Lookup(uint32(0), &perCPU); err != nil {
-		return 0, fmt.Errorf("read sink's counter: %w", err)
+// Counts are frames by kind.
+type Counts struct {
+	Datagrams uint64 // UDP
+	Openings  uint64 // TCP connection requests
+	Segments  uint64 // all other TCP
+}
+
+// Arrived returns what the sink has taken.
+func (s *Sink) Arrived() (c Counts, err error) {
+	for key, n := range []*uint64{&c.Datagrams, &c.Openings, &c.Segments} {
+		var perCPU []uint64
+		if err := s.objects.Maps[sinkMapArrived].Lookup(uint32(key), &perCPU); err != nil {
+			return Counts{}, fmt.Errorf("read sink's counter: %w", err)
+		}
+		for _, m := range perCPU {
+			*n += m
+		}
 	}
-	sum := uint64(0)
-	for _, n := range perCPU {
-		sum += n
-	}
-	return sum, nil
+	return c, nil
 }
 
 // Close detaches the sink. It may be called twice.

@@ -83,33 +83,43 @@ func TestSink(t *testing.T) {
 	datagram := frame(t, &layers.UDP{DstPort: port}, layers.IPProtocolUDP)
 	ipv6 := append([]byte(nil), datagram...)
 	ipv6[12], ipv6[13] = 0x86, 0xdd
-	var want uint64
+	segment := func(tcp layers.TCP) []byte {
+		tcp.DstPort = port
+		return frame(t, &tcp, layers.IPProtocolTCP)
+	}
+	var want Counts
 	for _, test := range []struct {
 		name  string
 		frame []byte
-		want  uint32
+		count *uint64 // nil: it is left alone
 	}{
-		{"datagram to the port", datagram, shot},
-		{"another one", datagram, shot},
-		{"to another port", frame(t, &layers.UDP{SrcPort: port, DstPort: 10}, layers.IPProtocolUDP), next},
-		{"TCP", frame(t, &layers.TCP{DstPort: port}, layers.IPProtocolTCP), next},
-		{"not IPv4", ipv6, next},
-		{"too short", datagram[:40], next},
-		{"IPv4 options", frame(t, &layers.UDP{DstPort: port}, layers.IPProtocolUDP, layers.IPv4Option{OptionType: 1}), next},
+		{"datagram to the port", datagram, &want.Datagrams},
+		{"another one", datagram, &want.Datagrams},
+		{"to another port", frame(t, &layers.UDP{SrcPort: port, DstPort: 10}, layers.IPProtocolUDP), nil},
+		{"connection request", segment(layers.TCP{SYN: true}), &want.Openings},
+		{"answer to one", segment(layers.TCP{SYN: true, ACK: true}), &want.Segments},
+		{"acknowledgement", segment(layers.TCP{ACK: true}), &want.Segments},
+		{"TCP to another port", frame(t, &layers.TCP{SrcPort: port, DstPort: 10}, layers.IPProtocolTCP), nil},
+		{"ICMP", frame(t, &layers.UDP{DstPort: port}, layers.IPProtocolICMPv4), nil},
+		{"not IPv4", ipv6, nil},
+		{"too short", datagram[:40], nil},
+		{"IPv4 options", frame(t, &layers.UDP{DstPort: port}, layers.IPProtocolUDP, layers.IPv4Option{OptionType: 1}), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := s.objects.Programs[sinkProgCount].Run(&ebpf.RunOptions{Data: test.frame})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != test.want {
-				t.Errorf("verdict %d, want %d", int32(got), int32(test.want))
+			verdict := uint32(next)
+			if test.count != nil {
+				verdict = shot
+				*test.count++
 			}
-			if test.want == shot {
-				want++
+			if got != verdict {
+				t.Errorf("verdict %d, want %d", int32(got), int32(verdict))
 			}
 			if n, err := s.Arrived(); err != nil || n != want {
-				t.Errorf("counted %d, %v; want %d", n, err, want)
+				t.Errorf("counted %+v, %v; want %+v", n, err, want)
 			}
 		})
 	}

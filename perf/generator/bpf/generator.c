@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 
-// generate makes one frame, of a flow or of a flood, and sends it out of an
-// interface. The kernel runs it over and over on the frames of a small pool
+// generate makes one frame, of a flow, of a flood or of a flow beside that, and
+// sends it out of an interface. The kernel runs it over and over on the frames of a small pool
 // (Documentation/bpf/bpf_prog_run.rst, live frames).
 
 #include <linux/bpf.h>
@@ -30,6 +30,7 @@ __u32 ip_sum;
 __u32 transport_sum;
 __u32 ifindex;
 __u32 flows; // zero for a flood, where each frame has a source of its own
+__u32 beside; // flows beside a flood
 __u32 first_source;
 __u32 sources_mask; // the bits of a source that are free
 __u64 seed;
@@ -37,6 +38,18 @@ __u64 seed;
 // Written at any time: nanoseconds from one frame to the next, with 32 binary
 // places. Zero is as fast as possible, all ones is never.
 volatile __u64 interval;
+volatile __u64 beside_interval;
+
+// Written at any time: the TCP control bits of flows beside a flood.
+volatile __u8 beside_flags;
+
+// RFC 9293, section 3.1.
+#define TCP_SYN 0x02
+#define FLAGS_AT 13
+
+// Keys of states.
+#define MAIN 0
+#define BESIDE 1
 
 struct state {
 	__u64 sent; // frames given to the interface
@@ -47,15 +60,13 @@ struct state {
 // Written by the program only.
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__type(value, struct state);
 } states SEC(".maps");
 
-static __always_inline _Bool is_due(struct state *state)
+static __always_inline _Bool is_due(struct state *state, __u64 gap)
 {
-	__u64 gap = interval;
-
 	if (gap == 0)
 		return 1;
 	if (gap == ~0ULL)
@@ -90,21 +101,35 @@ SEC("xdp")
 int generate(struct xdp_md *ctx)
 {
 	__u8 *frame = (void *)(long)ctx->data;
-	__u32 zero = 0;
-	struct state *state = bpf_map_lookup_elem(&states, &zero);
+	__u32 key = BESIDE;
+	struct state *state = bpf_map_lookup_elem(&states, &key);
+	__u8 flags = TCP_SYN;
+	__u32 address, port;
 
 	if (!state || frame + FRAME > (__u8 *)(long)ctx->data_end)
 		return XDP_ABORTED;
-	if (!is_due(state))
-		return XDP_DROP;
+	_Bool aside = beside && is_due(state, beside_interval);
 
+	if (!aside) {
+		key = MAIN;
+		state = bpf_map_lookup_elem(&states, &key);
+		if (!state)
+			return XDP_ABORTED;
+		if (!is_due(state, interval))
+			return XDP_DROP;
+	}
 	__u64 random = mix(seed + ++state->sent);
-	__u32 address, port;
-	if (flows) {
-		__u32 flow = (state->sent - 1) % flows;
+	__u32 sequence = random;
+
+	if (aside || flows) {
+		__u32 flow = (state->sent - 1) % (aside ? beside : flows);
 
 		address = FIRST_ADDRESS + (flow >> PORTS_LOG2);
 		port = FIRST_PORT + (flow & ((1 << PORTS_LOG2) - 1));
+		if (aside) {
+			flags = beside_flags;
+			sequence = flow + !(flags & TCP_SYN); // which takes one number
+		}
 	} else {
 		address = first_source + ((random >> 32) & sources_mask);
 		port = FIRST_PORT + (((random & 0xffffffff) * (65536 - FIRST_PORT)) >> 32);
@@ -118,11 +143,11 @@ int generate(struct xdp_md *ctx)
 	sum += transport_sum + port;
 	if (ip->protocol == IPPROTO_TCP) {
 		struct tcphdr *tcp = (void *)(ip + 1);
-		__u32 sequence = random;
 
 		tcp->source = bpf_htons(port);
 		tcp->seq = bpf_htonl(sequence);
-		tcp->check = bpf_htons(fold(sum + (sequence >> 16) + (sequence & 0xffff)));
+		((__u8 *)tcp)[FLAGS_AT] = flags;
+		tcp->check = bpf_htons(fold(sum + flags + (sequence >> 16) + (sequence & 0xffff)));
 	} else {
 		struct udphdr *udp = (void *)(ip + 1);
 		__u16 check = fold(sum);

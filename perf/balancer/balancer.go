@@ -1,0 +1,261 @@
+// Package balancer is weir's data plane without a control plane: one interface
+// and a service that is made by hand.
+//
+// The problem it solves: what a measurement says of weir has to be true of all
+// that weir does with a packet, from the XDP program to the send ring, and must
+// not depend on what else an appliance does at the time.
+//
+// It also tells whether flows are where they were. After a flow has lost its
+// entry the same backend would be chosen again, as nothing has changed, and
+// nothing would show. So all backends that there are can be drained at a time
+// when others take their place: a flow that is known stays then, and one that
+// is not goes elsewhere.
+package balancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"weir/dataplane/afxdp"
+	"weir/dataplane/engine"
+	"weir/dataplane/flow"
+	"weir/dataplane/nic"
+	"weir/dataplane/packet"
+	"weir/dataplane/stats"
+	"weir/dataplane/steer"
+	"weir/dataplane/worker"
+)
+
+// Mode is what is done to packets.
+type Mode string
+
+// The modes.
+const (
+	DSR     Mode = "dsr"
+	NAT     Mode = "nat"        // IPv4 to IPv4, from four SNAT addresses
+	Limited Mode = "dsr-limits" // DSR, with LimitNewFlows
+	Keep    Mode = "nat-keep"   // IPv4 to IPv4, the client's address stays
+)
+
+// Modes returns all modes.
+func Modes() []Mode { return []Mode{DSR, NAT, Limited, Keep} }
+
+// Options says what to run, and on what.
+type Options struct {
+	Mode      Mode
+	Interface string       // in the process's network namespace
+	Queues    int          // of the interface, each with a worker
+	CPU       int          // that all workers are pinned to
+	Entries   int          // of the flow table, each
+	Clients   netip.Prefix // whose flows Known, Drain and Lost are about
+	Log       *slog.Logger
+}
+
+// Balancer is the data plane at work. Its methods but Run wait for the workers
+// to answer.
+type Balancer struct {
+	opt    Options
+	engine *engine.Engine
+
+	drained map[packet.Tuple]place // established when Drain was called
+}
+
+// place says where a flow is.
+type place struct{ slot, generation uint32 }
+
+// Open opens the interface. Nothing is forwarded before Run.
+func Open(opt Options) (*Balancer, error) {
+	if !slices.Contains(Modes(), opt.Mode) {
+		return nil, fmt.Errorf("open balancer: no mode %q: there are %v", opt.Mode, Modes())
+	}
+	e, err := engine.New(engine.Config{
+		Interfaces: []engine.Interface{{
+			Name: opt.Interface, Driver: nic.AFXDP, XDPModes: []afxdp.Mode{afxdp.Copy}, Queues: opt.Queues, CPUs: []int{opt.CPU},
+		}},
+		FlowEntries: opt.Entries,
+		Timeouts:    flow.DefaultTimeouts(),
+		Log:         opt.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open balancer: %w", err)
+	}
+	if err := e.Open(); err != nil {
+		return nil, fmt.Errorf("open balancer: %w", err)
+	}
+	b := &Balancer{opt: opt, engine: e}
+	if err := b.apply(false); err != nil {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		return nil, fmt.Errorf("open balancer: %w", errors.Join(err, e.Run(ended))) // which closes it
+	}
+	return b, nil
+}
+
+// Run forwards until ctx ends, and closes the interface. It is called once.
+func (b *Balancer) Run(ctx context.Context) error { return b.engine.Run(ctx) }
+
+func (b *Balancer) apply(drained bool) error {
+	snap, err := compile(b.opt.Mode, drained, b.engine.Interfaces()[0], b.engine.NATSpace())
+	if err != nil {
+		return err
+	}
+	return b.engine.Apply(snap, steer.Set{VIPs: []netip.Addr{VIP}})
+}
+
+func (b *Balancer) workers() ([]engine.Worker, error) {
+	all := b.engine.Workers()
+	if len(all) != b.opt.Queues {
+		return nil, fmt.Errorf("%d workers instead of %d: %v", len(all), b.opt.Queues, b.engine.Interfaces()[0].Err)
+	}
+	return all, nil
+}
+
+// Threads returns the ids of the workers' threads, once they run.
+func (b *Balancer) Threads(ctx context.Context) ([]int, error) {
+	workers, err := b.workers()
+	threads := make([]int, len(workers))
+	for i, w := range workers {
+		err = errors.Join(err, w.Do(ctx, func() { threads[i] = unix.Gettid() }))
+	}
+	return threads, err
+}
+
+// Status is what the workers have counted since they were started.
+type Status struct {
+	Received        uint64 `json:"received"`
+	ReceiveDropped  uint64 `json:"receive_dropped"` // by the kernel, which found no room in the rings
+	Sent            uint64 `json:"sent"`            // that the queue took
+	HandedOver      uint64 `json:"handed_over"`     // from one worker to another
+	TransmitDropped uint64 `json:"transmit_dropped"`
+	Kept            uint64 `json:"kept"` // packets for backends that Drain is about
+
+	Flows            int    `json:"flows"` // now
+	Capacity         int    `json:"capacity"`
+	Evicted          uint64 `json:"evicted"` // trusted flows
+	UntrustedEvicted uint64 `json:"untrusted_evicted"`
+	Unrecorded       uint64 `json:"unrecorded"` // above NewRate
+	Refused          uint64 `json:"refused"`    // no room in the table, or no SNAT port
+	TakenOver        uint64 `json:"taken_over"` // SNAT ports
+	Limited          uint64 `json:"limited"`    // above LimitNewFlows
+
+	Drops map[string]uint64 `json:"drops"` // by reason, but for those without
+}
+
+// Status returns what the workers have counted.
+func (b *Balancer) Status(ctx context.Context) (Status, error) {
+	s := Status{Drops: make(map[string]uint64)}
+	workers, err := b.workers()
+	if err != nil {
+		return s, err
+	}
+	var c stats.Counters
+	for _, w := range workers {
+		ws, err := w.Status(ctx)
+		if err != nil {
+			return s, err
+		}
+		ws.Counters.AddTo(&c)
+		s.Flows += ws.Flows
+		s.Capacity += ws.Capacity
+		s.ReceiveDropped += ws.Queue.ReceiveDropped
+		s.TransmitDropped += ws.Queue.TransmitDropped
+	}
+	s.Received = c.Received.Packets
+	s.Sent = c.Transmitted.Packets
+	s.HandedOver = c.HandedOver.Packets
+	s.Evicted = c.FlowsEvicted
+	s.UntrustedEvicted = c.FlowsUntrustedEvicted
+	s.Unrecorded = c.FlowsUnrecorded
+	s.Refused = c.FlowsRefused + c.Drops[stats.PortsExhausted]
+	s.TakenOver = c.NATTakenOver
+	s.Limited = c.Drops[stats.ServiceLimit]
+	for slot := range c.Backends[:min(half, len(c.Backends))] {
+		s.Kept += c.Backends[slot].Packets
+	}
+	for reason, n := range c.Drops {
+		if n > 0 {
+			s.Drops[stats.Reason(reason).String()] = n
+		}
+	}
+	return s, nil
+}
+
+// Known is how many flows of the clients the workers know.
+type Known struct {
+	All         int `json:"all"`
+	Established int `json:"established"` // those that have opened before are trusted then
+}
+
+// Known counts flows.
+func (b *Balancer) Known(ctx context.Context) (k Known, err error) {
+	err = b.flows(ctx, func(f worker.Flow) {
+		k.All++
+		if f.State == flow.StateEstablished {
+			k.Established++
+		}
+	})
+	return k, err
+}
+
+// Drain keeps in mind where each established flow of the clients is, and has
+// new flows go to other backends from now on.
+func (b *Balancer) Drain(ctx context.Context) (err error) {
+	if b.drained, err = b.established(ctx); err != nil {
+		return err
+	}
+	return b.apply(true)
+}
+
+// Loss says what has become of flows that were there at the time of Drain.
+type Loss struct {
+	Gone  int `json:"gone"`  // no worker knows them any more
+	Moved int `json:"moved"` // they are at another backend
+}
+
+// Lost returns how many flows are not where they were at the time of Drain.
+func (b *Balancer) Lost(ctx context.Context) (Loss, error) {
+	now, err := b.established(ctx)
+	return lost(b.drained, now), err
+}
+
+func lost(before, now map[packet.Tuple]place) (l Loss) {
+	for tuple, was := range before {
+		switch is, ok := now[tuple]; {
+		case !ok:
+			l.Gone++
+		case is != was:
+			l.Moved++
+		}
+	}
+	return l
+}
+
+func (b *Balancer) established(ctx context.Context) (map[packet.Tuple]place, error) {
+	flows := make(map[packet.Tuple]place)
+	err := b.flows(ctx, func(f worker.Flow) {
+		if f.State == flow.StateEstablished {
+			flows[f.Tuple] = place{f.Slot, f.Generation}
+		}
+	})
+	return flows, err
+}
+
+// flows calls yield for each flow of the clients.
+func (b *Balancer) flows(ctx context.Context, yield func(worker.Flow)) error {
+	workers, err := b.workers()
+	for _, w := range workers {
+		err = errors.Join(err, w.Flows(ctx, func(f worker.Flow) bool {
+			if b.opt.Clients.Contains(packet.NetipAddr(f.Tuple.Src)) {
+				yield(f)
+			}
+			return true
+		}))
+	}
+	return err
+}

@@ -1,0 +1,84 @@
+package balancer
+
+import (
+	"net/netip"
+	"testing"
+
+	"weir/dataplane/engine"
+	"weir/dataplane/flow"
+	"weir/dataplane/nat"
+	"weir/dataplane/packet"
+	"weir/dataplane/snapshot"
+)
+
+// A flow that is known may stay where it was when all backends are drained, and
+// every one that is not goes elsewhere: so a flow that was lost shows.
+func TestDrained(t *testing.T) {
+	at := engine.InterfaceStatus{Name: "loop", MAC: packet.MAC{2, 0, 0, 0, 0, 2}, MTU: 1500}
+	for _, mode := range Modes() {
+		t.Run(string(mode), func(t *testing.T) {
+			space := nat.NewSpace()
+			var picks [2]map[uint32]bool
+			for i, drained := range []bool{false, true} {
+				snap, err := compile(mode, drained, at, space)
+				if err != nil {
+					t.Fatal(err)
+				}
+				vip := VIP.As16()
+				service := snap.VIP(&vip).Service(packet.ProtoTCP, 9)
+				if service == snapshot.None {
+					t.Fatal("no service")
+				}
+				picks[i] = make(map[uint32]bool)
+				for port := range uint16(1000) {
+					slot := snap.Services[service].Pick(flow.HashStable(&packet.Tuple{SrcPort: port}))
+					if snap.Backends[slot].State != snapshot.Active {
+						t.Fatalf("a new flow goes to backend %d, which is %v", slot, snap.Backends[slot].State)
+					}
+					picks[i][slot] = true
+				}
+				for slot := range uint32(half) {
+					if state := snap.Backends[slot].State; drained && state != snapshot.Keeps {
+						t.Errorf("drained backend %d is %v", slot, state)
+					}
+				}
+			}
+			if len(picks[0]) != half || len(picks[1]) != half {
+				t.Errorf("flows go to %v before and to %v after, want %d backends each", picks[0], picks[1], half)
+			}
+			for slot := range picks[0] {
+				if slot >= half || picks[1][slot] {
+					t.Errorf("backend %d gets new flows when it should not", slot)
+				}
+			}
+		})
+	}
+}
+
+func TestLost(t *testing.T) {
+	client := func(last byte) packet.Tuple {
+		return packet.Tuple{Src: netip.AddrFrom4([4]byte{198, 18, 0, last}).As16()}
+	}
+	before := map[packet.Tuple]place{client(1): {0, 1}, client(2): {1, 1}, client(3): {2, 1}, client(4): {3, 1}}
+	for name, test := range map[string]struct {
+		now  map[packet.Tuple]place
+		want Loss
+	}{
+		"none":            {before, Loss{}},
+		"all":             {nil, Loss{Gone: 4}},
+		"others came":     {map[packet.Tuple]place{client(1): {0, 1}, client(2): {1, 1}, client(3): {2, 1}, client(4): {3, 1}, client(5): {4, 1}}, Loss{}},
+		"one went":        {map[packet.Tuple]place{client(1): {0, 1}, client(2): {1, 1}, client(4): {3, 1}}, Loss{Gone: 1}},
+		"another backend": {map[packet.Tuple]place{client(1): {4, 1}, client(2): {1, 1}, client(3): {2, 1}, client(4): {3, 1}}, Loss{Moved: 1}},
+		"its successor":   {map[packet.Tuple]place{client(1): {0, 2}, client(2): {1, 1}, client(3): {2, 1}}, Loss{Gone: 1, Moved: 1}},
+	} {
+		if got := lost(before, test.now); got != test.want {
+			t.Errorf("%s: %+v, want %+v", name, got, test.want)
+		}
+	}
+}
+
+func TestNoSuchMode(t *testing.T) {
+	if _, err := Open(Options{Mode: "bridge"}); err == nil {
+		t.Error("accepted")
+	}
+}

@@ -1,0 +1,142 @@
+package perf
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"weir/perf/balancer"
+)
+
+// FloodReport is the outcome of [Flood], complete. Rates are per second.
+type FloodReport struct {
+	Measured    time.Time   `json:"measured"`
+	Machine     Machine     `json:"machine"`
+	Driver      string      `json:"driver"`
+	Mode        string      `json:"mode"`
+	FrameLen    int         `json:"frame_len"`      // bytes
+	Flows       uint32      `json:"flows"`          // established before the flood
+	FlowsRate   int         `json:"flows_pps"`      // of these
+	Entries     int         `json:"entries"`        // of the flow table
+	NewRate     int         `json:"new_rate"`       // entries made per second, at most
+	Limit       int         `json:"limit"`          // new flows per second, in the mode with limits
+	Window      float64     `json:"window_seconds"` // of a flood
+	GeneratorOn int         `json:"generator_cpu"`
+	WorkerOn    int         `json:"worker_cpu"`
+	Seed        uint64      `json:"seed"` // of the order, and of the floods
+	Summary     []FloodRow  `json:"summary"`
+	Cells       []FloodCell `json:"cells"` // in the order of measuring
+}
+
+// FloodRow sums up all rounds of one rate in one mode.
+type FloodRow struct {
+	Mode   balancer.Mode `json:"mode"`
+	Rate   Rate          `json:"rate"`
+	Rounds int           `json:"rounds"`
+
+	Offered   Spread `json:"offered_pps"`
+	Taken     Spread `json:"taken_pps"`
+	CPU       Spread `json:"cpu"`
+	NsPerPkt  Spread `json:"ns_per_packet"`
+	FlowsLoss Spread `json:"flows_loss"`
+
+	// Sums: there should be none.
+	Gone    int    `json:"gone"`
+	Moved   int    `json:"moved"`
+	Evicted uint64 `json:"evicted"`
+
+	UntrustedEvicted Spread `json:"untrusted_evicted_pps"`
+	Unrecorded       Spread `json:"unrecorded_pps"`
+	Refused          Spread `json:"refused_pps"`
+	Limited          Spread `json:"limited_pps"`
+
+	Memory Spread `json:"memory"` // bytes of the process, after the flood
+	Growth Spread `json:"growth"` // bytes, in the flood
+	Waited Spread `json:"waited"` // the worse of worker and generator
+}
+
+// add adds a cell and sums up again.
+func (r *FloodReport) add(c FloodCell) {
+	r.Cells = append(r.Cells, c)
+	r.Summary = nil
+	for _, mode := range balancer.Modes() {
+		var rates []Rate // in order
+		cells := make(map[Rate][]FloodCell)
+		for _, c := range r.Cells {
+			if c.Mode == mode {
+				if cells[c.Rate] == nil {
+					rates = append(rates, c.Rate)
+				}
+				cells[c.Rate] = append(cells[c.Rate], c)
+			}
+		}
+		slices.SortFunc(rates, func(a, b Rate) int { return cmp.Compare(a.generators(), b.generators()) })
+		for _, rate := range rates {
+			r.Summary = append(r.Summary, sumUp(cells[rate]))
+		}
+	}
+}
+
+func sumUp(cells []FloodCell) FloodRow {
+	over := func(value func(*FloodCell) float64) Spread { return spread(cells, value) }
+	rate := func(count func(*FloodCell) uint64) Spread {
+		return over(func(c *FloodCell) float64 { return float64(count(c)) / c.Seconds })
+	}
+	row := FloodRow{
+		Mode:             cells[0].Mode,
+		Rate:             cells[0].Rate,
+		Rounds:           len(cells),
+		Offered:          over(func(c *FloodCell) float64 { return c.Offered }),
+		Taken:            over(func(c *FloodCell) float64 { return c.Taken }),
+		CPU:              over(func(c *FloodCell) float64 { return c.CPU }),
+		NsPerPkt:         over(func(c *FloodCell) float64 { return c.NsPerPkt }),
+		FlowsLoss:        over(func(c *FloodCell) float64 { return c.FlowsLoss }),
+		UntrustedEvicted: rate(func(c *FloodCell) uint64 { return c.UntrustedEvicted }),
+		Unrecorded:       rate(func(c *FloodCell) uint64 { return c.Unrecorded }),
+		Refused:          rate(func(c *FloodCell) uint64 { return c.Refused }),
+		Limited:          rate(func(c *FloodCell) uint64 { return c.Limited }),
+		Memory:           over(func(c *FloodCell) float64 { return float64(c.MemoryAfter) }),
+		Growth:           over(func(c *FloodCell) float64 { return float64(c.MemoryAfter) - float64(c.MemoryBefore) }),
+		Waited:           over(func(c *FloodCell) float64 { return max(c.WorkerWaited, c.GeneratorWaited) }),
+	}
+	for _, c := range cells {
+		row.Gone += c.Gone
+		row.Moved += c.Moved
+		row.Evicted += c.Evicted
+	}
+	return row
+}
+
+// WriteText writes the summary for a terminal.
+func (r FloodReport) WriteText(w io.Writer) error { return writeText(w, r.conditions(), r.table()) }
+
+// WriteMarkdown writes the summary for a page.
+func (r FloodReport) WriteMarkdown(w io.Writer) error {
+	return writeMarkdown(w, r.conditions(), r.table())
+}
+
+func (r *FloodReport) conditions() string {
+	return fmt.Sprintf("%s: %s, %s mode, one worker, frames of %d bytes, %d flows with %d packets/s, flow table of %d, new_rate %d, limit %d, floods of %g s.",
+		r.Machine.at(r.Measured), r.Driver, r.Mode, r.FrameLen, r.Flows, r.FlowsRate, r.Entries, r.NewRate, r.Limit, r.Window)
+}
+
+func (r *FloodReport) table() [][]string {
+	table := [][]string{{
+		"mode", "flood SYN/s", "rounds", "offered k/s", "taken k/s", "worker CPU %", "ns/packet", "flows' packets lost %",
+		"flows lost, moved, evicted", "untrusted evicted k/s", "unrecorded k/s", "refused k/s", "limited k/s",
+		"memory MB", "growth MB", "waited %",
+	}}
+	for _, row := range r.Summary {
+		thousands := func(s Spread) string { return fmt.Sprintf("%.0f", s.Median/1e3) }
+		table = append(table, []string{
+			string(row.Mode), row.Rate.String(), fmt.Sprint(row.Rounds),
+			row.Offered.format(1e-3, 0), row.Taken.format(1e-3, 0), row.CPU.format(100, 0), row.NsPerPkt.format(1, 0), row.FlowsLoss.format(100, 2),
+			fmt.Sprintf("%d, %d, %d", row.Gone, row.Moved, row.Evicted),
+			thousands(row.UntrustedEvicted), thousands(row.Unrecorded), thousands(row.Refused), thousands(row.Limited),
+			fmt.Sprintf("%.1f", row.Memory.Median/1e6), row.Growth.format(1e-6, 1), row.Waited.formatWaited(),
+		})
+	}
+	return table
+}

@@ -1,0 +1,57 @@
+package perf
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// What is committed can be read, its summary is that of its cells, and the
+// tables on the page are made from it.
+func TestResults(t *testing.T) {
+	page, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range []string{"results/*-loops.json", "results/*-modes.json"} {
+		checkResults(t, string(page), pattern, func(r Report) (again Report) {
+			for _, c := range r.Cells {
+				again.add(c)
+			}
+			return again
+		}, func(r Report) any { return r.Summary })
+	}
+	checkResults(t, string(page), "results/*-flood.json", func(r FloodReport) (again FloodReport) {
+		for _, c := range r.Cells {
+			again.add(c)
+		}
+		return again
+	}, func(r FloodReport) any { return r.Summary })
+}
+
+func checkResults[R report](t *testing.T, page, pattern string, again func(R) R, summary func(R) any) {
+	paths, err := filepath.Glob(pattern)
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no results %s: %v", pattern, err)
+	}
+	for _, path := range paths {
+		t.Run(path, func(t *testing.T) {
+			report, err := ReadFile[R](path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(summary(again(report)), summary(report)) {
+				t.Error("the summary is not that of the cells")
+			}
+			var table strings.Builder
+			if err := report.WriteMarkdown(&table); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(page, path) && !strings.Contains(page, table.String()) {
+				t.Errorf("README.md does not have this table for %s:\n%s", path, table.String())
+			}
+		})
+	}
+}

@@ -1,0 +1,105 @@
+package perf
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// Spread is a median and how far the single values are from it.
+type Spread struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+// spread is zero without cells. The median of an even number is the mean of the
+// two in the middle.
+func spread[C any](cells []C, value func(*C) float64) Spread {
+	var values []float64
+	for i := range cells {
+		values = append(values, value(&cells[i]))
+	}
+	if len(values) == 0 {
+		return Spread{}
+	}
+	slices.Sort(values)
+	n := len(values)
+	return Spread{Median: (values[(n-1)/2] + values[n/2]) / 2, Min: values[0], Max: values[n-1]}
+}
+
+// format writes the median and, in brackets, smallest and largest.
+func (s Spread) format(scale float64, digits int) string {
+	f := func(v float64) string { return fmt.Sprintf("%.*f", digits, v*scale) }
+	return fmt.Sprintf("%s (%s-%s)", f(s.Median), f(s.Min), f(s.Max))
+}
+
+// disturbed is the share of time waited for a core from which on a measurement
+// says little.
+const disturbed = 0.01
+
+// formatWaited writes the share of time waited for a core.
+func (s Spread) formatWaited() string {
+	if s.Median > disturbed {
+		return s.format(100, 1) + " disturbed"
+	}
+	return s.format(100, 1)
+}
+
+// writeText writes a table for a terminal.
+func writeText(w io.Writer, conditions string, table [][]string) error {
+	if _, err := fmt.Fprintln(w, conditions); err != nil {
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, line := range table {
+		fmt.Fprintln(t, strings.Join(line, "\t"))
+	}
+	return t.Flush()
+}
+
+// writeMarkdown writes a table for a page.
+func writeMarkdown(w io.Writer, conditions string, table [][]string) error {
+	rule := make([]string, len(table[0]))
+	for i := range rule {
+		rule[i] = "---"
+	}
+	var b strings.Builder
+	for _, line := range slices.Insert(table, 1, rule) {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(line, " | "))
+	}
+	_, err := fmt.Fprintf(w, "%s\n\n%s", conditions, b.String())
+	return err
+}
+
+// ReadFile reads a report that was written by WriteFile.
+func ReadFile[R any](path string) (report R, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return report, fmt.Errorf("read report: %w", err)
+	}
+	if err := json.Unmarshal(b, &report); err != nil {
+		return report, fmt.Errorf("read report %s: %w", path, err)
+	}
+	return report, nil
+}
+
+// WriteFile writes a report as JSON.
+func WriteFile(path string, report any) error {
+	b, err := json.MarshalIndent(report, "", "\t")
+	if err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	if err := os.WriteFile(path, append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	return nil
+}
+
+// round3 makes a rate readable in a log.
+func round3(perSecond float64) float64 { return math.Round(perSecond/1000) / 1000 }

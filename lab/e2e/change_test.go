@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -14,15 +15,10 @@ import (
 // all of them have been served once. finish returns how they ended.
 func (s *testSite) startLoad(service string, n int, stall time.Duration) (load *traffic.Load, finish func() error) {
 	s.t.Helper()
-	vip := s.DSR4
-	switch service {
-	case site.DSR6:
-		vip = s.DSR6
-	case site.IPIP4:
-		vip = s.IPIP4
-	case site.IPIP6:
-		vip = s.IPIP6
-	}
+	vip := map[string]netip.AddrPort{
+		site.DSR4: s.DSR4, site.DSR6: s.DSR6, site.IPIP4: s.IPIP4, site.IPIP6: s.IPIP6,
+		site.NAT4: s.NAT4, site.NAT6: s.NAT6, site.NAT46: s.NAT46, site.NAT64: s.NAT64,
+	}[service]
 	load = traffic.NewLoad(traffic.LoadConfig{
 		Client: s.Client, Target: vip, Connections: n, Bytes: 8 << 10, Rate: 32 << 10, Stall: stall,
 	})
@@ -139,7 +135,7 @@ func TestBackendDies(t *testing.T) {
 // TestHealthCheckFails has a backend answer that it is not well, with everything
 // else in order.
 func TestHealthCheckFails(t *testing.T) {
-	s := startSite(t, site.Options{Health: true, DSROnly: true}, nil)
+	s := startSite(t, site.Options{Health: true, Modes: site.DSR}, nil)
 	b := s.Backends[1]
 	b.SetHealthy(false)
 	s.await("b2 is down", func() error {

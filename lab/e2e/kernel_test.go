@@ -13,7 +13,7 @@ import (
 // weir works the same interface. Its frames are the kernel's and stay so.
 func TestKernelTraffic(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
-		s := newSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, DSROnly: true})
+		s := newSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR})
 		own := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:22"), netip.MustParseAddrPort("[fd00::2]:22")}
 		server, err := traffic.NewServer(s.ctx, traffic.ServerConfig{
 			Name: "sshd", TCP: own, UDP: own, Listen: s.WeirHost.Listen, ListenPacket: s.WeirHost.ListenPacket,

@@ -98,7 +98,7 @@ func TestInterfaceRemoved(t *testing.T) {
 func TestIdle(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
 		const queues, most = 4, 0.03
-		s := startSite(t, site.Options{Queues: queues, Driver: d.driver, XDPMode: d.xdpMode, DSROnly: true}, func(c *site.Config) {
+		s := startSite(t, site.Options{Queues: queues, Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR}, func(c *site.Config) {
 			c.Interfaces[0].Queues = strconv.Itoa(queues)
 		})
 		s.served(s.DSR4)

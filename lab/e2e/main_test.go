@@ -22,7 +22,12 @@ import (
 // is built. It is empty where no test can run.
 var weirBinary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		os.Exit(play(role, os.Args[1:]))
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	if os.Geteuid() != 0 {
@@ -91,7 +96,12 @@ type testSite struct {
 	t   *testing.T
 	ctx context.Context // of the test's calls; not yet done in its clean-up
 
-	port uint16 // of the last client of newFlow
+	port *uint16 // of the last client of newFlow
+}
+
+// in is the site as a subtest sees it, which fails alone.
+func (s *testSite) in(t *testing.T) *testSite {
+	return &testSite{s.Site, t, s.ctx, s.port}
 }
 
 var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
@@ -109,7 +119,8 @@ func newSite(t *testing.T, opt site.Options) *testSite {
 		cancel()
 		t.Fatal(err)
 	}
-	s := &testSite{Site: built, t: t, ctx: ctx, port: 20000}
+	port := uint16(20000)
+	s := &testSite{built, t, ctx, &port}
 	t.Cleanup(func() {
 		defer cancel()
 		if t.Failed() {
@@ -287,9 +298,9 @@ func (s *testSite) ping(addr netip.Addr) error {
 // may be one that it gave to an earlier flow, which weir then still knows.
 func (s *testSite) newFlow(vip netip.AddrPort) *traffic.EchoConn {
 	s.t.Helper()
-	s.port++ // below those that the kernel picks
+	*s.port++ // below those that the kernel picks
 	client := *s.Client
-	client.Dial = s.ClientHost.DialFrom(netip.AddrPortFrom(s.clientOf(vip), s.port))
+	client.Dial = s.ClientHost.DialFrom(netip.AddrPortFrom(s.clientOf(vip), *s.port))
 	flow, err := client.OpenEcho(s.ctx, vip)
 	s.must(err)
 	s.t.Cleanup(func() { flow.Close() })

@@ -67,7 +67,7 @@ func TestBackendMovesMAC(t *testing.T) {
 // go on, too.
 func TestBackendMovesQuietly(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
-		s := startSite(t, site.Options{Backends: 1, Driver: d.driver, XDPMode: d.xdpMode, DSROnly: true}, nil)
+		s := startSite(t, site.Options{Backends: 1, Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR}, nil)
 		var flows []*traffic.EchoConn
 		for _, vip := range s.VIPs() {
 			s.served(vip)
@@ -163,7 +163,7 @@ func (s *testSite) routeBackend(b *site.Backend, front bool) error {
 
 // TestUnresolvedBackend has a service whose only backend does not exist.
 func TestUnresolvedBackend(t *testing.T) {
-	s := newSite(t, site.Options{Backends: 1, DSROnly: true})
+	s := newSite(t, site.Options{Backends: 1, Modes: site.DSR})
 	absent := netip.MustParseAddr("10.0.0.99")
 	s.Config.Service(site.DSR4).Backends[0].Address = absent.String()
 	s.must(s.StartWeir(s.ctx))
@@ -193,7 +193,7 @@ func TestUnresolvedBackend(t *testing.T) {
 // TestWeirMovesMAC changes the MAC of weir's own interface while it runs.
 func TestWeirMovesMAC(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
-		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, DSROnly: true}, nil)
+		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR}, nil)
 		for _, vip := range s.VIPs() {
 			s.served(vip)
 		}

@@ -15,7 +15,7 @@ import (
 func TestQueues(t *testing.T) {
 	const queues, flows, rounds = 4, 64, 5
 	eachDriver(t, func(t *testing.T, d driver) {
-		s := startSite(t, site.Options{Backends: 3, Queues: queues, Driver: d.driver, XDPMode: d.xdpMode, DSROnly: true}, func(c *site.Config) {
+		s := startSite(t, site.Options{Backends: 3, Queues: queues, Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR}, func(c *site.Config) {
 			c.Interfaces[0].Queues = fmt.Sprint(queues)
 		})
 		s.wantDriver(site.Front, d)

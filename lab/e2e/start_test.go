@@ -57,7 +57,7 @@ func TestStartErrors(t *testing.T) {
 			func(c *site.Config) {
 				c.Interfaces[0].Driver = "dpdk"
 				c.Services[0].Ports = []string{"tcp/99999"}
-				c.Services[0].Mode = "nat"
+				c.Services[0].Mode = "proxy"
 				c.Services[1].Name = c.Services[0].Name
 				c.Services[1].Backends[0].Address = "b1.example"
 			},
@@ -73,7 +73,7 @@ func TestStartErrors(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newSite(t, site.Options{Backends: 1, DSROnly: true})
+			s := newSite(t, site.Options{Backends: 1, Modes: site.DSR})
 			c.mutate(s.Config)
 			s.wantStartError(c.want...)
 			if _, err := os.Stat(s.Socket); err == nil {
@@ -85,7 +85,7 @@ func TestStartErrors(t *testing.T) {
 
 // TestCheck has weir check look at the same mistakes without a running weir.
 func TestCheck(t *testing.T) {
-	s := newSite(t, site.Options{Backends: 1, DSROnly: true})
+	s := newSite(t, site.Options{Backends: 1, Modes: site.DSR})
 	s.must(s.WriteConfig(nil))
 	if out, err := s.RunWeir(s.ctx, "check", s.ConfigPath); err != nil {
 		t.Errorf("weir check: %v\n%s", err, out)
@@ -108,7 +108,7 @@ func TestCheck(t *testing.T) {
 // TestReloadErrors changes the file under a running weir to what it cannot take.
 // It says so, and goes on with what it has.
 func TestReloadErrors(t *testing.T) {
-	s := startSite(t, site.Options{DSROnly: true}, nil)
+	s := startSite(t, site.Options{Modes: site.DSR}, nil)
 	good := *s.Config
 	for _, c := range []struct {
 		name   string
@@ -134,7 +134,7 @@ func TestReloadErrors(t *testing.T) {
 
 // TestSecondWeir starts weir on a host where one runs.
 func TestSecondWeir(t *testing.T) {
-	s := startSite(t, site.Options{DSROnly: true}, nil)
+	s := startSite(t, site.Options{Modes: site.DSR}, nil)
 	out, err := s.RunWeir(s.ctx, "run", "--config", s.ConfigPath)
 	if err == nil || !strings.Contains(out, s.Socket) {
 		t.Errorf("the second weir ended with %v and said:\n%s", err, out)

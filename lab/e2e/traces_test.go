@@ -112,7 +112,7 @@ func (s *testSite) setFeature(name, feature string, on bool) {
 // does. Afterwards the interface is as it was.
 func TestStopLeavesNothing(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
-		s := newSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, DSROnly: true})
+		s := newSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR})
 		s.setFeature(site.Front, "rx-gro", true)
 		before, err := s.tracesOf(site.Front)
 		s.must(err)
@@ -147,7 +147,7 @@ func TestStopLeavesNothing(t *testing.T) {
 // and the connections that went through it go on.
 func TestKill(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
-		s := newSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, DSROnly: true})
+		s := newSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR})
 		before, err := s.tracesOf(site.Front)
 		s.must(err)
 		s.start()
@@ -188,7 +188,7 @@ func TestKill(t *testing.T) {
 // not start in its place, and say whose it is.
 func TestForeignProgram(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
-		s := newSite(t, site.Options{Backends: 1, Driver: d.driver, XDPMode: d.xdpMode, DSROnly: true})
+		s := newSite(t, site.Options{Backends: 1, Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR})
 		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 			Name: "firewall", Type: ebpf.XDP, License: "GPL", Instructions: returnXDPPass(),
 		})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/gopacket/layers"
 
+	"weir/controlplane/api"
 	"weir/lab/site"
 )
 
@@ -17,7 +18,7 @@ func TestSpreadSource(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
 		prefix4, prefix6 := netip.MustParsePrefix("172.16.0.0/16"), netip.MustParsePrefix("fd00:9::/64")
 		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode}, func(c *site.Config) {
-			c.IPIP = site.IPIP{SourcePrefix: prefix4.String(), SourcePrefix6: prefix6.String()}
+			c.IPIP = site.IPIPConfig{SourcePrefix: prefix4.String(), SourcePrefix6: prefix6.String()}
 		})
 		wires := tapSwitch(t, s.FrontNet)
 		const flows, rounds = 32, 3
@@ -73,7 +74,8 @@ func (s *testSite) spread(wires *wire, vip netip.Addr, prefix netip.Prefix) (map
 }
 
 // TestTooBig sends a datagram that just fits a tunnel, and one that is a byte
-// longer. The latter is dropped and counted.
+// longer. The sender of the latter is told, which is counted, and sends the
+// next one in fragments.
 func TestTooBig(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode}, nil)
@@ -85,12 +87,17 @@ func TestTooBig(t *testing.T) {
 			if r := s.Client.Echo(s.ctx, c.vip, payload); r.Err != nil {
 				t.Error(r)
 			}
+			s.wantPathMTU(s.ClientHost, c.vip.Addr(), 1500)
 			payload = append(payload, 0)
 			if r := s.Client.Echo(contextFor(t, shortly), c.vip, payload); r.Err == nil {
 				t.Errorf("answered through a tunnel: %v", r)
 			}
-			if n := s.drops()["too_big"]; n != uint64(i+1) {
-				t.Errorf("%d frames are counted as too big, want %d", n, i+1)
+			if w := get[[]api.Worker](s, "workers")[0]; w.TooBigReplies != uint64(i+1) {
+				t.Errorf("%d senders were told that a packet is too big, want %d", w.TooBigReplies, i+1)
+			}
+			s.wantPathMTU(s.ClientHost, c.vip.Addr(), 1500-c.header)
+			if r := s.Client.Echo(s.ctx, c.vip, payload); r.Err != nil {
+				t.Error(r)
 			}
 		}
 	}, xdpCopy, afPacket)

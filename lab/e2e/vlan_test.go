@@ -109,3 +109,43 @@ func TestVLAN(t *testing.T) {
 		})
 	}, xdpCopy, xdpGeneric, afPacket)
 }
+
+// TestNATVLAN sends to VIPs of mode nat from two VLANs and without one. Answers
+// go back by the VLAN that the question came from.
+func TestNATVLAN(t *testing.T) {
+	eachDriver(t, func(t *testing.T, d driver) {
+		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Modes: site.NAT}, nil)
+		weir, clientLink := macOf(t, s.iface(site.Front).MAC), s.link(s.ClientHost, "eth0")
+		client := tap(t, s.ClientHost, "eth0")
+		port := uint16(40000)
+		for _, vlan := range []uint16{7, 0, 8} {
+			for _, vip := range s.VIPs() {
+				t.Run(fmt.Sprintf("%d-%s", vlan, vip.Addr()), func(t *testing.T) {
+					port++
+					payload := fmt.Appendf(nil, "by hand %d", port)
+					s.must(client.send(packettest.Frame(packettest.Spec{
+						SrcMAC: clientLink, DstMAC: weir, VLAN: vlan,
+						Src: netip.AddrPortFrom(s.clientOf(vip), port), Dst: vip,
+						Proto: packet.ProtoUDP, Payload: payload,
+					})))
+					s.await("an answer comes back", func() error {
+						found := client.received(func(f []byte) bool {
+							return bytes.Contains(f, payload) && packet.MAC(f[:6]) == clientLink
+						})
+						if len(found) == 0 {
+							return errors.New("there is none")
+						}
+						if err := packettest.CheckWellFormed(found[0]); err != nil {
+							t.Error(err)
+						}
+						if p := layersOf(found[0]); tagOf(p) != vlan || packet.MAC(found[0][6:12]) != weir {
+							t.Errorf("it should come from %v in VLAN %d: %v", weir, vlan, p)
+						}
+						return nil
+					})
+				})
+			}
+		}
+		s.noDrops()
+	}, xdpCopy, afPacket)
+}

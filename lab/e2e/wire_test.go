@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"weir/lab/netlab"
@@ -46,30 +44,16 @@ func tap(t *testing.T, h *netlab.Host, ifname string) *wire {
 // between any two hosts can be seen on the port it comes in by.
 func tapSwitch(t *testing.T, s *netlab.Switch) *wire {
 	t.Helper()
-	type result struct {
-		w   *wire
-		err error
+	var w *wire
+	err := s.Do(func() (err error) {
+		w, err = openWire("") // all ports
+		return err
+	})
+	if err != nil {
+		t.Fatalf("tap switch: %v", err)
 	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // for good: the thread stays in the namespace and ends with this goroutine
-		ns, err := netns.GetFromName(s.Namespace())
-		if err == nil {
-			err = errors.Join(netns.Set(ns), ns.Close())
-		}
-		if err != nil {
-			done <- result{nil, err}
-			return
-		}
-		w, err := openWire("") // all ports
-		done <- result{w, err}
-	}()
-	r := <-done
-	if r.err != nil {
-		t.Fatalf("tap switch: %v", r.err)
-	}
-	t.Cleanup(r.w.close)
-	return r.w
+	t.Cleanup(w.close)
+	return w
 }
 
 // openWire acts on the calling thread's namespace.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/safchain/ethtool"
@@ -34,66 +33,6 @@ type cableEnd struct {
 	ns   *namespace
 	name string
 }
-
-// switchSettings keep a switch from having a voice of its own on the network.
-var switchSettings = []setting{
-	{"net.ipv6.conf.all.disable_ipv6", "1"},
-	{"net.ipv6.conf.default.disable_ipv6", "1"},
-}
-
-// bridgeSettings keep netfilter from looking into bridged packets, where it
-// would drop or reassemble what a switch passes on. They exist only in a kernel
-// that has br_netfilter.
-var bridgeSettings = []setting{
-	{"net.bridge.bridge-nf-call-iptables", "0"},
-	{"net.bridge.bridge-nf-call-ip6tables", "0"},
-	{"net.bridge.bridge-nf-call-arptables", "0"},
-}
-
-// Switch is an Ethernet switch: a Linux bridge, which learns MAC addresses and
-// floods what it has not learned, multicast too. It passes frames with 802.1Q
-// tags on unchanged.
-type Switch struct {
-	name string
-	lab  *Lab
-	ns   *namespace
-}
-
-// Switch adds a switch. Within its namespace the bridge is called as the switch
-// is, so frames can be watched there.
-func (l *Lab) Switch(name string) (*Switch, error) {
-	ns, err := l.namespace(name, switchSettings)
-	if err != nil {
-		return nil, fmt.Errorf("new switch %s: %w", name, err)
-	}
-	s := &Switch{name: name, lab: l, ns: ns}
-	err = ns.do(func() error {
-		off := false
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = s.bridge()
-		// Spanning tree and VLAN filtering are off anyway, and the kernel may
-		// have been built without the latter.
-		return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &off})
-	})
-	if err == nil {
-		err = ns.setUp(s.bridge())
-	}
-	for _, setting := range bridgeSettings {
-		if e := ns.sysctl(setting.key, setting.value); err == nil && !errors.Is(e, os.ErrNotExist) {
-			err = e
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("new switch %s: create bridge: %w", name, err)
-	}
-	return s, nil
-}
-
-// Namespace returns the name under which ip-netns(8) knows the switch.
-func (s *Switch) Namespace() string { return s.ns.name }
-
-// bridge returns the name of the bridge interface, which has 15 bytes at most.
-func (s *Switch) bridge() string { return s.name[:min(len(s.name), 15)] }
 
 // Connect gives the host an interface that is cabled to the switch, and waits
 // until the link is up.
@@ -278,12 +217,21 @@ func (ns *namespace) awaitUp(name string) error {
 // Link returns what the interface is like now.
 func (h *Host) Link(name string) (Link, error) {
 	var l Link
-	err := h.withLink("look up "+name, name, func(link netlink.Link) error {
-		attrs := link.Attrs()
-		l = Link{Name: attrs.Name, Index: attrs.Index, MAC: attrs.HardwareAddr}
-		return nil
+	err := h.ns.do(func() (err error) {
+		l, err = linkByName(name)
+		return err
 	})
-	return l, err
+	return l, h.wrap("look up "+name, err)
+}
+
+// linkByName acts on the namespace of the calling thread.
+func linkByName(name string) (Link, error) {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return Link{}, err
+	}
+	attrs := link.Attrs()
+	return Link{Name: attrs.Name, Index: attrs.Index, MAC: attrs.HardwareAddr}, nil
 }
 
 // SetMAC changes the interface's MAC address, up or down.

@@ -53,7 +53,7 @@ func echo(addr netip.Addr, wait time.Duration) error {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		return fmt.Errorf("set timeout: %w", err)
 	}
-	if err := unix.Connect(fd, sockaddr(addr)); err != nil {
+	if err := unix.Connect(fd, sockaddr(netip.AddrPortFrom(addr, 0))); err != nil {
 		return fmt.Errorf("connect ping socket: %w", err)
 	}
 	const header = 8
@@ -75,9 +75,9 @@ func echo(addr netip.Addr, wait time.Duration) error {
 	return nil
 }
 
-func sockaddr(addr netip.Addr) unix.Sockaddr {
-	if addr.Is4() {
-		return &unix.SockaddrInet4{Addr: addr.As4()}
+func sockaddr(addr netip.AddrPort) unix.Sockaddr {
+	if addr.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}
 	}
-	return &unix.SockaddrInet6{Addr: addr.As16()}
+	return &unix.SockaddrInet6{Addr: addr.Addr().As16(), Port: int(addr.Port())}
 }

@@ -4,22 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os/exec"
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"weir/lab/netlab"
 	"weir/lab/traffic"
 )
 
-// Backend is a server behind weir: a host that holds the VIPs on lo, with HTTP
-// and echo on each of them, and with the same and /healthz on port 8080 of its
-// own addresses.
+// Backend is a server behind weir: a host that holds the VIPs on lo, but for
+// those of mode nat, with HTTP and echo on each of them, and with the same on
+// two ports of its own addresses.
 type Backend struct {
 	Name         string
 	Host         *netlab.Host
@@ -35,7 +31,7 @@ type Backend struct {
 func newBackend(s *Site, i int) *Backend {
 	number := 11 + i
 	segment := 0
-	if s.opt.TwoArmed {
+	if s.split() {
 		segment = 1
 	}
 	b := &Backend{
@@ -44,7 +40,7 @@ func newBackend(s *Site, i int) *Backend {
 		Addr6: netip.MustParseAddr(fmt.Sprintf("fd00::%d", number)),
 		site:  s,
 	}
-	if s.opt.TwoArmed {
+	if s.split() {
 		b.Addr6 = netip.MustParseAddr(fmt.Sprintf("fd00:1::%d", number))
 	}
 	return b
@@ -61,14 +57,14 @@ func (b *Backend) build(ctx context.Context) (err error) {
 	if b.Host, err = b.site.Lab.Host(b.Name); err != nil {
 		return err
 	}
-	link, err := b.Host.Connect(b.site.BackNet, netlab.Iface{Name: "eth0", Addrs: []netip.Prefix{
+	link, err := b.Host.Connect(b.site.BackNet, netlab.Iface{Name: "eth0", MTU: b.site.opt.HopMTU, Addrs: []netip.Prefix{
 		netip.PrefixFrom(b.Addr4, 24), netip.PrefixFrom(b.Addr6, 64),
 	}})
 	if err != nil {
 		return err
 	}
 	b.MAC = link.MAC.String()
-	for _, vip := range b.site.VIPs() {
+	for _, vip := range b.site.localVIPs() {
 		if err := b.Host.ServeVIP(vip.Addr()); err != nil {
 			return err
 		}
@@ -79,66 +75,10 @@ func (b *Backend) build(ctx context.Context) (err error) {
 	if err := b.openServers(ctx); err != nil {
 		return err
 	}
-	if b.site.opt.DSROnly {
+	if b.site.opt.Modes&IPIP == 0 {
 		return nil
 	}
 	return b.startDecap()
-}
-
-// tunnelled is the routing table for what the backend sends from a VIP that is
-// reached through a tunnel.
-const tunnelled = 100
-
-// What is left of an MTU of 1500 for a TCP segment inside a tunnel: both IP
-// headers, the outer an IPv6 one whichever it is, and 20 bytes of TCP. The
-// clients take it from the backend's SYN+ACK, and weir gets no packet that is
-// too long with the tunnel header.
-const (
-	advMSS4 = 1500 - 40 - 20 - 20
-	advMSS6 = 1500 - 40 - 40 - 20
-)
-
-// routes adds the way to the clients where it is not on the link, and once more
-// with a smaller MSS for the VIPs behind tunnels. It runs in the backend.
-func (b *Backend) routes() error {
-	link, err := netlink.LinkByName("eth0")
-	if err != nil {
-		return err
-	}
-	for _, family := range []struct {
-		clients, router netip.Prefix
-		vip             netip.Addr
-		mss             int
-	}{
-		{front4, routerBack4, vipIPIP4.Addr(), advMSS4},
-		{front6, routerBack6, vipIPIP6.Addr(), advMSS6},
-	} {
-		route := netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(family.clients)}
-		if b.site.opt.TwoArmed {
-			route.Gw = family.router.Addr().AsSlice()
-			if err := netlink.RouteReplace(&route); err != nil {
-				return fmt.Errorf("add route to %s: %w", family.clients, err)
-			}
-		}
-		if b.site.opt.DSROnly {
-			continue
-		}
-		route.Table, route.AdvMSS = tunnelled, family.mss
-		if err := netlink.RouteReplace(&route); err != nil {
-			return fmt.Errorf("add route to %s with mss %d: %w", family.clients, family.mss, err)
-		}
-		rule := netlink.NewRule()
-		rule.Src, rule.Table, rule.Priority = ipNet(netip.PrefixFrom(family.vip, family.vip.BitLen())), tunnelled, tunnelled
-		if family.vip.Is6() {
-			rule.Family = netlink.FAMILY_V6
-		} else {
-			rule.Family = netlink.FAMILY_V4
-		}
-		if err := netlink.RuleAdd(rule); err != nil && !isExist(err) {
-			return fmt.Errorf("add rule from %s: %w", family.vip, err)
-		}
-	}
-	return nil
 }
 
 // startDecap runs weir decap, which stays until the site is closed, and waits
@@ -164,9 +104,17 @@ func (b *Backend) startDecap() error {
 }
 
 func (b *Backend) openServers(ctx context.Context) error {
-	listen := append(b.site.VIPs(), netip.AddrPortFrom(b.Addr4, healthPort), netip.AddrPortFrom(b.Addr6, healthPort))
+	listen := b.site.localVIPs()
+	var streams []netip.AddrPort
+	for _, vip := range listen {
+		streams = append(streams, netip.AddrPortFrom(vip.Addr(), StreamPort))
+	}
+	for _, own := range []netip.Addr{b.Addr4, b.Addr6} {
+		listen = append(listen, netip.AddrPortFrom(own, WebPort), netip.AddrPortFrom(own, HealthPort))
+		streams = append(streams, netip.AddrPortFrom(own, StreamPort))
+	}
 	server, err := traffic.NewServer(ctx, traffic.ServerConfig{
-		Name: b.Name, TCP: listen, UDP: listen,
+		Name: b.Name, TCP: listen, UDP: listen, Streams: streams,
 		Listen: b.Host.Listen, ListenPacket: b.Host.ListenPacket,
 	})
 	if err != nil {
@@ -189,6 +137,10 @@ func (b *Backend) closeServers() {
 	<-b.ended
 	b.server = nil
 }
+
+// Seen returns how often each address appears in the backend's access log, in
+// which every HTTP request since its last start is.
+func (b *Backend) Seen() map[netip.Addr]int { return b.server.Seen() }
 
 // SetHealthy decides what the backend answers to health checks.
 func (b *Backend) SetHealthy(healthy bool) { b.server.SetHealthy(healthy) }
@@ -213,10 +165,4 @@ func (b *Backend) Start() error {
 		return err
 	}
 	return b.openServers(context.Background())
-}
-
-func isExist(err error) bool { return errors.Is(err, unix.EEXIST) }
-
-func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

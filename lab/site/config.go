@@ -15,7 +15,9 @@ type Config struct {
 	Interfaces []Interface `yaml:"interfaces"`
 	Services   []Service   `yaml:"services"`
 	Flows      Flows       `yaml:"flows,omitempty"`
-	IPIP       IPIP        `yaml:"ipip,omitempty"`
+	IPIP       IPIPConfig  `yaml:"ipip,omitempty"`
+	NAT        NATConfig   `yaml:"nat,omitempty"`
+	PathMTU    string      `yaml:"path_mtu,omitempty"`
 	API        API         `yaml:"api"`
 	Log        Log         `yaml:"log,omitempty"`
 }
@@ -39,6 +41,36 @@ type Service struct {
 	TableSize int              `yaml:"table_size,omitempty"`
 	Health    *Health          `yaml:"health,omitempty"`
 	Backends  []ServiceBackend `yaml:"backends"`
+
+	ClientAddress   string  `yaml:"client_address,omitempty"`
+	AffinityPrefix  int     `yaml:"affinity_prefix,omitempty"`
+	AffinityPrefix6 int     `yaml:"affinity_prefix6,omitempty"`
+	Ping            string  `yaml:"ping,omitempty"`
+	Reject          string  `yaml:"reject,omitempty"`
+	SlowStart       string  `yaml:"slow_start,omitempty"`
+	Limits          *Limits `yaml:"limits,omitempty"`
+	ACL             *ACL    `yaml:"acl,omitempty"`
+}
+
+// Limits are a service's rates per second.
+type Limits struct {
+	NewFlows  int           `yaml:"new_flows,omitempty"`
+	Packets   int           `yaml:"packets,omitempty"`
+	PerSource *SourceLimits `yaml:"per_source,omitempty"`
+}
+
+// SourceLimits are a service's rates per second and prefix of clients.
+type SourceLimits struct {
+	Prefix   int `yaml:"prefix,omitempty"`
+	Prefix6  int `yaml:"prefix6,omitempty"`
+	NewFlows int `yaml:"new_flows,omitempty"`
+	Packets  int `yaml:"packets,omitempty"`
+}
+
+// ACL says which clients a service is for.
+type ACL struct {
+	Allow []string `yaml:"allow,omitempty,flow"`
+	Deny  []string `yaml:"deny,omitempty,flow"`
 }
 
 // Health is how a service's backends are checked.
@@ -68,15 +100,33 @@ type ServiceBackend struct {
 	Weight  *int   `yaml:"weight,omitempty"` // nil: weir's default
 	State   string `yaml:"state,omitempty"`
 	VLAN    int    `yaml:"vlan,omitempty"`
+	Port    uint16 `yaml:"port,omitempty"` // mode nat; 0: the VIP's
+	MTU     int    `yaml:"mtu,omitempty"`
 }
 
 // Flows sizes the flow tables.
 type Flows struct {
-	Entries int `yaml:"entries,omitempty"`
+	Entries  int               `yaml:"entries,omitempty"`
+	NewRate  *int              `yaml:"new_rate,omitempty"` // nil: weir's default
+	Timeouts map[string]string `yaml:"timeouts,omitempty"`
 }
 
-// IPIP is the outer source of tunnelled packets.
-type IPIP struct {
+// NATConfig is what mode nat takes SNAT addresses and ports from.
+type NATConfig struct {
+	Addresses []string   `yaml:"addresses,omitempty,flow"`
+	Ports     string     `yaml:"ports,omitempty"`
+	Shared    *NATShared `yaml:"shared,omitempty"`
+}
+
+// NATShared are SNAT addresses that are weir's host's own, and the ports of them
+// that are weir's.
+type NATShared struct {
+	Addresses []string `yaml:"addresses,flow"`
+	Ports     string   `yaml:"ports"`
+}
+
+// IPIPConfig is the outer source of tunnelled packets.
+type IPIPConfig struct {
 	Source        string `yaml:"source,omitempty"`
 	Source6       string `yaml:"source6,omitempty"`
 	SourcePrefix  string `yaml:"source_prefix,omitempty"`
@@ -138,6 +188,14 @@ func (s *Service) SetWeight(addr netip.Addr, weight int) { s.Backend(addr).Weigh
 // be there.
 func (s *Service) SetState(addr netip.Addr, state string) { s.Backend(addr).State = state }
 
+// SetPort sends what is for the service to one port of all its backends, 0 for
+// that of the VIP. Only in mode nat it may be another one.
+func (s *Service) SetPort(port uint16) {
+	for i := range s.Backends {
+		s.Backends[i].Port = port
+	}
+}
+
 // defaultConfig has all services, with all backends behind each.
 func (s *Site) defaultConfig() *Config {
 	c := &Config{
@@ -149,9 +207,24 @@ func (s *Site) defaultConfig() *Config {
 	if s.opt.TwoArmed {
 		c.Interfaces = append(c.Interfaces, Interface{Name: Back, Driver: s.opt.Driver, XDPMode: s.opt.XDPMode})
 	}
-	c.Services = append(c.Services, s.service(DSR4, "dsr", s.DSR4), s.service(DSR6, "dsr", s.DSR6))
-	if !s.opt.DSROnly {
-		c.Services = append(c.Services, s.service(IPIP4, "ipip", s.IPIP4), s.service(IPIP6, "ipip", s.IPIP6))
+	if s.opt.Modes&DSR != 0 {
+		c.Services = append(c.Services, s.service(DSR4, "dsr", s.DSR4, false), s.service(DSR6, "dsr", s.DSR6, true))
+	}
+	if s.opt.Modes&IPIP != 0 {
+		c.Services = append(c.Services, s.service(IPIP4, "ipip", s.IPIP4, false), s.service(IPIP6, "ipip", s.IPIP6, true))
+	}
+	if s.opt.Modes&(NAT|Keep) != 0 {
+		for _, v := range []Service{s.service(NAT4, "nat", s.NAT4, false), s.service(NAT6, "nat", s.NAT6, true)} {
+			v.SetPort(HealthPort)
+			if s.opt.Modes == Keep {
+				v.ClientAddress = "keep"
+			}
+			c.Services = append(c.Services, v)
+		}
+	}
+	if s.opt.Modes&NAT != 0 {
+		c.Services = append(c.Services, s.service(NAT46, "nat", s.NAT46, true), s.service(NAT64, "nat", s.NAT64, false))
+		c.NAT.Addresses = []string{s.SNAT4.String(), s.SNAT6.String()}
 	}
 	return c
 }
@@ -159,7 +232,9 @@ func (s *Site) defaultConfig() *Config {
 // flowEntries is enough for the lab, whose memory is shared.
 const flowEntries = 65536
 
-func (s *Site) service(name, mode string, vip netip.AddrPort) Service {
+// service returns a service with all backends, under their IPv6 or IPv4
+// addresses.
+func (s *Site) service(name, mode string, vip netip.AddrPort, ipv6 bool) Service {
 	port := vip.Port()
 	v := Service{
 		Name: name, Mode: mode, Addresses: []string{vip.Addr().String()},
@@ -167,12 +242,12 @@ func (s *Site) service(name, mode string, vip netip.AddrPort) Service {
 	}
 	if s.opt.Health {
 		v.Health = &Health{
-			HTTP:     &HTTPCheck{Path: "/healthz", Port: healthPort},
+			HTTP:     &HTTPCheck{Path: "/healthz", Port: HealthPort},
 			Interval: "200ms", Timeout: "200ms", Rise: 1, Fall: 3,
 		}
 	}
 	for _, b := range s.Backends {
-		v.Add(b.addr(vip.Addr().Is6()))
+		v.Add(b.addr(ipv6))
 	}
 	return v
 }

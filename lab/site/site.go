@@ -22,7 +22,17 @@
 //	                            └── b1 … bN .11
 //	                                10.0.1.0/24, fd00:1::/64
 //
-// For mode ipip the backends run weir decap. A site needs root.
+// For mode ipip the backends run weir decap. In mode nat they know nothing of
+// weir: they serve their own addresses. Where nat keeps the client's address,
+// their way to the clients leads through weir.
+//
+// Besides, there may be a client far away, and a narrow link before the
+// backends, each behind the router:
+//
+//	far    .100 ── 10.0.90.0/24, fd00:90::/64 ── .1 router .1 ── front segment
+//	b1 … bN .11 ── 10.0.1.0/24, fd00:1::/64   ── .1 router
+//
+// Weir's host has no route to the far client. A site needs root.
 package site
 
 import (
@@ -53,23 +63,23 @@ const (
 	DSR6  = "dsr6"  // mode dsr, IPv6
 	IPIP4 = "ipip4" // mode ipip, IPv4 in IPv4
 	IPIP6 = "ipip6" // mode ipip, IPv6 in IPv6
+	NAT4  = "nat4"  // mode nat, IPv4, to another port
+	NAT6  = "nat6"  // mode nat, IPv6, to another port
+	NAT46 = "nat46" // mode nat, an IPv4 VIP with IPv6 backends
+	NAT64 = "nat64" // mode nat, an IPv6 VIP with IPv4 backends
 )
 
-// The addresses of a site. Those of backends are in [Backend].
-var (
-	client4, client6          = netip.MustParseAddr("10.0.0.100"), netip.MustParseAddr("fd00::100")
-	front4, front6            = netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("fd00::/64")
-	weirFront4                = netip.MustParsePrefix("10.0.0.2/24")
-	weirFront6                = netip.MustParsePrefix("fd00::2/64")
-	weirBack4                 = netip.MustParsePrefix("10.0.1.2/24")
-	weirBack6                 = netip.MustParsePrefix("fd00:1::2/64")
-	routerFront4              = netip.MustParsePrefix("10.0.0.1/24")
-	routerFront6              = netip.MustParsePrefix("fd00::1/64")
-	routerBack4               = netip.MustParsePrefix("10.0.1.1/24")
-	routerBack6               = netip.MustParsePrefix("fd00:1::1/64")
-	vipDSR4, vipDSR6          = netip.MustParseAddrPort("10.0.0.200:80"), netip.MustParseAddrPort("[fd00::200]:80")
-	vipIPIP4, vipIPIP6        = netip.MustParseAddrPort("10.0.0.201:80"), netip.MustParseAddrPort("[fd00::201]:80")
-	healthPort         uint16 = 8080
+// Modes is a set of modes of services.
+type Modes uint8
+
+// The modes. Keep is nat with the client's address kept; there are no NAT46 and
+// NAT64 in it, and it is alone in a site, because the backends' way to the
+// clients is another one.
+const (
+	DSR Modes = 1 << iota
+	IPIP
+	NAT
+	Keep
 )
 
 // Options say what a site is like. Only Name and Weir have to be set.
@@ -83,7 +93,20 @@ type Options struct {
 	XDPMode  string // of weir's interfaces: auto, zero-copy, copy, generic; empty: auto
 	Health   bool   // weir checks the backends, five times a second
 	TwoArmed bool   // backends have a segment of their own
-	DSROnly  bool   // leaves the ipip services out, and weir decap on the backends
+	Modes    Modes  // of the services; 0: DSR and IPIP
+
+	// FarMTU is that of a link between the router and one more client, 0: there
+	// is none. The client announces an MSS for 1500 bytes all the same, as one
+	// does whose link is not the narrow one on the path.
+	FarMTU int
+
+	// HopMTU is that of the backends' segment, which weir then reaches through
+	// the router only, 0: they are on a segment of weir's. They announce an MSS
+	// for 1500 bytes all the same.
+	HopMTU int
+
+	BackMTU int  // of weir's interface Back, whatever the segment takes; 0: 1500
+	FullMSS bool // backends do not announce a smaller MSS for a VIP behind a tunnel
 
 	Log io.Writer // what weir logs is written here as well as kept; may be nil
 }
@@ -97,17 +120,22 @@ type Site struct {
 	BackNet    *netlab.Switch // FrontNet in a one-armed site
 	ClientHost *netlab.Host
 	WeirHost   *netlab.Host
-	Router     *netlab.Host // nil in a one-armed site
+	Router     *netlab.Host // nil if nothing is behind one
+	FarHost    *netlab.Host // nil without a far client
 
-	// Client talks from the client's host.
-	Client *traffic.Client
+	// Client talks from the client's host, FarClient from the far client's.
+	Client, FarClient *traffic.Client
 
-	// Client4 and Client6 are the client's addresses.
-	Client4, Client6 netip.Addr
+	// Client4 and Client6 are the client's addresses, Far4 and Far6 the far
+	// client's.
+	Client4, Client6, Far4, Far6 netip.Addr
 
 	// The VIPs. TCP and UDP have the same port: HTTP and echo of
 	// [traffic.Server] are behind it.
-	DSR4, DSR6, IPIP4, IPIP6 netip.AddrPort
+	DSR4, DSR6, IPIP4, IPIP6, NAT4, NAT6, NAT46, NAT64 netip.AddrPort
+
+	// SNAT4 and SNAT6 are where the SNAT addresses are taken from.
+	SNAT4, SNAT6 netip.Prefix
 
 	Backends []*Backend
 
@@ -129,9 +157,17 @@ func New(ctx context.Context, opt Options) (*Site, error) {
 	if opt.Backends == 0 {
 		opt.Backends = 2
 	}
+	if opt.Modes == 0 {
+		opt.Modes = DSR | IPIP
+	}
 	opt.Queues = max(opt.Queues, 1)
-	if opt.Backends < 1 || opt.Backends > 80 {
+	switch {
+	case opt.Backends < 1 || opt.Backends > 80:
 		return nil, fmt.Errorf("new site: %d backends, want 1 to 80", opt.Backends)
+	case opt.Modes&Keep != 0 && opt.Modes != Keep:
+		return nil, errors.New("new site: mode keep goes with no other")
+	case opt.HopMTU != 0 && (opt.TwoArmed || opt.Modes&(DSR|Keep) != 0):
+		return nil, errors.New("new site: behind a hop, weir is one-armed, and modes are ipip and nat")
 	}
 	if _, err := os.Stat(opt.Weir); err != nil {
 		return nil, fmt.Errorf("new site: the weir binary: %w; build it with make build", err)
@@ -142,8 +178,12 @@ func New(ctx context.Context, opt Options) (*Site, error) {
 	}
 	opt.Weir = weir
 	s := &Site{
-		opt: opt, Client4: client4, Client6: client6,
+		opt: opt, Client4: client4, Client6: client6, Far4: far4, Far6: far6, SNAT4: snatFront4, SNAT6: snatFront6,
 		DSR4: vipDSR4, DSR6: vipDSR6, IPIP4: vipIPIP4, IPIP6: vipIPIP6,
+		NAT4: vipNAT4, NAT6: vipNAT6, NAT46: vipNAT46, NAT64: vipNAT64,
+	}
+	if opt.TwoArmed {
+		s.SNAT4, s.SNAT6 = snatBack4, snatBack6
 	}
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("new site: %w", err), s.Close())
@@ -168,7 +208,7 @@ func (s *Site) build(ctx context.Context) (err error) {
 		return err
 	}
 	s.BackNet = s.FrontNet
-	if s.opt.TwoArmed {
+	if s.split() {
 		if s.BackNet, err = s.Lab.Switch("back"); err != nil {
 			return err
 		}
@@ -190,65 +230,31 @@ func (s *Site) build(ctx context.Context) (err error) {
 	return nil
 }
 
-func (s *Site) buildClient() (err error) {
-	if s.ClientHost, err = s.Lab.Host("client"); err != nil {
-		return err
-	}
-	s.Client = &traffic.Client{Dial: s.ClientHost.DialContext, Timeout: clientTimeout}
-	_, err = s.ClientHost.Connect(s.FrontNet, netlab.Iface{Name: "eth0", Queues: s.opt.Queues, Addrs: []netip.Prefix{
-		netip.PrefixFrom(client4, front4.Bits()), netip.PrefixFrom(client6, front6.Bits()),
-	}})
-	return err
-}
-
-func (s *Site) buildWeir() (err error) {
-	if s.WeirHost, err = s.Lab.Host("weir"); err != nil {
-		return err
-	}
-	if err := s.ConnectWeir(Front); err != nil || !s.opt.TwoArmed {
-		return err
-	}
-	return s.ConnectWeir(Back)
-}
-
-// ConnectWeir cables one of weir's interfaces to its segment, as New does, for
-// tests that have deleted it.
-func (s *Site) ConnectWeir(name string) error {
-	segment, addrs := s.FrontNet, []netip.Prefix{weirFront4, weirFront6}
-	if name == Back {
-		segment, addrs = s.BackNet, []netip.Prefix{weirBack4, weirBack6}
-	}
-	_, err := s.WeirHost.Connect(segment, netlab.Iface{Name: name, Queues: s.opt.Queues, Addrs: addrs})
-	return err
-}
-
-// buildRouter gives the backends of a two-armed site their way to the clients.
-func (s *Site) buildRouter() (err error) {
-	if !s.opt.TwoArmed {
-		return nil
-	}
-	if s.Router, err = s.Lab.Host("router"); err != nil {
-		return err
-	}
-	for _, key := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
-		if err := s.Router.Sysctl(key, "1"); err != nil {
-			return err
-		}
-	}
-	if _, err := s.Router.Connect(s.FrontNet, netlab.Iface{Name: "eth0", Addrs: []netip.Prefix{routerFront4, routerFront6}}); err != nil {
-		return err
-	}
-	_, err = s.Router.Connect(s.BackNet, netlab.Iface{Name: "eth1", Addrs: []netip.Prefix{routerBack4, routerBack6}})
-	return err
-}
-
 // VIPs returns the VIPs of all services of the site.
 func (s *Site) VIPs() []netip.AddrPort {
-	if s.opt.DSROnly {
-		return []netip.AddrPort{s.DSR4, s.DSR6}
+	vips := s.localVIPs()
+	if s.opt.Modes&(NAT|Keep) != 0 {
+		vips = append(vips, s.NAT4, s.NAT6)
 	}
-	return []netip.AddrPort{s.DSR4, s.DSR6, s.IPIP4, s.IPIP6}
+	if s.opt.Modes&NAT != 0 {
+		vips = append(vips, s.NAT46, s.NAT64)
+	}
+	return vips
 }
+
+// localVIPs returns those that the backends hold themselves.
+func (s *Site) localVIPs() (vips []netip.AddrPort) {
+	if s.opt.Modes&DSR != 0 {
+		vips = append(vips, s.DSR4, s.DSR6)
+	}
+	if s.opt.Modes&IPIP != 0 {
+		vips = append(vips, s.IPIP4, s.IPIP6)
+	}
+	return vips
+}
+
+// split says whether the backends are on a segment of their own.
+func (s *Site) split() bool { return s.opt.TwoArmed || s.opt.HopMTU != 0 }
 
 // Close stops everything and removes the site with all its files. It may be
 // called twice.

@@ -8,15 +8,21 @@ import (
 	"time"
 )
 
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("network namespaces need root")
+	}
+	t.Skip("network namespaces need root")
+}
+
 // binary builds weir.
 func binary(t *testing.T) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("network namespaces need root")
-		}
-		t.Skip("network namespaces need root")
-	}
+	needRoot(t)
 	path := filepath.Join(t.TempDir(), "weir")
 	build := exec.Command("go", "build", "-o", path, "weir/cmd/weir")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -26,19 +32,24 @@ func binary(t *testing.T) string {
 	return path
 }
 
-// TestSite checks that a site serves as it says, one-armed and two-armed, and
-// that nothing of it is left.
+// TestSite checks that a site serves as it says, in each of its shapes, and that
+// nothing of it is left.
 func TestSite(t *testing.T) {
 	weir := binary(t)
-	for _, twoArmed := range []bool{false, true} {
-		name := "onearmed"
-		if twoArmed {
-			name = "twoarmed"
-		}
+	for name, opt := range map[string]Options{
+		"onearmed":      {},
+		"twoarmed":      {TwoArmed: true},
+		"all_modes":     {Modes: DSR | IPIP | NAT},
+		"nat_twoarmed":  {Modes: NAT, TwoArmed: true},
+		"keep":          {Modes: Keep},
+		"keep_twoarmed": {Modes: Keep, TwoArmed: true},
+		"hop":           {Modes: IPIP | NAT, HopMTU: 1400},
+	} {
 		t.Run(name, func(t *testing.T) {
 			ctx := t.Context()
 			start := time.Now()
-			s, err := New(ctx, Options{Name: name, Weir: weir, Health: true, TwoArmed: twoArmed})
+			opt.Name, opt.Weir, opt.Health = name, weir, true
+			s, err := New(ctx, opt)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +37,9 @@ type ServerConfig struct {
 	// a VIP is named here and not left to the unspecified address.
 	TCP, UDP []netip.AddrPort
 
+	// Streams are the addresses to echo bytes over TCP on; port 0 takes a free one.
+	Streams []netip.AddrPort
+
 	// Listen and ListenPacket open the sockets; nil means package net.
 	Listen       ListenFunc
 	ListenPacket ListenPacketFunc
@@ -50,13 +56,18 @@ type ServerConfig struct {
 //	GET  /healthz                  200, or 503 after SetHealthy(false)
 //
 // and over UDP it echoes each datagram behind its own name and the client's
-// address, see [Client.OpenEcho].
+// address, see [Client.OpenEcho]. Over TCP it does the same with bytes, see
+// [Client.OpenStream].
 type Server struct {
 	name      string
 	log       *slog.Logger
 	listeners []net.Listener
+	streams   []net.Listener
 	packets   []net.PacketConn
 	unhealthy atomic.Bool
+
+	mu   sync.Mutex
+	seen map[netip.Addr]int
 }
 
 // Upload is the server's answer to an upload.
@@ -83,19 +94,24 @@ func NewServer(ctx context.Context, config ServerConfig) (*Server, error) {
 	if listenPacket == nil {
 		listenPacket = new(net.ListenConfig).ListenPacket
 	}
-	s := &Server{name: config.Name, log: config.Log}
+	s := &Server{name: config.Name, log: config.Log, seen: make(map[netip.Addr]int)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if err := checkName(s.name); err != nil {
 		return nil, fmt.Errorf("new server: %w", err)
 	}
-	for _, address := range config.TCP {
-		l, err := listen(ctx, "tcp", address.String())
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("server %s: listen on tcp %s: %w", s.name, address, err), s.Close())
+	for _, tcp := range []struct {
+		addresses []netip.AddrPort
+		listeners *[]net.Listener
+	}{{config.TCP, &s.listeners}, {config.Streams, &s.streams}} {
+		for _, address := range tcp.addresses {
+			l, err := listen(ctx, "tcp", address.String())
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("server %s: listen on tcp %s: %w", s.name, address, err), s.Close())
+			}
+			*tcp.listeners = append(*tcp.listeners, l)
 		}
-		s.listeners = append(s.listeners, l)
 	}
 	for _, address := range config.UDP {
 		c, err := listenPacket(ctx, "udp", address.String())
@@ -116,6 +132,15 @@ func (s *Server) TCP() (addrs []netip.AddrPort) {
 	return addrs
 }
 
+// Streams returns the addresses bytes are echoed on, in the order of the
+// configuration.
+func (s *Server) Streams() (addrs []netip.AddrPort) {
+	for _, l := range s.streams {
+		addrs = append(addrs, addrPort(l.Addr()))
+	}
+	return addrs
+}
+
 // UDP returns the addresses echo is served on, in the order of the
 // configuration.
 func (s *Server) UDP() (addrs []netip.AddrPort) {
@@ -123,6 +148,23 @@ func (s *Server) UDP() (addrs []netip.AddrPort) {
 		addrs = append(addrs, addrPort(c.LocalAddr()))
 	}
 	return addrs
+}
+
+// Seen returns how many HTTP requests came from each address, as an access log
+// has it.
+func (s *Server) Seen() map[netip.Addr]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.seen)
+}
+
+// saw notes who makes a request.
+func (s *Server) saw(r *http.Request) {
+	if client, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		s.mu.Lock()
+		s.seen[client.Addr().Unmap()]++
+		s.mu.Unlock()
+	}
 }
 
 // SetHealthy decides what /healthz answers; a server starts healthy.
@@ -142,6 +184,14 @@ func (s *Server) Run(ctx context.Context) error {
 		group.Go(func() error {
 			if err := web.Serve(l); ctx.Err() == nil {
 				return fmt.Errorf("server %s: serve %s: %w", s.name, l.Addr(), err)
+			}
+			return nil
+		})
+	}
+	for _, l := range s.streams {
+		group.Go(func() error {
+			if err := s.stream(ctx, l); ctx.Err() == nil {
+				return fmt.Errorf("server %s: streams on %s: %w", s.name, l.Addr(), err)
 			}
 			return nil
 		})
@@ -167,7 +217,7 @@ func (s *Server) Run(ctx context.Context) error {
 // called twice.
 func (s *Server) Close() error {
 	var errs []error
-	for _, l := range s.listeners {
+	for _, l := range slices.Concat(s.listeners, s.streams) {
 		errs = append(errs, l.Close())
 	}
 	for _, c := range s.packets {
@@ -203,6 +253,7 @@ func (s *Server) handler() http.Handler {
 		fmt.Fprintln(w, "ok")
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.saw(r)
 		w.Header().Set(backendHeader, s.name)
 		mux.ServeHTTP(w, r)
 	})

@@ -41,76 +41,81 @@ type Meta struct {
 }
 
 // Ring is a single-producer, single-consumer queue of frames. One goroutine
-// calls Push, one calls Len and Pop; they may be the same. A ring that is never
-// used takes next to no memory.
+// calls Push, one calls Len, Next and Pop; they may be the same. It has as many
+// buffers as there have been frames in it at the same time, and none before it
+// is used.
 type Ring struct {
 	head atomic.Uint32 // next slot to read; written by the consumer
 	_    [60]byte      // the two sides write to cache lines of their own
-	tail atomic.Uint32 // next slot to write; written by the producer
-	_    [60]byte
 
-	// A slot belongs to the producer while outside [head, tail), else to the
-	// consumer. Pieces are made by the producer when it comes by first.
-	pieces [Slots / pieceSlots]*[pieceSlots]slot
+	tail atomic.Uint32 // next slot to write; written by the producer
+
+	// spare is the oldest slot whose buffer has been read and not been taken
+	// for another frame, or head if there is none. Only the producer knows it.
+	spare uint32
+	_     [56]byte
+
+	// A slot in [head, tail) belongs to the consumer, which only reads. All
+	// others are the producer's, with the buffers of those in [spare, head):
+	// so buffers come back without a second ring.
+	slots *[Slots]*buffer
 }
 
-type slot struct {
-	buf  []byte
+type buffer struct {
 	n    int
 	meta Meta
+	mem  []byte
 }
 
-const (
-	// slotSize is the first size of a slot's buffer: any frame of an Ethernet
-	// with the usual MTU, tunnelled and tagged.
-	slotSize = 1600
-
-	// pieceSlots is how many slots get their memory at once. It divides Slots.
-	pieceSlots = 64
-)
-
-func (r *Ring) slot(i uint32) *slot { return &r.pieces[i%Slots/pieceSlots][i%pieceSlots] }
+// bufferSize is the first size of a buffer in bytes: any frame of an Ethernet
+// with the usual MTU, tunnelled and tagged.
+const bufferSize = 1600
 
 // NewRing makes an empty ring.
 func NewRing() *Ring { return &Ring{} }
 
 // Push copies frame into the ring. It returns false if the ring is full or the
-// frame too long. It allocates the first time that it comes by some slots, and
-// once more for a slot that has to hold a jumbo frame.
+// frame too long. It allocates if there were never so many frames in the ring,
+// and once more for a buffer that has to hold a jumbo frame.
 func (r *Ring) Push(frame []byte, meta Meta) bool {
-	tail := r.tail.Load()
-	if tail-r.head.Load() == Slots || len(frame) > MaxFrame {
+	tail, head := r.tail.Load(), r.head.Load()
+	if tail-head == Slots || len(frame) > MaxFrame {
 		return false
 	}
-	if piece := &r.pieces[tail%Slots/pieceSlots]; *piece == nil {
-		*piece = newPiece()
+	if r.slots == nil {
+		r.slots = new([Slots]*buffer)
 	}
-	s := r.slot(tail)
-	if len(s.buf) < len(frame) {
-		s.buf = make([]byte, MaxFrame)
+	b := r.take(head)
+	if len(b.mem) < len(frame) {
+		b.mem = make([]byte, MaxFrame)
 	}
-	s.n = copy(s.buf, frame)
-	s.meta = meta
+	b.n = copy(b.mem, frame)
+	b.meta = meta
+	r.slots[tail%Slots] = b
 	r.tail.Store(tail + 1)
 	return true
 }
 
-func newPiece() *[pieceSlots]slot {
-	piece := new([pieceSlots]slot)
-	memory := make([]byte, pieceSlots*slotSize)
-	for i := range piece {
-		piece[i].buf = memory[i*slotSize : (i+1)*slotSize : (i+1)*slotSize]
+// take returns a buffer that is in no slot of [spare, tail) any more.
+func (r *Ring) take(head uint32) *buffer {
+	if r.spare == head {
+		return &buffer{mem: make([]byte, bufferSize)}
 	}
-	return piece
+	b := r.slots[r.spare%Slots]
+	r.spare++
+	return b
 }
 
 // Len returns the number of frames in the ring. It is exact for the consumer
 // in that there are at least as many.
 func (r *Ring) Len() int { return int(r.tail.Load() - r.head.Load()) }
 
-// Next tells the consumer what the oldest frame is for. The ring must not be
-// empty.
-func (r *Ring) Next() Meta { return r.slot(r.head.Load()).meta }
+// Next tells the consumer what the oldest frame is for, and its length in
+// bytes. The ring must not be empty.
+func (r *Ring) Next() (meta Meta, size int) {
+	b := r.slots[r.head.Load()%Slots]
+	return b.meta, b.n
+}
 
 // Pop copies the oldest frame to dst and returns its length; 0 if the ring is
 // empty. A frame longer than dst is left out and its length returned negative.
@@ -119,10 +124,10 @@ func (r *Ring) Pop(dst []byte) int {
 	if head == r.tail.Load() {
 		return 0
 	}
-	s := r.slot(head)
-	n := s.n
+	b := r.slots[head%Slots]
+	n := b.n
 	if n <= len(dst) {
-		copy(dst, s.buf[:n])
+		copy(dst, b.mem[:n])
 	} else {
 		n = -n
 	}

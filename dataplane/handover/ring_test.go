@@ -3,6 +3,8 @@ package handover
 import (
 	"bytes"
 	"encoding/binary"
+	"math/rand/v2"
+	"runtime"
 	"testing"
 )
 
@@ -19,8 +21,9 @@ func TestRingKeepsOrderAndContent(t *testing.T) {
 			next++
 		}
 		for r.Len() > 0 {
-			if m := r.Next(); m != (Meta{SrcPort: uint16(want), Asked: byte(want)}) {
-				t.Fatalf("frame %d came with %+v", want, m)
+			m, size := r.Next()
+			if m != (Meta{SrcPort: uint16(want), Asked: byte(want)}) || size != 60+want%1400 {
+				t.Fatalf("frame %d of %d bytes came with %+v", want, size, m)
 			}
 			n := r.Pop(dst)
 			if n != 60+want%1400 || dst[0] != byte(want) || dst[n-1] != byte(want) {
@@ -75,15 +78,19 @@ func TestRingBetweenGoroutines(t *testing.T) {
 	const frames = 100_000
 	r := NewRing()
 	go func() {
-		frame := make([]byte, 64)
+		jumbo := make([]byte, 64, bufferSize+1)
 		for i := uint64(0); i < frames; {
+			frame := jumbo[:64]
+			if i%97 == 0 {
+				frame = jumbo[:cap(jumbo)]
+			}
 			binary.BigEndian.PutUint64(frame[56:], i)
 			if r.Push(frame, Meta{}) {
 				i++
 			}
 		}
 	}()
-	dst := make([]byte, 64)
+	dst := make([]byte, MaxFrame)
 	for want := uint64(0); want < frames; {
 		if r.Pop(dst) == 0 {
 			continue
@@ -95,14 +102,83 @@ func TestRingBetweenGoroutines(t *testing.T) {
 	}
 }
 
+// A ring runs for months with little in it: what it takes follows from the most
+// frames that were in it at once, and not from how many have gone through.
+func TestRingMemoryFollowsDepth(t *testing.T) {
+	const table = 20 << 10 // bytes, for the slots
+	for _, tc := range []struct{ depth, frame, perFrame int }{
+		{0, 64, 0}, {1, 64, 2048}, {2, 1500, 2048}, {64, 1500, 2048}, {Slots, 1500, 2048}, {3, MaxFrame, 13 << 10},
+	} {
+		frame, dst := make([]byte, tc.frame), make([]byte, MaxFrame)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		r := NewRing()
+		for range 3*Slots/max(tc.depth, 1) + 1 {
+			for range tc.depth {
+				if !r.Push(frame, Meta{}) {
+					t.Fatal("a frame was refused")
+				}
+			}
+			for range tc.depth {
+				r.Pop(dst)
+			}
+		}
+		runtime.ReadMemStats(&after)
+		got := int(after.TotalAlloc - before.TotalAlloc)
+		if most := table + tc.depth*tc.perFrame; got > most {
+			t.Errorf("%d frames of %d bytes at a time took %d bytes, want at most %d", tc.depth, tc.frame, got, most)
+		}
+		t.Logf("%d frames of %d bytes at a time: %d KiB", tc.depth, tc.frame, got>>10)
+	}
+}
+
+// However deep the ring was before, each buffer is in one place: no frame is
+// written over one that waits. The indices begin just before they wrap.
+func TestRingAgainstASlice(t *testing.T) {
+	r := NewRing()
+	const begin = ^uint32(0) - Slots
+	r.head.Store(begin)
+	r.tail.Store(begin)
+	r.spare = begin
+	rng := rand.New(rand.NewPCG(1, 2))
+	var want []uint32
+	frame, dst := make([]byte, 4), make([]byte, 4)
+	deepest := 0
+	for next := uint32(0); next < 20*Slots; {
+		for range rng.IntN(Slots) {
+			binary.BigEndian.PutUint32(frame, next)
+			if pushed := r.Push(frame, Meta{}); pushed != (len(want) < Slots) {
+				t.Fatalf("push with %d frames in the ring: %v", len(want), pushed)
+			} else if !pushed {
+				break
+			}
+			want = append(want, next)
+			next++
+		}
+		deepest = max(deepest, len(want))
+		for range rng.IntN(Slots) {
+			if n := r.Pop(dst); n == 0 != (len(want) == 0) {
+				t.Fatalf("pop with %d frames in the ring: %d bytes", len(want), n)
+			} else if n == 0 {
+				break
+			}
+			if got := binary.BigEndian.Uint32(dst); got != want[0] {
+				t.Fatalf("got frame %d, want %d", got, want[0])
+			}
+			want = want[1:]
+		}
+	}
+	if made := int(r.tail.Load() - r.spare); made != deepest {
+		t.Errorf("%d buffers for %d frames at most", made, deepest)
+	}
+}
+
 func TestRingDoesNotAllocate(t *testing.T) {
 	r := NewRing()
 	frame, dst := make([]byte, 1500), make([]byte, 2048)
-	for range Slots { // a slot gets its buffer when it is come by first
-		r.Push(frame, Meta{})
-		r.Pop(dst)
-	}
-	if n := testing.AllocsPerRun(1000, func() { r.Push(frame, Meta{}); r.Pop(dst) }); n != 0 {
+	r.Push(frame, Meta{})
+	r.Pop(dst)
+	if n := testing.AllocsPerRun(2*Slots, func() { r.Push(frame, Meta{}); r.Pop(dst) }); n != 0 {
 		t.Errorf("%v allocations per frame, want 0", n)
 	}
 }

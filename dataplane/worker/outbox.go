@@ -10,7 +10,8 @@ import (
 // and for what comes in addition to the frames of a batch, to itself.
 type outbox Worker
 
-// Emit implements forward.Outbox.
+// Emit gives a frame to the worker that sends by an interface, to be sent as it
+// is, or counts it as dropped if nobody works that interface.
 func (o *outbox) Emit(egress uint16, frame []byte) {
 	w := (*Worker)(o)
 	if int(egress) >= len(w.peers.Egress) || w.peers.Egress[egress] < 0 {
@@ -37,6 +38,10 @@ func (o *outbox) Learn(backend [16]byte, mtu int) {
 // push copies a frame to the worker at an index in peers.All, or counts it as
 // dropped.
 func (w *Worker) push(peer int, frame []byte, meta handover.Meta) {
+	if len(frame) > handover.MaxFrame {
+		w.counters.Drop(stats.TooBig)
+		return
+	}
 	if !w.peers.All[peer].Ring.Push(frame, meta) {
 		w.counters.Drop(stats.HandoverFull)
 		return

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"encoding/binary"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -29,6 +30,7 @@ type endless struct {
 	sent   int
 	last   [][]byte // the frames of the last Send, if it is not nil before
 	waits  int
+	wakes  int
 }
 
 func newEndless(packets func(i int) []byte) *endless {
@@ -65,7 +67,7 @@ func (q *endless) Send(frames []queue.Frame) (int, error) {
 
 func (q *endless) Release([]queue.Frame)    {}
 func (q *endless) Wait(time.Duration) error { q.waits++; return nil }
-func (q *endless) Wake()                    {}
+func (q *endless) Wake()                    { q.wakes++ }
 func (q *endless) Stats() queue.Stats       { return queue.Stats{} }
 func (q *endless) Close() error             { return nil }
 
@@ -146,15 +148,12 @@ func TestTurnDoesNotAllocate(t *testing.T) {
 					}
 				}
 			}
-			const first = handover.Slots / forward.BatchSize // until the ring has all its memory
-			for range first {
-				turn()
-			}
+			turn() // the ring gets its memory
 			if n := testing.AllocsPerRun(200, turn); n != 0 {
 				t.Errorf("%v allocations per batch, want 0", n)
 			}
-			if sent := inQ.sent + outQ.sent; sent != (201+first)*forward.BatchSize {
-				t.Errorf("%d frames were sent, want %d", sent, (201+first)*forward.BatchSize)
+			if sent := inQ.sent + outQ.sent; sent != 202*forward.BatchSize {
+				t.Errorf("%d frames were sent, want %d", sent, 202*forward.BatchSize)
 			}
 			if outQ.sent > 0 != (tc.egress == 1) {
 				t.Errorf("interface 1 has sent %d frames", outQ.sent)
@@ -216,7 +215,7 @@ func BenchmarkTurn(b *testing.B) {
 // An answer that comes in at another worker than the one that has the flow is
 // handed over, translated there, and sent by that one, exactly once.
 func TestNATAnswerElsewhere(t *testing.T) {
-	in, other, inQ, otherQ := natPair(t)
+	in, other, inQ, otherQ := natPair(t, 0)
 	turn := func(w *Worker) {
 		t.Helper()
 		if err := w.turn(); err != nil {
@@ -257,6 +256,87 @@ func TestNATAnswerElsewhere(t *testing.T) {
 	}
 }
 
+// An answer may be longer than the buffers of the worker that has the flow: the
+// backend's interface has the larger MTU. It is taken apart, or the backend is
+// told.
+func TestNATAnswerLongerThanTheBuffers(t *testing.T) {
+	for _, tc := range []struct {
+		name         string
+		dontFragment bool
+	}{{"taken apart", false}, {"refused", true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			in, other, inQ, otherQ := natPair(t, 1)
+			turn := func(w *Worker) {
+				t.Helper()
+				if err := w.turn(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			inQ.last, otherQ.last = make([][]byte, forward.BatchSize), make([][]byte, forward.BatchSize)
+			turn(in)
+			turn(other)
+			inQ.empty = true
+			var question packet.Parsed
+			question.Decode(otherQ.last[0])
+			const payload = 4000
+			answer := packettest.Frame(packettest.Spec{
+				SrcMAC: packet.MAC{2, 0, 0, 0, 0, 2}, DstMAC: packet.MAC{2, 0, 0, 0, 0, 1}, Proto: packet.ProtoUDP,
+				Src:          netip.AddrPortFrom(packet.NetipAddr(question.Dst), question.DstPort),
+				Dst:          netip.AddrPortFrom(packet.NetipAddr(question.Src), question.SrcPort),
+				DontFragment: tc.dontFragment, Payload: make([]byte, payload),
+			})
+			inQ.sent, otherQ.sent, otherQ.wakes = 0, 0, 0
+			other.sleeping.Store(true)
+			(*outbox)(other).Pass(0, answer, handover.Meta{Ingress: 1})
+			for range 2 { // what it is taken apart into comes back in the second
+				turn(in)
+				turn(other)
+			}
+			if in.counters.Drops != [stats.NumReasons]uint64{} || other.counters.Drops != [stats.NumReasons]uint64{} {
+				t.Errorf("dropped %v and %v", in.counters.Drops, other.counters.Drops)
+			}
+			if tc.dontFragment {
+				if inQ.sent != 0 || otherQ.sent != 1 || otherQ.wakes != 1 {
+					t.Fatalf("%d frames sent to the client and %d to the backend, whose worker was woken %d times; want none, one, once",
+						inQ.sent, otherQ.sent, otherQ.wakes)
+				}
+				reply := otherQ.last[0]
+				if err := packettest.CheckWellFormed(reply); err != nil {
+					t.Error(err)
+				}
+				icmp := reply[14+20:]
+				if icmp[0] != 3 || icmp[1] != 4 || binary.BigEndian.Uint16(icmp[6:]) != 1500 { // RFC 1191 section 4
+					t.Errorf("the backend was sent %x", reply)
+				}
+				return
+			}
+			if inQ.sent != 3 || otherQ.sent != 0 {
+				t.Fatalf("%d frames sent to the client and %d to the backend, want three and none", inQ.sent, otherQ.sent)
+			}
+			total := 0
+			for _, piece := range inQ.last[:inQ.sent] {
+				if len(piece) > 14+1500 {
+					t.Errorf("a piece of %d bytes", len(piece))
+				}
+				total += len(piece) - 14 - 20
+			}
+			if total != 8+payload {
+				t.Errorf("the pieces have %d bytes, want %d", total, 8+payload)
+			}
+		})
+	}
+}
+
+// A frame that no ring takes is too big. That is not for want of room.
+func TestPassTooLong(t *testing.T) {
+	in, _, _, _ := pair(t, 0)
+	in.adopt()
+	(*outbox)(in).Pass(1, make([]byte, handover.MaxFrame+1), handover.Meta{})
+	if d := in.counters.Drops; d[stats.TooBig] != 1 || d[stats.HandoverFull] != 0 || in.counters.HandedOver.Packets != 0 {
+		t.Errorf("dropped %v, handed over %v", d, in.counters.HandedOver)
+	}
+}
+
 // What goes round comes to this worker too, and is decided in the next turn.
 func TestPassToItself(t *testing.T) {
 	in, _, inQ, _ := pair(t, 0)
@@ -287,7 +367,7 @@ func TestEmitTowardsNobody(t *testing.T) {
 // backend, back where the answer comes in at the worker that has the flow, and
 // back where it comes in at another one, which hands it over.
 func BenchmarkNAT(b *testing.B) {
-	in, other, inQ, otherQ := natPair(b)
+	in, other, inQ, otherQ := natPair(b, 0)
 	report := func(b *testing.B) {
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*forward.BatchSize), "ns/packet")
 	}
@@ -320,12 +400,13 @@ func BenchmarkNAT(b *testing.B) {
 	}
 }
 
-// natPair makes two workers of one interface, the first of which gets the
-// packets for a service with NAT.
-func natPair(t testing.TB) (in, other *Worker, inQ, otherQ *endless) {
+// natPair makes a worker of interface 0 that gets the packets for a service with
+// NAT, and another one of the interface that its backend is behind, 0 or 1. The
+// MTU of interface 1 is 9000.
+func natPair(t testing.TB, backends uint16) (in, other *Worker, inQ, otherQ *endless) {
 	t.Helper()
 	mac := packet.MAC{2, 0, 0, 0, 0, 1}
-	rw, err := rewrite.NAT(rewrite.Link{Src: mac, Dst: packet.MAC{2, 0, 0, 0, 0, 2}, MTU: 1500}, false)
+	rw, err := rewrite.NAT(rewrite.Link{Egress: backends, Src: mac, Dst: packet.MAC{2, 0, 0, 0, 0, 2}, MTU: 1500}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +418,7 @@ func natPair(t testing.TB) (in, other *Worker, inQ, otherQ *endless) {
 	}
 	vip := netip.MustParseAddr("203.0.113.10")
 	snap, err := snapshot.New(snapshot.Spec{
-		Interfaces: []snapshot.Interface{{MAC: mac, MTU: 1500}},
+		Interfaces: []snapshot.Interface{{MAC: mac, MTU: 1500}, {MAC: mac, MTU: 9000}},
 		Services:   []snapshot.Service{{Mode: snapshot.NAT, Table: []uint16{0}, Members: []uint32{0}}},
 		Backends: []snapshot.Backend{{
 			Rewrite: rw, State: snapshot.Active, Generation: 1, Addr: packet.Addr16(netip.MustParseAddr("10.0.0.11")),
@@ -359,18 +440,18 @@ func natPair(t testing.TB) (in, other *Worker, inQ, otherQ *endless) {
 	})
 	otherQ = newEndless(func(int) []byte { return nil })
 	otherQ.empty = true
-	worker := func(n uint16, q queue.Queue) *Worker {
+	worker := func(n, iface uint16, q queue.Queue) *Worker {
 		table, err := flow.New(1<<12, flow.DefaultTimeouts())
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = table.Close() })
 		return New(Config{
-			Number: n, CPU: -1, Queue: q, Flows: table, Space: space, Snapshot: &current,
+			Number: n, Interface: iface, CPU: -1, Queue: q, Flows: table, Space: space, Snapshot: &current,
 			Log: slog.New(slog.DiscardHandler),
 		})
 	}
-	in, other = worker(0, inQ), worker(1, otherQ)
+	in, other = worker(0, 0, inQ), worker(1, backends, otherQ)
 	connect(in, other)
 	return in, other, inQ, otherQ
 }

@@ -99,7 +99,17 @@ type Worker struct {
 	send     [forward.BatchSize]queue.Frame
 	discard  [forward.BatchSize]queue.Frame
 	metas    [forward.BatchSize]handover.Meta // of frames to decide about
-	wake     []bool                           // by index in peers.All: frames were pushed for it in this batch
+	long     longFrame
+	wake     []bool // by index in peers.All: frames were pushed for it in this batch
+}
+
+// longFrame is a frame longer than the queue's buffers, in memory of the
+// worker's own, and what is known and decided about it.
+type longFrame struct {
+	frame   [1]queue.Frame
+	meta    [1]handover.Meta
+	verdict [1]forward.Verdict
+	memory  [queue.Headroom + handover.MaxFrame]byte
 }
 
 type request struct {
@@ -275,17 +285,17 @@ func (w *Worker) take(ring *handover.Ring, n int) error {
 	var sends, decides int
 	for i := range got {
 		f := w.frames[i]
-		meta := ring.Next()
-		size := ring.Pop(f.Buf[f.Start:])
-		f.End = f.Start + uint32(max(size, 0))
-		switch {
-		case size <= 0:
-			w.counters.Drop(stats.TooBig)
+		meta, size := ring.Next()
+		if size > len(f.Buf[f.Start:]) {
 			w.cfg.Queue.Release(w.frames[i : i+1])
-		case meta.Task == handover.Send:
+			w.takeLong(ring, meta)
+			continue
+		}
+		f.End = f.Start + uint32(ring.Pop(f.Buf[f.Start:]))
+		if meta.Task == handover.Send {
 			w.send[sends] = f
 			sends++
-		default: // decides <= i: this one has been read
+		} else { // decides <= i: this one has been read
 			w.frames[decides], w.metas[decides] = f, meta
 			decides++
 		}
@@ -299,6 +309,26 @@ func (w *Worker) take(ring *handover.Ring, n int) error {
 	}
 	w.forward.Decide(w.metas[:decides], w.now(), w.frames[:decides], w.verdicts[:])
 	return w.dispatch(w.frames[:decides])
+}
+
+// takeLong works the oldest frame of a ring, which came in on an interface with
+// a larger MTU and fits no buffer of this worker's queue. What becomes of it (its
+// pieces, an answer to its sender, the frame itself if it leaves where it came
+// from) goes by a ring. As it is it cannot leave by this worker's interface.
+func (w *Worker) takeLong(ring *handover.Ring, meta handover.Meta) {
+	l := &w.long
+	size := ring.Pop(l.memory[queue.Headroom:])
+	if meta.Task == handover.Send {
+		w.counters.Drop(stats.TooBig)
+		return
+	}
+	l.frame[0] = queue.Frame{Buf: l.memory[:], Start: queue.Headroom, End: queue.Headroom + uint32(size)}
+	l.meta[0] = meta
+	w.forward.Decide(l.meta[:], w.now(), l.frame[:], l.verdict[:])
+	if v := &l.verdict[0]; v.Action == forward.Send {
+		(*outbox)(w).Emit(v.Egress, l.frame[0].Bytes())
+	}
+	w.wakeOthers()
 }
 
 func (w *Worker) inboundLen() int {

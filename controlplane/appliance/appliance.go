@@ -5,6 +5,7 @@ package appliance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -116,13 +117,23 @@ func Load(path string) (*config.Config, []string, error) {
 	return loaded(config.Load(path, &host))
 }
 
-// loaded turns the warnings of a configuration into texts.
+// loaded turns the warnings of a configuration into texts, and holds its
+// nat.shared.ports against this host's.
 func loaded(cfg *config.Config, warnings config.Warnings, err error) (*config.Config, []string, error) {
 	var texts []string
 	for _, w := range warnings {
 		texts = append(texts, w.Error())
 	}
-	return cfg, texts, err
+	if err != nil || len(cfg.NAT.Shared.Addresses) == 0 {
+		return cfg, texts, err
+	}
+	if err := reserve.Check(shared(cfg)); err != nil {
+		return nil, texts, fmt.Errorf("nat.shared.ports: %w", err)
+	}
+	if warning := socketsOn(shared(cfg)); warning != "" {
+		texts = append(texts, warning)
+	}
+	return cfg, texts, nil
 }
 
 func newLogger(w io.Writer, cfg config.Log) *slog.Logger {

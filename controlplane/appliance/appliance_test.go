@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -350,9 +351,26 @@ func TestPlanDrainAndReservation(t *testing.T) {
 	t.Run("reservation", func(t *testing.T) {
 		before := reserved()
 		addAddress(t)
-		b.write(more + nat)
-		if err := b.client.Do(t.Context(), "reload", new(api.Reloaded)); err != nil {
+		all := strings.Replace(nat, "50000-50099", "1024-65535", 1)
+		b.write(more + all)
+		for what, err := range map[string]error{
+			"reload": b.client.Do(t.Context(), "reload", new(api.Reloaded)),
+			"plan":   func() error { _, err := b.client.Plan(t.Context(), "next.yaml", []byte(b.header+more+all)); return err }(),
+			"check":  func() error { _, _, err := Load(b.config); return err }(),
+		} {
+			if err == nil || !strings.HasPrefix(err.Error(), "nat.shared.ports: no port of ") {
+				t.Errorf("%s, of all ports: %v", what, err)
+			}
+		}
+		taken, err := net.Listen("tcp4", "0.0.0.0:50007")
+		if err != nil {
 			t.Fatal(err)
+		}
+		defer taken.Close()
+		b.write(more + nat)
+		var r api.Reloaded
+		if err := b.client.Do(t.Context(), "reload", &r); err != nil || len(r.Warnings) != 2 || !strings.Contains(r.Warnings[1], "nat.shared: tcp 0.0.0.0:50007; ") {
+			t.Fatalf("warnings %q, error %v", r.Warnings, err)
 		}
 		if got := reserved(); !strings.Contains(got, "50000-50099") {
 			t.Errorf("reserved are %q", got)

@@ -47,7 +47,7 @@ func (a *Appliance) Reload() (api.Reloaded, error) {
 // putInForce keeps what is reserved in the kernel ahead of what is used.
 func (a *Appliance) putInForce(before, after *config.Config) error {
 	if err := a.reserved.Update(append(shared(before), shared(after)...)); err != nil {
-		return err
+		return fmt.Errorf("nat.shared.ports: %w", err)
 	}
 	inForce := after
 	err := a.reconciler.SetConfig(after)
@@ -56,9 +56,6 @@ func (a *Appliance) putInForce(before, after *config.Config) error {
 	}
 	if err := a.reserved.Update(shared(inForce)); err != nil {
 		a.log.Warn("ports stay reserved that weir does not use any more", "error", err)
-	}
-	if err == nil {
-		a.warnOfSockets(shared(after))
 	}
 	return err
 }
@@ -77,7 +74,6 @@ func (a *Appliance) reserve(cfg *config.Config) error {
 	if a.reserved, err = reserve.Reserve(stateDir(cfg), shared(cfg), a.log); err != nil {
 		return fmt.Errorf("nat.shared.ports: %w", err)
 	}
-	a.warnOfSockets(shared(cfg))
 	return nil
 }
 
@@ -90,23 +86,24 @@ func (a *Appliance) release() {
 // mostSockets is how many sockets are named in one warning.
 const mostSockets = 8
 
-// warnOfSockets names the box's sockets that have ports of weir's already.
-func (a *Appliance) warnOfSockets(ranges []reserve.Range) {
-	if len(ranges) == 0 {
-		return
-	}
+// socketsOn names the box's sockets that have ports of weir's already; "" if there
+// are none.
+func socketsOn(ranges []reserve.Range) string {
 	sockets, err := reserve.InUse(ranges)
-	if err != nil {
-		a.log.Warn("cannot tell whether ports of nat.shared are in use", "error", err)
-	}
-	if len(sockets) == 0 {
-		return
+	switch {
+	case err != nil:
+		return fmt.Sprintf("warning: cannot tell whether nat.shared.ports are in use: %v", err)
+	case len(sockets) == 0:
+		return ""
 	}
 	var texts []string
 	for _, s := range sockets[:min(len(sockets), mostSockets)] {
 		texts = append(texts, s.String())
 	}
-	a.log.Warn("sockets of this box have ports of nat.shared; what comes to them goes to weir", "count", len(sockets), "sockets", strings.Join(texts, "; "))
+	if more := len(sockets) - len(texts); more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return fmt.Sprintf("warning: sockets of this box have ports of nat.shared: %s; what comes to them on a shared address goes to weir; want other ports, for them or for weir", strings.Join(texts, ", "))
 }
 
 // Plan implements api.Appliance.

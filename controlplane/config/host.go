@@ -108,9 +108,13 @@ func snatOn(c *Config, own map[netip.Addr]bool, reserved map[netip.Addr]string, 
 	}
 }
 
-// flowBytes is what a flow table takes for each entry; flow.New, which takes it
-// all at once and rounds the entries up to a power of two.
-const flowBytes = 72
+// What each entry of a flow table takes, in bytes: flow.New takes it all at once,
+// and rounds the entries up to a power of two; so does nat.NewIndex, as soon as a
+// service has mode nat.
+const (
+	flowBytes  = 72
+	indexBytes = 16
+)
 
 // flowsOn checks that the flow tables of all workers fit into memory. How many
 // queues "all" are is not known here, so it counts as one.
@@ -124,12 +128,16 @@ func flowsOn(c *Config, host *Host, r *report) {
 		workers += uint64(max(1, nic.Queues))
 	}
 	workers = max(1, workers)
-	need := workers * flowBytes << bits.Len(uint(c.Flows.Entries-1))
+	each := workers * flowBytes
+	if slices.ContainsFunc(c.Services, func(s Service) bool { return s.Mode == ModeNAT }) {
+		each += workers * indexBytes
+	}
+	need := each << bits.Len(uint(c.Flows.Entries-1))
 	if need <= host.Memory {
 		return
 	}
 	fits := uint64(minEntries)
-	for 2*fits*workers*flowBytes <= host.Memory {
+	for 2*fits*each <= host.Memory {
 		fits *= 2
 	}
 	r.errorf(path, "%d entries for each of at least %d workers take %s, but this box has %s of memory; want at most %d", c.Flows.Entries, workers, mebibytes(need), mebibytes(host.Memory), fits)

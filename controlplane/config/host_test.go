@@ -121,6 +121,9 @@ services:
 		{"flows of many workers", strings.Replace(file("flows: {entries: 33554432}\n"), "eth1}", "eth1, queues: 3}, {name: eth2}", 1), Host{Memory: 8 * gib, Interfaces: []string{"eth1", "eth2"}}, []string{
 			"test.yaml:8: flows.entries: 33554432 entries for each of at least 4 workers take 9216 MiB, but this box has 8192 MiB of memory; want at most 16777216",
 		}},
+		{"flows with the index of mode nat", snat("addresses: [10.0.0.240]"), Host{Memory: 87 << 20}, []string{
+			"test.yaml:1: flows.entries: 1048576 entries for each of at least 1 workers take 88 MiB, but this box has 87 MiB of memory; want at most 524288",
+		}},
 		{"SNAT addresses of its own", snat("addresses: [10.0.0.240/30, 10.0.0.9]"), Host{Addresses: own("10.0.0.241/32", "10.0.0.9/32")}, []string{
 			"test.yaml:9: nat.addresses[0]: 10.0.0.241 is the box's own address; want addresses that are weir's alone, or list it under nat.shared.addresses with the ports that weir may have of it",
 			"test.yaml:9: nat.addresses[1]: 10.0.0.9 is the box's own address; want addresses that are weir's alone, or list it under nat.shared.addresses with the ports that weir may have of it",

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 
 	"weir/controlplane/config"
 )
@@ -185,9 +186,15 @@ func backendKeys(before, after *config.Backend) []string {
 	}
 	note("weight", before.Weight, after.Weight)
 	note("state", before.State, after.State)
-	note("port", before.Port, after.Port)
-	note("mtu", before.MTU, after.MTU)
-	note("vlan", before.VLAN, after.VLAN)
+	optional := func(n int) string { // 0 is that the file does not say
+		if n == 0 {
+			return "none"
+		}
+		return strconv.Itoa(n)
+	}
+	note("port", optional(int(before.Port)), optional(int(after.Port)))
+	note("mtu", optional(before.MTU), optional(after.MTU))
+	note("vlan", optional(int(before.VLAN)), optional(int(after.VLAN)))
 	return keys
 }
 

@@ -120,11 +120,17 @@ func (v *View) backend(m member) *Backend {
 	return nil
 }
 
-// forgetDrains drops the drains of backends that are not configured any more.
+// forgetDrains drops the drains of backends that are not configured any more. It
+// says so, since a backend may have come along under another service's name.
 func (r *Reconciler) forgetDrains(cfg *config.Config) {
 	configured := members(cfg)
 	before := len(r.drains)
-	maps.DeleteFunc(r.drains, func(m member, _ Drain) bool { return !slices.Contains(configured, m) })
+	for m := range r.drains {
+		if !slices.Contains(configured, m) {
+			r.log.Info("drain is over, as the service does not have the backend any more", "service", m.service, "backend", m.backend)
+			delete(r.drains, m)
+		}
+	}
 	if len(r.drains) != before {
 		r.saveDrains()
 	}
@@ -141,7 +147,8 @@ type drainFile struct {
 }
 
 // loadDrains reads what was drained when weir ended. Whoever was on the way out
-// is out now.
+// is out now. The file stays as it is: it may be that of another weir, which runs
+// and has the socket that this one is about to be refused.
 func (r *Reconciler) loadDrains() {
 	if r.parts.DrainsPath == "" {
 		return
@@ -157,10 +164,12 @@ func (r *Reconciler) loadDrains() {
 	if err != nil {
 		r.log.Warn("cannot read what was drained; nothing is", "file", r.parts.DrainsPath, "error", err)
 	}
+	configured := members(r.config.Load())
 	for _, m := range drained {
-		r.drains[m] = Drain{}
+		if slices.Contains(configured, m) {
+			r.drains[m] = Drain{}
+		}
 	}
-	r.forgetDrains(r.config.Load())
 }
 
 func parseDrains(text []byte) ([]member, error) {

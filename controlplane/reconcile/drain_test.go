@@ -245,9 +245,28 @@ func TestDrainsOutliveWeir(t *testing.T) {
 		t.Errorf("logged %s", out.String())
 	}
 
+	// A weir that is started by mistake with another file, and has no right to
+	// this one, leaves it alone.
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := parse(t, web)
+	p := newParts(newWorld(other))
+	p.drainsPath = path
+	if second := p.reconciler(other, quiet()); len(second.drains) != 1 {
+		t.Errorf("of a configuration without dns, %v are drained", second.drains)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("another weir has made of %s %s, error %v", before, after, err)
+	}
+
 	// One that is not configured any more is forgotten for good.
 	if err := r.SetConfig(parse(t, web)); err != nil {
 		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), `msg="drain is over, as the service does not have the backend any more" service=dns backend=10.0.0.11`) {
+		t.Errorf("logged %s", out.String())
 	}
 	r = start()
 	if got := drained(r); !slices.Equal(got, []string{"web 10.0.0.12"}) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weir/controlplane/config"
+	"weir/dataplane/flow"
 	"weir/dataplane/packet"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/worker"
@@ -91,9 +92,9 @@ func (r *Reconciler) Plan(cfg *config.Config) (*Plan, error) {
 
 // Breaks tells whether a flow that is alive now would be no longer, because its
 // backend would not be its own any more, or would not be sent to. It names the
-// service that the flow is of; empty if it is none's already.
+// service that the flow is of; empty if it is none's already, or over.
 func (p *Plan) Breaks(f *worker.Flow) (service string, breaks bool) {
-	if !keeps(p.running, f) {
+	if f.State == flow.StateClosed || f.State == flow.StateTimeWait || !keeps(p.running, f) {
 		return "", false
 	}
 	use, _ := p.view.Slot(f.Slot, f.Generation)
@@ -122,8 +123,9 @@ func keeps(snap *snapshot.Snapshot, f *worker.Flow) bool {
 	if own == nil || own.SNAT == nil {
 		return false
 	}
+	// Only new flows go by the ports, unless all others are the kernel's.
 	r := own.SNAT.Range
-	return r.Lo <= f.SNAT.Port() && f.SNAT.Port() <= r.Hi
+	return !own.SNAT.Shared || r.Lo <= f.SNAT.Port() && f.SNAT.Port() <= r.Hi
 }
 
 // spread is how one family of a service spreads new flows.

@@ -12,6 +12,7 @@ import (
 
 	"weir/controlplane/config"
 	"weir/controlplane/health"
+	"weir/dataplane/flow"
 	"weir/dataplane/packet"
 	"weir/dataplane/worker"
 )
@@ -148,11 +149,36 @@ func TestPlanOfSNATAddresses(t *testing.T) {
 	less := strings.Replace(natted, "10.0.0.240/31", "10.0.0.240", 1)
 	_, p, plan := planned(t, natted, strings.Replace(less, "2000-3000", "2000-2500", 1), nil)
 	for snat, want := range map[string]bool{
-		"10.0.0.240:2000": false, "10.0.0.240:2501": true, "10.0.0.241:2000": true,
+		"10.0.0.240:2000": false, "10.0.0.240:2501": false, "10.0.0.241:2000": true,
 		"10.0.0.242:2000": false, // is not alive
 	} {
 		if _, got := plan.Breaks(flow(p, snat)); got != want {
 			t.Errorf("the flow by %s breaks: %v, want %v", snat, got, want)
+		}
+	}
+}
+
+// Ports of the box's own address that are weir's no more are the kernel's.
+func TestPlanOfSharedPorts(t *testing.T) {
+	shared := strings.NewReplacer("10.0.0.240/31, ", "", "ports: 2000-3000", "shared: {addresses: [10.0.0.2], ports: 2000-3000}").Replace(natted)
+	_, p, plan := planned(t, shared, strings.Replace(shared, "2000-3000", "2000-2500", 1), nil)
+	for snat, want := range map[string]bool{"10.0.0.2:2500": false, "10.0.0.2:2501": true} {
+		f := flowTo(p, 0, 80)
+		f.SNAT = netip.MustParseAddrPort(snat)
+		if _, got := plan.Breaks(f); got != want {
+			t.Errorf("the flow by %s breaks: %v, want %v", snat, got, want)
+		}
+	}
+}
+
+// What is over can neither be alive nor break.
+func TestPlanOfFlowsThatAreOver(t *testing.T) {
+	_, p, plan := planned(t, web, strings.Replace(web, "name: web", "name: web2", 1), nil)
+	for state, want := range map[flow.State]string{flow.StateEstablished: "web", flow.StateUDP: "web", flow.StateTimeWait: "", flow.StateClosed: ""} {
+		f := flowTo(p, 0, 80)
+		f.State = state
+		if service, breaks := plan.Breaks(f); service != want || breaks != (want != "") {
+			t.Errorf("in state %s it is of service %q, and breaks: %v", state, service, breaks)
 		}
 	}
 }
@@ -210,9 +236,9 @@ func TestDiff(t *testing.T) {
 		{"nothing", web, web, "web unchanged"},
 		{"backends", strings.Replace(web, "0.11}", "0.11, weight: 50}", 1),
 			strings.NewReplacer("0.12}", "0.13}", "0.11}", "0.11, state: draining, vlan: 7}").Replace(web),
-			"web changed [backends] 10.0.0.11 changed [weight 50 to 100 state active to draining vlan 0 to 7], 10.0.0.13 added, 10.0.0.12 removed"},
+			"web changed [backends] 10.0.0.11 changed [weight 50 to 100 state active to draining vlan none to 7], 10.0.0.13 added, 10.0.0.12 removed"},
 		{"mode and port", natted, strings.NewReplacer(", port: 8443", ", mtu: 1400", "mode: nat", "mode: ipip").Replace(natted),
-			"web changed [mode backends] 10.0.0.11 changed [port 8443 to 0 mtu 0 to 1400]"},
+			"web changed [mode backends] 10.0.0.11 changed [port 8443 to none mtu none to 1400]"},
 		{"keys", web, with("affinity: source\n    affinity_prefix: 24\n    ping: never\n    reject: rst\n    slow_start: 3s\n    limits: {packets: 1}\n    acl: {deny: [10.0.0.0/8]}\n    health: {tcp: {}}"),
 			"web changed [affinity affinity_prefix ping reject slow_start limits acl health]"},
 		{"table and VIP", web, strings.NewReplacer("10007", "1009", ".10]", ".11]", "tcp/80", "tcp/81").Replace(web),

@@ -84,13 +84,36 @@ func Reserve(stateDir string, ranges []Range, log *slog.Logger) (*Reservation, e
 	return r, nil
 }
 
-func (r *Reservation) open() error {
-	text, err := os.ReadFile(ephemeralPath)
+// Check returns the error that Reserve would have of ranges in the calling
+// thread's network namespace, as far as it is for the ranges alone. It changes
+// nothing, and needs no rights.
+func Check(ranges []Range) error {
+	ephemeral, err := readEphemeral()
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Sscan(string(text), &r.ephemeral.Lo, &r.ephemeral.Hi); err != nil {
-		return fmt.Errorf("read %s: %q: %w", ephemeralPath, text, err)
+	var wanted portSet
+	for _, r := range ranges {
+		wanted.add(r)
+	}
+	return checkEphemeral(ephemeral, &wanted, &wanted)
+}
+
+// readEphemeral returns the ports that the kernel chooses from.
+func readEphemeral() (r Range, err error) {
+	text, err := os.ReadFile(ephemeralPath)
+	if err != nil {
+		return r, err
+	}
+	if _, err := fmt.Sscan(string(text), &r.Lo, &r.Hi); err != nil {
+		return r, fmt.Errorf("read %s: %q: %w", ephemeralPath, text, err)
+	}
+	return r, nil
+}
+
+func (r *Reservation) open() (err error) {
+	if r.ephemeral, err = readEphemeral(); err != nil {
+		return err
 	}
 	// Where the list is read-only, as in a container, it may have all that is
 	// asked for already.
@@ -150,7 +173,7 @@ func (r *Reservation) change(wanted *portSet) error {
 	}
 	others := before.without(&r.added)
 	added, after := wanted.without(&others), others.with(wanted)
-	if err := r.checkEphemeral(wanted, &after); err != nil {
+	if err := checkEphemeral(r.ephemeral, wanted, &after); err != nil {
 		return err
 	}
 	// Whoever is killed after the next step leaves a record of all that may
@@ -203,11 +226,11 @@ func (r *Reservation) keep(added *portSet) {
 
 // checkEphemeral returns an error if weir leaves the kernel nothing to choose
 // from.
-func (r *Reservation) checkEphemeral(wanted, reserved *portSet) error {
+func checkEphemeral(ephemeral Range, wanted, reserved *portSet) error {
 	var all portSet
-	all.add(r.ephemeral)
+	all.add(ephemeral)
 	if all.without(wanted) == all || all.without(reserved) != (portSet{}) {
 		return nil
 	}
-	return fmt.Errorf("no port of %s is left for the box's own connections; reserve fewer, or make net.ipv4.ip_local_port_range wider", r.ephemeral)
+	return fmt.Errorf("no port of %s is left for the box's own connections; reserve fewer, or make net.ipv4.ip_local_port_range wider", ephemeral)
 }

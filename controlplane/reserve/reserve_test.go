@@ -297,6 +297,12 @@ func TestReserveRefuses(t *testing.T) {
 		}
 		wantReserved(t, "32768-49999")
 	}
+	// What can be told before.
+	for want, ranges := range map[bool][]Range{false: {{1024, 40000}, {40001, 65535}}, true: {{50000, 60998}}} {
+		if err := Check(ranges); (err == nil) != want {
+			t.Errorf("%v: %v", ranges, err)
+		}
+	}
 	// If others leave none, that is their business.
 	setReserved(t, "32768-60999")
 	r := start(t, t.TempDir(), "61000-65535")

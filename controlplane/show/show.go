@@ -38,7 +38,7 @@ func Nouns() []Noun {
 		noun("drops", "dropped frames by reason", dropsTable),
 		noun("nat", "SNAT addresses and how many of their ports are in use", natTable),
 		noun("interfaces", "interfaces: driver, state, and why nothing better works", interfacesTable),
-		noun("announcements", "VIPs announced on links", announcementsTable),
+		noun("announcements", "VIPs and SNAT addresses announced on links", announcementsTable),
 	}
 }
 
@@ -154,17 +154,19 @@ func oneLine(text string) string {
 }
 
 func servicesTable(all []api.Service) []Row {
-	rows := []Row{{Cells: []string{"SERVICE", "MODE", "VIP", "PORTS", "BACKENDS", "FLOWS", "NEW FLOWS", "PACKETS", "BYTES"}}}
+	rows := []Row{{Cells: []string{"SERVICE", "MODE", "BACKENDS", "FLOWS", "NEW FLOWS", "PACKETS", "BYTES"}}}
 	for _, s := range all {
 		mode := s.Mode
 		if s.ClientAddress == "keep" {
 			mode += " (keep)"
 		}
 		rows = append(rows, Row{[]string{
-			s.Name, mode, join(s.Addresses), strings.Join(s.Ports, ","),
-			fmt.Sprintf("%d/%d", s.Usable, s.Backends),
+			s.Name, mode, fmt.Sprintf("%d/%d", s.Usable, s.Backends),
 			fmt.Sprint(s.Flows), fmt.Sprint(s.NewFlows), fmt.Sprint(s.Packets), Bytes(s.Bytes),
-		}, []string{limitsText(s.Limits, s.ACL)}})
+		}, []string{
+			list("VIP", texts(s.Addresses)) + "; " + list("ports", s.Ports),
+			limitsText(s.Limits, s.ACL),
+		}})
 	}
 	return rows
 }
@@ -269,7 +271,7 @@ func interfacesTable(all []api.Interface) []Row {
 }
 
 func announcementsTable(all []api.Announcement) []Row {
-	rows := []Row{{Cells: []string{"VIP", "INTERFACE", "BY", "SENT", "LAST"}}}
+	rows := []Row{{Cells: []string{"ADDRESS", "INTERFACE", "BY", "SENT", "LAST"}}}
 	for _, a := range all {
 		last := "never"
 		if !a.Last.IsZero() {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,6 +184,10 @@ func TestTablesFit(t *testing.T) {
 	traffic := api.Traffic{Packets: 9_999_999_999, Bytes: 999 << 40}
 	sentence := strings.Repeat("nothing that works better works here ", 5)
 	for name, rows := range map[string][]Row{
+		"services": servicesTable([]api.Service{{
+			Name: "customer-portal-production", Mode: "nat", ClientAddress: "keep", Usable: 100, Backends: 100, Load: api.Load{Traffic: traffic, NewFlows: 9_999_999_999, Flows: 1 << 20},
+			Addresses: slices.Repeat([]netip.Addr{addr("2001:db8:1:2:5054:ff:fe12:3456")}, 20), Ports: slices.Repeat([]string{"tcp/50000-59999"}, 20),
+		}}),
 		"backends": backendsTable([]api.Backend{{
 			Service: "webservice-1", Address: addr("2001:db8:1:2:5054:ff:fe12:3456"), Weight: 1_000_000, Share: 1, Status: "unreachable", Reason: sentence,
 			WeightNow: 999_999.9, WeightUntil: time.Now().Add(59 * time.Minute), Health: &api.Health{State: "unknown"}, Load: api.Load{Traffic: traffic, NewFlows: 9_999_999_999, Flows: 1 << 20},

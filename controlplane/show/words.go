@@ -2,7 +2,6 @@ package show
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -125,12 +124,4 @@ func dash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-func join(all []netip.Addr) string {
-	var texts []string
-	for _, a := range all {
-		texts = append(texts, a.String())
-	}
-	return strings.Join(texts, ",")
 }

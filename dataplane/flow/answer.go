@@ -44,8 +44,8 @@ func (t *Table) At(number uint32) *Entry {
 // seen now, and the state that seg leads to. It returns false, and notes
 // nothing, if there is no such flow or it was idle for too long.
 //
-// An answer makes a UDP flow trusted, for it shows that the backend has a use
-// for it. It does not make a TCP flow so: anybody's SYN gets one.
+// An answer makes no flow trusted: anybody's SYN gets one, and so does anybody's
+// question by UDP. The client's next packet does.
 func (t *Table) Answered(number uint32, seg Segment, now Tick) bool {
 	h, i := t.place(number)
 	if h == nil {
@@ -57,11 +57,7 @@ func (t *Table) Answered(number uint32, seg Segment, now Tick) bool {
 		return false
 	}
 	if !settled(word, seg.Flags) {
-		next := step(word, seg.Flags, fromBackend)
-		if s == StateUDP {
-			next |= trusted
-		}
-		h.word[i] = next
+		h.word[i] = step(word, seg.Flags, fromBackend)
 	}
 	h.seen[i] = now
 	return true

@@ -65,7 +65,8 @@ func TestAnswered(t *testing.T) {
 		ended, untrusted bool
 	}{
 		{"UDP", packet.ProtoUDP, Segment{}, nil, StateUDP, TickAt(d.UDP), false, true},
-		{"UDP, answered", packet.ProtoUDP, Segment{}, []Segment{answered(0)}, StateUDP, TickAt(d.UDP), false, false},
+		{"UDP, answered", packet.ProtoUDP, Segment{}, []Segment{answered(0), answered(0)}, StateUDP, TickAt(d.UDP), false, true},
+		{"UDP, the client goes on", packet.ProtoUDP, Segment{}, []Segment{answered(0), {}}, StateUDP, TickAt(d.UDP), false, false},
 		{"SYN, answered", packet.ProtoTCP, Segment{syn, 7}, []Segment{answered(synAck), answered(synAck)}, StateSYN, TickAt(d.TCPSYN), false, true},
 		{"SYN, refused", packet.ProtoTCP, Segment{syn, 7}, []Segment{answered(rstAck)}, StateClosed, TickAt(d.TCPClosed), true, true},
 		{"open", packet.ProtoTCP, Segment{syn, 7}, []Segment{answered(synAck), {ack, 8}}, StateEstablished, TickAt(d.TCPEstablished), false, false},

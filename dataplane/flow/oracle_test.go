@@ -208,7 +208,7 @@ func (m *model) answer(number uint32, s Segment) {
 	}
 	if live {
 		f.note(backend, s.Flags)
-		f.seen, f.trusted = m.now, f.trusted || f.udp
+		f.seen = m.now
 	}
 	m.ask(number, k, f)
 }

@@ -21,9 +21,10 @@ const (
 
 // A flow is trusted once its client has shown a second packet in sequence. A
 // flood of single packets with made-up sources, SYN or UDP, so gets entries
-// that are the first to go, and cannot push out a flow that is in use. It is no
-// proof of address: whoever sends two packets for each flow he makes up, the
-// second one in sequence, is trusted, and only rate limits help against him.
+// that are the first to go, and cannot push out a flow that is in use, whether
+// backends answer it or not. It is no proof of address: whoever sends two packets
+// for each flow he makes up, the second one in sequence, is trusted, and only
+// rate limits help against him.
 
 // inSequence tells whether seg follows what was seen of a TCP flow in state s:
 // an acknowledgement, close behind the sequence number that was seen last.

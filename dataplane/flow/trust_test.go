@@ -130,15 +130,18 @@ func TestEvictionOrder(t *testing.T) {
 }
 
 // Flows in use outlive a flood twenty times the size of the table, of SYNs,
-// datagrams or ACKs.
+// datagrams or ACKs, answered or not.
 func TestFloodLeavesTrusted(t *testing.T) {
 	for name, flood := range map[string]struct {
-		proto uint8
-		seg   Segment
+		proto    uint8
+		seg      Segment
+		answered bool
 	}{
-		"SYN": {packet.ProtoTCP, Segment{syn, 7}},
-		"ACK": {packet.ProtoTCP, Segment{ack, 7}},
-		"UDP": {packet.ProtoUDP, Segment{}},
+		"SYN":           {packet.ProtoTCP, Segment{syn, 7}, false},
+		"SYN, answered": {packet.ProtoTCP, Segment{syn, 7}, true},
+		"ACK":           {packet.ProtoTCP, Segment{ack, 7}, false},
+		"UDP":           {packet.ProtoUDP, Segment{}, false},
+		"UDP, answered": {packet.ProtoUDP, Segment{}, true},
 	} {
 		const kept, perTick = 500, 400
 		table := newTable(t, 4096)
@@ -156,6 +159,8 @@ func TestFloodLeavesTrusted(t *testing.T) {
 			}
 			if e == nil {
 				refused++
+			} else if flood.answered {
+				table.Answered(table.Number(e), seg(synAck), now)
 			}
 			if n%(30*TicksPerSecond*perTick) != 0 {
 				continue

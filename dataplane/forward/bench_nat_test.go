@@ -52,9 +52,13 @@ func benchAddr(v6 bool, low uint16) netip.Addr {
 
 // world has one service.
 func (n natBench) world(space *nat.Space) *snapshot.Snapshot {
+	return n.worldOf(space, benchBackends, benchSNATs)
+}
+
+func (n natBench) worldOf(space *nat.Space, backends uint32, snats int) *snapshot.Snapshot {
 	spec := snapshot.Spec{Interfaces: interfaces(), Services: []snapshot.Service{{Mode: n.mode}}}
 	svc := &spec.Services[0]
-	for slot := range uint32(benchBackends) {
+	for slot := range backends {
 		link := rewrite.Link{Egress: 1, Src: eth1MAC, Dst: backendMAC(slot), MTU: 1500}
 		spec.Backends = append(spec.Backends, snapshot.Backend{
 			Rewrite: must(rewrite.NAT(link, n.bck6)), State: snapshot.Active, Generation: 1,
@@ -63,9 +67,9 @@ func (n natBench) world(space *nat.Space) *snapshot.Snapshot {
 		svc.Members = append(svc.Members, slot)
 	}
 	for i := range tableSize {
-		svc.Table = append(svc.Table, uint16(i%benchBackends))
+		svc.Table = append(svc.Table, uint16(i%int(backends)))
 	}
-	for i := range benchSNATs {
+	for i := range snats {
 		spec.SNAT = append(spec.SNAT, snatOf(space, benchAddr(n.bck6, uint16(0x100+i)), 1024, 65535))
 	}
 	claim(&spec, benchVIP(n.vip6, 0), 0)
@@ -240,6 +244,54 @@ func BenchmarkNATMiss(b *testing.B) {
 		s.setFlags(packet.TCPSyn)
 		fillTable(r, s, 1<<18)
 		b.Run(n.name, func(b *testing.B) { runAll(b, r, s, 0) })
+		_ = r.table.Close()
+	}
+}
+
+// BenchmarkNATExhausted opens a flow by each packet where every port is in use:
+// by a flood, so that one is taken over, or by flows in use, so that the new one
+// is refused.
+func BenchmarkNATExhausted(b *testing.B) {
+	for _, c := range []struct {
+		name      string
+		addresses int
+		trusted   bool
+		fill      int // packets
+	}{{"flood/addresses=1", 1, false, 3 << 16}, {"flood/addresses=4", 4, false, 12 << 16}, {"in-use/addresses=1", 1, true, 5 << 14}} {
+		n := natBenches()[0]
+		r := newRigIn(b, 1<<17*c.addresses, func(s *nat.Space) *snapshot.Snapshot { return n.worldOf(s, 1, c.addresses) })
+		s := n.stream(1 << 24)
+		frames, verdicts := benchFrames()
+		now := flow.Tick(0)
+		turn := func(flags uint8) {
+			s.setFlags(flags)
+			s.fill(frames)
+			r.Process(0, now, frames, verdicts)
+		}
+		for at := 0; at < c.fill; at += len(frames) {
+			if turn(packet.TCPSyn); c.trusted {
+				s.next -= uint32(len(frames))
+				turn(packet.TCPAck)
+			}
+			now = flow.Tick(at >> 12)
+		}
+		s.setFlags(packet.TCPSyn)
+		before := r.counters.NATTakenOver + r.counters.Drops[stats.PortsExhausted]
+		total := uint64(0)
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for left := b.N; left > 0; left -= len(frames) {
+				n := min(left, len(frames))
+				s.fill(frames[:n])
+				r.Process(0, now, frames[:n], verdicts)
+				if total += uint64(n); total&(1<<12-1) == 0 { // 16 ticks a second, 65536 packets
+					now++
+				}
+			}
+		})
+		if n := r.counters.NATTakenOver + r.counters.Drops[stats.PortsExhausted] - before; n < total*9/10 {
+			b.Errorf("%s: of %d flows only %d found no free port", c.name, total, n)
+		}
 		_ = r.table.Close()
 	}
 }

@@ -21,3 +21,6 @@ func (f *Forwarder) NATUse() NATUse {
 	_, flows := f.nat.ports.InUse()
 	return NATUse{Index: f.nat.index.Len(), Flows: flows, Stations: f.nat.stations.Len()}
 }
+
+// Tried returns how many ports were tried for the latest new flow.
+func (f *Forwarder) Tried() int { return f.nat.tried }

@@ -120,7 +120,7 @@ func (f *Forwarder) decide(old *flow.Entry, p *packet.Parsed, meta *handover.Met
 	if f.own(f.vip(p.Kind, &p.Src)) {
 		return nil, 0, stats.Looped // nobody is behind that address, and two services could talk to each other for ever
 	}
-	slot := svc.Pick(stableHash(svc, &p.Tuple))
+	slot := svc.Choose(&p.Tuple)
 	if slot == snapshot.None {
 		return nil, 0, svc.Empty
 	}
@@ -210,14 +210,4 @@ func (f *Forwarder) forget(e *flow.Entry, number uint32) {
 func (f *Forwarder) expire(e *flow.Entry) {
 	f.forget(e, f.flows.Number(e))
 	f.counters.FlowsExpired++
-}
-
-// stableHash is what Maglev picks by. It is the same on every node, so that
-// nodes agree on a flow's backend without talking to each other.
-func stableHash(svc *snapshot.Service, t *packet.Tuple) uint64 {
-	if svc.Affinity == snapshot.AffinitySource {
-		source := limit.Mask(&t.Src, svc.AffinityBits, svc.AffinityBits)
-		return flow.HashStableSource(&source)
-	}
-	return flow.HashStable(t)
 }

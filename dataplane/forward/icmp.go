@@ -92,7 +92,7 @@ func (f *Forwarder) errorByTable(p *packet.Parsed, about *packet.Tuple, svc *sna
 	if svc.Mode != snapshot.Direct {
 		return drop(stats.NoFlow)
 	}
-	slot := svc.Pick(stableHash(svc, about))
+	slot := svc.Choose(about)
 	if slot == snapshot.None {
 		return drop(svc.Empty)
 	}

@@ -23,6 +23,8 @@ type natState struct {
 	ports    *nat.Ports
 	index    *nat.Index
 	stations *nat.Stations
+	scarce   flow.Tick  // when a search for a port last found none that was free
+	tried    int        // ports that the latest search has tried
 	addrs    [][16]byte // SNAT addresses by slot of space, those no longer in use as well
 
 	// retired are the addresses of backends that a snapshot has taken away,
@@ -49,8 +51,8 @@ const (
 
 func isNAT(e *flow.Entry) bool { return e.NAT.Flags&natFlow != 0 }
 
-// adoptNAT gets ready for the NAT of snap, and remembers the backends that it
-// takes away.
+// adoptNAT gets ready for the NAT of snap, gets hold of some of its SNAT ports,
+// and remembers the backends that it takes away.
 func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot) {
 	n := &f.nat
 	if n.index == nil {
@@ -61,6 +63,7 @@ func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot) {
 		n.index = nat.NewIndex(f.flows.Cap())
 		n.stations = nat.NewStations()
 		n.retired = make(map[retiredKey]retiredBackend)
+		n.scarce = f.now - 1
 	}
 	for _, a := range [][]snapshot.SNAT{snap.SNAT4, snap.SNAT6} {
 		for i := range a {
@@ -69,6 +72,7 @@ func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot) {
 				n.addrs = append(n.addrs, make([][16]byte, missing)...)
 			}
 			n.addrs[slot] = a[i].Addr
+			n.ports.Hold(a[i].Range, f.flows.Hash(&packet.Tuple{Dst: a[i].Addr}))
 		}
 	}
 	for key, b := range n.retired {
@@ -220,106 +224,6 @@ func (f *Forwarder) translate(e *flow.Entry, p *packet.Parsed, meta *handover.Me
 	}
 	f.end(e) // not a NAT flow yet: there is nothing to give back
 	return reason
-}
-
-// assign finds the second key of a flow that is not in use, and puts it into
-// the index. Where every port is in use, one that belongs to a flow that is
-// over, or that nobody has answered yet, is taken over.
-func (f *Forwarder) assign(e *flow.Entry, hash uint64, mode snapshot.Mode) stats.Reason {
-	number := f.flows.Number(e)
-	if mode == snapshot.NATKeep {
-		e.NAT.Flags = natKeep
-		answer, _ := f.answerOf(e)
-		ahash := f.flows.Hash(&answer)
-		if old, other := f.answered(ahash, &answer); other != nil {
-			f.takeOver(old) // the same client came by another VIP
-		}
-		if !f.nat.index.Insert(ahash, number) {
-			return stats.TableFull
-		}
-		return stats.ReasonNone
-	}
-	var fallback candidate
-	b := &f.snap.Backends[e.Backend]
-	addrs := f.snap.SNAT(&b.Addr)
-	// All flows of a client get the same address while it has free ports (RFC
-	// 4787 section 4.1, "paired").
-	first := int(flow.HashStableSource(&e.Tuple.Src) % uint64(max(len(addrs), 1)))
-	for i := range addrs {
-		r := addrs[(first+i)%len(addrs)].Range
-		search := f.nat.ports.Search(r, hash)
-		for {
-			port, ok := f.nat.ports.Next(&search)
-			if !ok {
-				break
-			}
-			if f.tryPort(e, number, r.Slot, port, &fallback) {
-				return stats.ReasonNone
-			}
-		}
-	}
-	if !fallback.found {
-		return stats.PortsExhausted
-	}
-	// Counted twice meanwhile, the port's block is not given back in between.
-	f.nat.ports.Take(fallback.slot, fallback.port)
-	f.takeOver(fallback.number)
-	taken := f.tryPort(e, number, fallback.slot, fallback.port, &fallback)
-	f.nat.ports.Free(fallback.slot, fallback.port)
-	if !taken {
-		return stats.PortsExhausted
-	}
-	return stats.ReasonNone
-}
-
-// candidate is a port in use that may be taken over.
-type candidate struct {
-	found  bool
-	over   bool // its flow is over, and not just not answered yet
-	number uint32
-	slot   uint16
-	port   uint16
-}
-
-// tryPort gives a flow a port of a SNAT address if it is free for this backend.
-// If not, it notes in fallback who has it, if that one may lose it.
-func (f *Forwarder) tryPort(e *flow.Entry, number uint32, slot, port uint16, fallback *candidate) bool {
-	e.NAT.Slot, e.NAT.Port = slot, port
-	answer, ok := f.answerOf(e)
-	if !ok {
-		return false
-	}
-	ahash := f.flows.Hash(&answer)
-	if holder, other := f.answered(ahash, &answer); other != nil {
-		over, untrusted := f.flows.Reusable(holder, f.now)
-		if over && !fallback.over || untrusted && !fallback.found {
-			*fallback = candidate{true, over, holder, slot, port}
-		}
-		return false
-	}
-	if !f.nat.index.Insert(ahash, number) {
-		return false
-	}
-	f.nat.ports.Take(slot, port)
-	return true
-}
-
-// takeOver ends a flow for the sake of its second key.
-func (f *Forwarder) takeOver(number uint32) {
-	if gone, ok := f.flows.DeleteAt(number); ok {
-		f.forget(&gone, number)
-		f.counters.NATTakenOver++
-	}
-}
-
-// unassign gives back what assign has given to the flow with a number.
-func (f *Forwarder) unassign(e *flow.Entry, number uint32) {
-	if answer, ok := f.answerOf(e); ok {
-		f.nat.index.Remove(f.flows.Hash(&answer), number)
-	}
-	if e.NAT.Flags&natKeep == 0 {
-		f.nat.ports.Free(e.NAT.Slot, e.NAT.Port)
-	}
 }
 
 func stationOf(p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) nat.Station {

@@ -30,7 +30,7 @@ func (m *natModel) fragments(conn *natConn, answer bool) {
 			m.move()
 		}
 	}
-	conn.trusted = true
+	conn.trusted = conn.trusted || !answer
 	sent := m.settle()
 	if len(sent) != len(frames) {
 		m.test.Fatalf("%v, answer %t: %d fragments became %d; drops %v", c, answer, len(frames), len(sent), m.drops())

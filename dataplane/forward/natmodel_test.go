@@ -302,7 +302,6 @@ func (m *natModel) answer(conn *natConn) {
 		m.test.Fatalf("answer to %v: %+v", conn.client, got)
 	}
 	m.reached(conn.client, f, got.wire)
-	conn.trusted = conn.trusted || s.Proto == packet.ProtoUDP // the backend has a use for it
 }
 
 // reached judges that a frame goes to a client by the way that this one's latest

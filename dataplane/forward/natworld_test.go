@@ -166,7 +166,7 @@ func rareWorld(space *nat.Space) *snapshot.Snapshot {
 }
 
 func snatOf(space *nat.Space, addr netip.Addr, lo, hi uint16) snapshot.SNAT {
-	return snapshot.SNAT{Addr: addr.As16(), Range: nat.Range{Slot: must(space.Slot(addr.As16())), Lo: lo, Hi: hi}}
+	return snapshot.SNAT{Addr: addr.As16(), Range: nat.Range{Slot: must(space.Slots([][16]byte{addr.As16()}))[0], Lo: lo, Hi: hi}}
 }
 
 // answerTo describes what a VIP's backend answers to a client's packet, which is

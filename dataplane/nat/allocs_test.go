@@ -26,14 +26,15 @@ func TestNoAllocs(t *testing.T) {
 		f    func()
 	}{
 		{"Owner", func() { space.Owner(0, 5000) }},
+		{"Hold of what it holds", func() { p.Hold(r, 1) }},
 		{"Search and Next", func() {
-			search := p.Search(r, rng.Uint64())
-			for range patience {
+			search := p.Search(0, rng.Uint64())
+			for range Patience {
 				p.Next(&search)
 			}
 		}},
 		{"Take and Free", func() {
-			search := p.Search(r, rng.Uint64())
+			search := p.Search(0, rng.Uint64())
 			port, _ := p.Next(&search)
 			p.Take(0, port)
 			p.Free(0, port)

@@ -7,14 +7,15 @@ const (
 	// NF_NAT_MAX_ATTEMPTS in Linux's net/netfilter/nf_nat_core.c.
 	MaxCandidates = 128
 
-	// patience is how many refused candidates it takes until a worker wants
+	// Patience is how many refused candidates it takes until a worker wants
 	// another block, although it has ports left to try. With a port in two in
 	// use towards a backend, that is 1 search in 256.
-	patience = 8
+	Patience = 8
 
 	// maxEmpty is how many blocks without a flow a worker keeps of an address.
 	// With one, neither the worker's last flow nor one more than fits into a
-	// block makes it claim and release in turn.
+	// block makes it claim and release in turn; and who has one block has one
+	// for good.
 	maxEmpty = 1
 )
 
@@ -41,7 +42,13 @@ type Ports struct {
 // block is found by bisection and those of a range are neighbours.
 type holding struct {
 	blocks []block
-	empty  int // how many have no flow
+	empty  int32  // how many have no flow
+	lo, hi uint16 // ports that flows may use, see Hold; none if lo is greater
+}
+
+// outside tells whether flows may use no port of a block.
+func (h *holding) outside(number uint16) bool {
+	return h.lo > h.hi || number < h.lo/BlockPorts || number > h.hi/BlockPorts
 }
 
 type block struct {
@@ -52,7 +59,42 @@ type block struct {
 // NewPorts returns the Ports of a worker, which owns nothing yet; they take
 // 128 KiB. The number is the caller's, and no two workers have the same.
 func NewPorts(space *Space, worker uint16) *Ports {
-	return &Ports{space: space, worker: worker}
+	p := &Ports{space: space, worker: worker}
+	for slot := range p.held {
+		p.held[slot].lo = 1 // and hi is 0
+	}
+	return p
+}
+
+// Hold says which ports of an address flows may use from now on; before the
+// first call there are none. Blocks outside r go back to the space as soon as
+// they have no flow.
+//
+// It also sees to it that this worker has a block of r, claiming one if need be:
+// having one, it never is without again. Else a worker that needs its first port
+// late, in a flood say, would find that others have them all, and would have no
+// flow of its own to take one from. Hold reports false if there is no block
+// left; to call it again does no harm.
+//
+// Where it begins to look for a block follows from hash, as with Search. It may
+// allocate.
+func (p *Ports) Hold(r Range, hash uint64) bool {
+	h := &p.held[r.Slot]
+	if h.lo != r.Lo || h.hi != r.Hi {
+		h.lo, h.hi = r.Lo, r.Hi
+		h.blocks = slices.DeleteFunc(h.blocks, func(b block) bool {
+			gone := b.flows == 0 && h.outside(b.number)
+			if gone {
+				p.dropped(h, r.Slot, b.number)
+			}
+			return gone
+		})
+	}
+	if i := h.find(r.Lo / BlockPorts); i < len(h.blocks) && !h.outside(h.blocks[i].number) {
+		return true
+	}
+	_, _, ok := p.claim(r, hash)
+	return ok
 }
 
 // Search is a walk over the ports a flow may get. It is a value; Ports.Next
@@ -78,13 +120,14 @@ type Search struct {
 	asked   bool // whether the space was asked for a block
 }
 
-// Search begins a search for a port in r. hash is the flow's, evenly spread in
-// all bits and keyed with a secret, as flow.Table.Hash returns it.
-func (p *Ports) Search(r Range, hash uint64) Search {
-	s := Search{r: r, hash: hash, inserted: blocksPerAddress, place: BlockPorts}
-	h := &p.held[r.Slot]
-	first := h.find(r.Lo / BlockPorts)
-	s.first, s.columns = uint16(first), uint16(max(0, h.find(r.Hi/BlockPorts+1)-first))
+// Search begins a search for a port of an address, in the range of Hold. hash is
+// the flow's, evenly spread in all bits and keyed with a secret, as
+// flow.Table.Hash returns it.
+func (p *Ports) Search(slot uint16, hash uint64) Search {
+	h := &p.held[slot]
+	s := Search{r: Range{slot, h.lo, h.hi}, hash: hash, inserted: blocksPerAddress, place: BlockPorts}
+	first := h.find(h.lo / BlockPorts)
+	s.first, s.columns = uint16(first), uint16(max(0, h.find(h.hi/BlockPorts+1)-first))
 	if s.columns == 0 {
 		s.row = BlockPorts
 	}
@@ -96,8 +139,8 @@ func (p *Ports) Search(r Range, hash uint64) Search {
 // Next returns the next port to try, and reports false when there is none. Each
 // is in a block that this worker owns, and in the range; none is returned twice;
 // and if fewer than MaxCandidates are returned, they are all there are. The
-// caller calls Take for the one it chooses, and Free of the same address, if
-// need be, only after the search.
+// caller calls Take for the one it chooses, and Free and Hold of the same
+// address, if need be, only after the search.
 //
 // It claims another block from the space after 8 ports that were refused, once,
 // and whenever it has no more port to try. Claiming can allocate, so that there
@@ -106,8 +149,8 @@ func (p *Ports) Next(s *Search) (port uint16, ok bool) {
 	for s.tried < MaxCandidates {
 		// A worker with more empty blocks than it keeps had its callers refuse
 		// ports that are free: they shall not get it the whole space.
-		if s.tried == patience && !s.asked && p.held[s.r.Slot].empty <= maxEmpty {
-			p.claim(s)
+		if s.tried == Patience && !s.asked && p.held[s.r.Slot].empty <= maxEmpty {
+			p.extend(s)
 		}
 		switch {
 		case s.place < BlockPorts:
@@ -130,7 +173,7 @@ func (p *Ports) Next(s *Search) (port uint16, ok bool) {
 				s.row++
 			}
 		default:
-			if !p.claim(s) {
+			if !p.extend(s) {
 				return 0, false
 			}
 			continue
@@ -149,23 +192,38 @@ func (s *Search) port(block, row uint16) uint16 {
 	return block*BlockPorts + (base+row*stride)%BlockPorts
 }
 
-// claim adds a block of the space to the own ones and lets the search go on
+// extend adds a block of the space to the own ones and lets the search go on
 // there. It reports false if there is none.
-func (p *Ports) claim(s *Search) bool {
+func (p *Ports) extend(s *Search) bool {
 	s.asked = true
-	lo, hi := s.r.Lo/BlockPorts, s.r.Hi/BlockPorts
-	from := lo + uint16(((s.hash>>16&0xffff)*uint64(hi-lo+1))>>16)
-	number, ok := p.space.Claim(s.r.Slot, p.worker, s.r.Lo, s.r.Hi, from)
-	if !ok {
-		return false
+	number, i, ok := p.claim(s.r, s.hash)
+	if ok {
+		s.claimed, s.place, s.inserted = number, 0, uint16(i)
 	}
-	h := &p.held[s.r.Slot]
-	i := h.find(number)
+	return ok
+}
+
+// claim adds a block of the space to the own ones. It returns the block's number
+// and where it is among them, and reports false if there is none.
+func (p *Ports) claim(r Range, hash uint64) (number uint16, i int, ok bool) {
+	lo, hi := r.Lo/BlockPorts, r.Hi/BlockPorts
+	from := lo + uint16(((hash>>16&0xffff)*uint64(hi-lo+1))>>16)
+	if number, ok = p.space.Claim(r.Slot, p.worker, r.Lo, r.Hi, from); !ok {
+		return 0, 0, false
+	}
+	h := &p.held[r.Slot]
+	i = h.find(number)
 	h.blocks = slices.Insert(h.blocks, i, block{number: number})
 	h.empty++
 	p.blocks++
-	s.claimed, s.place, s.inserted = number, 0, uint16(i)
-	return true
+	return number, i, true
+}
+
+// dropped gives an empty block back to the space, and counts it off.
+func (p *Ports) dropped(h *holding, slot, number uint16) {
+	p.space.Release(slot, number)
+	h.empty--
+	p.blocks--
 }
 
 // find returns the index of the first own block whose number is not less.
@@ -208,7 +266,7 @@ func (p *Ports) Take(slot, port uint16) {
 
 // Free counts a flow less: one for which Take was called, with the same port.
 // When it was the last one of its block, the block goes back to the space
-// unless it is the only empty one of the address.
+// unless it is the only empty one of the address, in the range of Hold.
 func (p *Ports) Free(slot, port uint16) {
 	h := &p.held[slot]
 	i := h.own(port)
@@ -221,25 +279,12 @@ func (p *Ports) Free(slot, port uint16) {
 		return
 	}
 	h.empty++
-	if h.empty > maxEmpty {
-		p.space.Release(slot, h.blocks[i].number)
+	if number := h.blocks[i].number; h.empty > maxEmpty || h.outside(number) {
 		h.blocks = slices.Delete(h.blocks, i, i+1)
-		h.empty--
-		p.blocks--
+		p.dropped(h, slot, number)
 	}
 }
 
 // InUse returns how many blocks this worker owns and how many flows have a port
 // in them, over all addresses.
 func (p *Ports) InUse() (blocks, flows int) { return p.blocks, p.flows }
-
-// Close gives all blocks back. It may be called twice.
-func (p *Ports) Close() {
-	for slot := range p.held {
-		for _, b := range p.held[slot].blocks {
-			p.space.Release(uint16(slot), b.number)
-		}
-		p.held[slot] = holding{}
-	}
-	p.blocks, p.flows = 0, 0
-}

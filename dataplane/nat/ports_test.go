@@ -11,7 +11,8 @@ import (
 // place is what the caller of a search does: it takes the first port that
 // accept agrees to.
 func place(p *Ports, r Range, hash uint64, accept func(port uint16) bool) (uint16, bool) {
-	s := p.Search(r, hash)
+	p.Hold(r, hash)
+	s := p.Search(r.Slot, hash)
 	for port, ok := p.Next(&s); ok; port, ok = p.Next(&s) {
 		if accept(port) {
 			p.Take(r.Slot, port)
@@ -128,17 +129,110 @@ func TestEmptyBlocks(t *testing.T) {
 	if blocks, flows := p.InUse(); blocks != 2 || flows != 0 {
 		t.Errorf("%d blocks and %d flows after freeing what is free", blocks, flows)
 	}
-	p.Close()
-	p.Close()
-	if blocks, _ := p.InUse(); blocks != 0 {
-		t.Errorf("%d blocks after Close", blocks)
+}
+
+// Who was there first leaves every other worker a block, as long as there are
+// as many; and it keeps it, whatever it opens and ends.
+func TestHold(t *testing.T) {
+	const workers = 4
+	for _, row := range []struct {
+		name string
+		r    Range
+		have int // workers that have a block
+	}{
+		{"many blocks", Range{0, 1024, 65535}, workers},
+		{"just enough", Range{0, 1024, 1024 + workers*BlockPorts - 1}, workers},
+		{"one too few", Range{0, 1024, 1024 + (workers-1)*BlockPorts - 1}, workers - 1},
+		{"one port", Range{0, 1030, 1030}, 1},
+		{"none", Range{0, 1030, 1029}, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			space, rng := newSpace(t, 1), random(9)
+			all, have := make([]*Ports, workers), 0
+			for i := range all {
+				all[i] = NewPorts(space, uint16(i))
+				if all[i].Hold(row.r, rng.Uint64()) {
+					have++
+				}
+			}
+			if have != row.have {
+				t.Fatalf("%d workers have a block, want %d", have, row.have)
+			}
+			taken := map[uint16]bool{}
+			for range 70000 { // one worker takes all that it can get
+				place(all[0], row.r, rng.Uint64(), used(taken))
+			}
+			have = 0
+			for i := range all {
+				if _, ok := place(all[i], row.r, rng.Uint64(), func(uint16) bool { return true }); ok {
+					have++
+				}
+			}
+			if have != row.have {
+				t.Errorf("after a flood at one of them, %d workers find a port, want %d", have, row.have)
+			}
+			for port := range taken {
+				all[0].Free(0, port)
+			}
+			if blocks, flows := all[0].InUse(); flows != min(row.have, 1) || blocks < flows || blocks > 2 {
+				t.Errorf("after it, %d blocks and %d flows", blocks, flows)
+			}
+		})
 	}
-	for slot := range uint16(2) {
-		for block := range uint16(blocksPerAddress) {
-			if w, ok := space.Owner(slot, block*BlockPorts); ok {
-				t.Fatalf("block %d of slot %d is left with worker %d", block, slot, w)
+}
+
+// A worker without a block gets one as soon as there is one.
+func TestHoldAgain(t *testing.T) {
+	space, r := newSpace(t, 1), Range{0, 1024, 1024 + BlockPorts - 1}
+	first, late := NewPorts(space, 1), NewPorts(space, 2)
+	if !first.Hold(r, 1) || !first.Hold(r, 2) || late.Hold(r, 3) {
+		t.Fatal("one block, and not the first of two has it")
+	}
+	space.ReleaseAll(1)
+	if !late.Hold(r, 4) {
+		t.Error("the block is free and not to be had")
+	}
+	if blocks, _ := late.InUse(); blocks != 1 {
+		t.Errorf("%d blocks, want 1", blocks)
+	}
+}
+
+// With another range, blocks of the old one go when their flows have gone, and
+// one of the new one stays.
+func TestHoldAnotherRange(t *testing.T) {
+	space := newSpace(t, 1)
+	p, rng := NewPorts(space, 1), random(15)
+	before, after := Range{0, 50000, 50999}, Range{0, 40000, 40999}
+	taken := map[uint16]bool{}
+	for range 500 {
+		place(p, before, rng.Uint64(), used(taken))
+	}
+	owned := func(r Range) (n int) {
+		for b := r.Lo / BlockPorts; b <= r.Hi/BlockPorts; b++ {
+			if _, ok := space.Owner(0, b*BlockPorts); ok {
+				n++
 			}
 		}
+		return n
+	}
+	if !p.Hold(after, rng.Uint64()) || owned(after) != 1 || owned(before) < 500/BlockPorts {
+		t.Fatalf("%d blocks of the new range and %d of the old one", owned(after), owned(before))
+	}
+	s := p.Search(0, rng.Uint64())
+	for port, ok := p.Next(&s); ok; port, ok = p.Next(&s) {
+		if port < after.Lo || port > after.Hi {
+			t.Fatalf("port %d of the old range", port)
+		}
+	}
+	for port := range taken {
+		p.Free(0, port)
+	}
+	if owned(before) != 0 || owned(after) < 1 {
+		t.Errorf("%d blocks of the old range and %d of the new one", owned(before), owned(after))
+	}
+	p.Hold(Range{0, 1, 0}, 1)
+	if blocks, flows := p.InUse(); blocks != 0 || flows != 0 {
+		t.Errorf("%d blocks and %d flows of no ports", blocks, flows)
 	}
 }
 
@@ -159,7 +253,7 @@ func TestAnotherBlockAfter8(t *testing.T) {
 	p := NewPorts(newSpace(t, 1), 0)
 	r := Range{0, 1024, 65535}
 	first, _ := place(p, r, 1, func(uint16) bool { return true })
-	s := p.Search(r, 12345)
+	s := p.Search(0, 12345)
 	for i := 1; ; i++ {
 		port, ok := p.Next(&s)
 		if !ok {
@@ -186,11 +280,13 @@ func TestClaimsAreSpread(t *testing.T) {
 	space := newSpace(t, 1)
 	for worker := range uint16(500) {
 		p := NewPorts(space, worker)
-		s := p.Search(Range{0, 1024, 65535}, rng.Uint64())
+		hash := rng.Uint64()
+		p.Hold(Range{0, 1024, 65535}, hash)
+		s := p.Search(0, hash)
 		port, _ := p.Next(&s)
 		blocks[port/BlockPorts/64]++ // sixteenths of the address
 		places[port%BlockPorts/8]++
-		p.Close()
+		space.ReleaseAll(worker)
 	}
 	for name, counts := range map[string]map[uint16]int{"sixteenths": blocks, "eighths of a block": places} {
 		for at, n := range counts {
@@ -207,8 +303,11 @@ func TestClaimsAreSpread(t *testing.T) {
 func TestSearchOfNothing(t *testing.T) {
 	p := NewPorts(newSpace(t, 1), 0)
 	place(p, Range{0, 1024, 65535}, 1, func(uint16) bool { return true })
-	for _, r := range []Range{{0, 2000, 1999}, {0, 65535, 0}, {0, 1030, 1029}, {1, 1024, 65535}} {
-		s := p.Search(r, 77)
+	for _, r := range []Range{{0, 2000, 1999}, {0, 65535, 0}, {0, 1030, 1029}, {1, 1024, 65535}, {2, 0, 0}} {
+		if r.Slot < 2 && p.Hold(r, 77) {
+			t.Errorf("range %v: a block", r)
+		}
+		s := p.Search(r.Slot, 77)
 		for range 3 {
 			if port, ok := p.Next(&s); ok {
 				t.Errorf("range %v: port %d", r, port)
@@ -229,7 +328,7 @@ func TestFreeDuringSearch(t *testing.T) {
 		ports = append(ports, port)
 	}
 	slices.Sort(ports)
-	s := p.Search(r, 99)
+	s := p.Search(0, 99)
 	for i := 0; ; i++ {
 		port, ok := p.Next(&s)
 		if !ok {
@@ -260,7 +359,7 @@ func TestFirstPortIsSpread(t *testing.T) {
 	const searches = 100 * 4 * BlockPorts
 	counts := make([]int, 4*BlockPorts)
 	for range searches {
-		s := p.Search(r, rng.Uint64())
+		s := p.Search(0, rng.Uint64())
 		port, _ := p.Next(&s)
 		counts[port-r.Lo]++
 	}
@@ -283,8 +382,8 @@ func TestSameHashSamePort(t *testing.T) {
 	}
 	for range 100 {
 		hash := rng.Uint64()
-		a, b := p.Search(r, hash), p.Search(r, hash)
-		for range patience {
+		a, b := p.Search(0, hash), p.Search(0, hash)
+		for range Patience {
 			x, _ := p.Next(&a)
 			y, _ := p.Next(&b)
 			if x != y {
@@ -305,7 +404,7 @@ func TestPortsConcurrent(t *testing.T) {
 	for worker := range uint16(workers) {
 		wait.Go(func() {
 			p, rng := NewPorts(space, worker), random(uint64(worker))
-			defer p.Close()
+			defer space.ReleaseAll(worker)
 			taken := map[uint16]bool{}
 			for i := range 20000 {
 				if port, ok := place(p, r, rng.Uint64(), used(taken)); ok {

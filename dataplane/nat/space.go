@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-
-	"weir/dataplane/packet"
 )
 
 const (
@@ -13,7 +11,7 @@ const (
 	// n*BlockPorts on.
 	BlockPorts = 64
 
-	// MaxAddresses is how many SNAT addresses there can be.
+	// MaxAddresses is how many different SNAT addresses a Space can have seen.
 	MaxAddresses = 4096
 
 	blocksPerAddress = 1 << 16 / BlockPorts
@@ -37,28 +35,57 @@ type owners [blocksPerAddress]atomic.Uint32
 // NewSpace returns a Space without addresses.
 func NewSpace() *Space { return &Space{slots: map[[16]byte]uint16{}} }
 
-// Slot returns the number by which the other methods know a SNAT address
-// (IPv4-mapped if it is IPv4), from 0 on. The first call for an address
-// allocates 4 KiB. The number stays the address's own for good, because flows
-// may still have it when the address has left the configuration; so an error
-// says that there have been MaxAddresses others since the start.
+// Slots returns the numbers by which the other methods know SNAT addresses
+// (IPv4-mapped if they are IPv4), from 0 on in the order in which they first
+// came; each new one allocates 4 KiB. An address keeps its number for good,
+// because flows may still have it when the address has left the configuration.
+// So an error says that there would be more than MaxAddresses since the start;
+// none of addrs has got a number then.
 //
 // It takes a lock, and is for the control plane.
-func (s *Space) Slot(addr [16]byte) (slot uint16, err error) {
+func (s *Space) Slots(addrs [][16]byte) ([]uint16, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slot, ok := s.slots[addr]; ok {
-		return slot, nil
+	slots, err := s.number(addrs)
+	if err != nil {
+		return nil, err
 	}
-	n := len(s.slots)
-	if n == MaxAddresses {
-		return 0, fmt.Errorf("slot for SNAT address %v: all %d are taken by addresses configured now or before (restart weir to forget old ones)",
-			packet.NetipAddr(addr), MaxAddresses)
+	for i, addr := range addrs {
+		if _, known := s.slots[addr]; !known {
+			s.slots[addr] = slots[i]
+			s.tables[slots[i]].Store(new(owners))
+		}
 	}
-	slot = uint16(n)
-	s.slots[addr] = slot
-	s.tables[slot].Store(new(owners))
-	return slot, nil
+	return slots, nil
+}
+
+// Preview returns what Slots would, but gives no number away.
+func (s *Space) Preview(addrs [][16]byte) ([]uint16, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.number(addrs)
+}
+
+// number is called with mu held, and changes nothing.
+func (s *Space) number(addrs [][16]byte) ([]uint16, error) {
+	slots := make([]uint16, len(addrs))
+	fresh := make(map[[16]byte]uint16)
+	for i, addr := range addrs {
+		slot, known := s.slots[addr]
+		if !known {
+			slot, known = fresh[addr]
+		}
+		if !known {
+			slot = uint16(len(s.slots) + len(fresh))
+			fresh[addr] = slot
+		}
+		slots[i] = slot
+	}
+	if len(s.slots)+len(fresh) > MaxAddresses {
+		return nil, fmt.Errorf("number SNAT addresses: %d are new, and of the %d that there can be, %d are taken by addresses configured now or before (restart weir to forget old ones)",
+			len(fresh), MaxAddresses, len(s.slots))
+	}
+	return slots, nil
 }
 
 // table returns the owners of a slot's blocks, nil if there is no such slot.
@@ -116,8 +143,8 @@ func (s *Space) Owner(slot, port uint16) (worker uint16, ok bool) {
 	return uint16(word - 1), word != 0
 }
 
-// ReleaseAll gives back what worker has, after it has ended without doing so
-// itself (see Ports.Close). It is for the control plane.
+// ReleaseAll gives back what worker has, after it has ended. It is for the
+// control plane.
 func (s *Space) ReleaseAll(worker uint16) {
 	for slot := range uint16(MaxAddresses) {
 		t := s.table(slot)

@@ -2,6 +2,7 @@ package nat
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,35 +24,67 @@ func addr(t testing.TB, s string) [16]byte {
 func newSpace(t testing.TB, slots int) *Space {
 	t.Helper()
 	s := NewSpace()
-	for i := range slots {
-		if slot, err := s.Slot(packet.Mapped([4]byte{10, 0, byte(i >> 8), byte(i)})); err != nil || int(slot) != i {
-			t.Fatalf("slot %d: %d, %v", i, slot, err)
+	got, err := s.Slots(prefix(10, slots))
+	if err != nil || len(got) != slots {
+		t.Fatalf("%d slots: %v, %v", slots, got, err)
+	}
+	for i, slot := range got {
+		if int(slot) != i {
+			t.Fatalf("slot %d is %d", i, slot)
 		}
 	}
 	return s
 }
 
-func TestSlot(t *testing.T) {
+// prefix returns the first n addresses of first.0.0.0/16.
+func prefix(first byte, n int) [][16]byte {
+	addrs := make([][16]byte, n)
+	for i := range addrs {
+		addrs[i] = packet.Mapped([4]byte{first, 0, byte(i >> 8), byte(i)})
+	}
+	return addrs
+}
+
+func TestSlots(t *testing.T) {
 	s := NewSpace()
 	for _, row := range []struct {
-		addr string
-		want uint16
+		addrs []string
+		want  []uint16
 	}{
-		{"10.0.0.240", 0}, {"fd00::f0", 1}, {"10.0.0.240", 0}, {"::ffff:10.0.0.240", 0}, {"10.0.0.241", 2}, {"fd00::f0", 1},
+		{nil, nil},
+		{[]string{"10.0.0.240"}, []uint16{0}},
+		{[]string{"fd00::f0", "10.0.0.240", "fd00::f0"}, []uint16{1, 0, 1}},
+		{[]string{"::ffff:10.0.0.240", "10.0.0.241"}, []uint16{0, 2}},
+		{[]string{"10.0.0.243", "fd00::f0", "10.0.0.242"}, []uint16{3, 1, 4}},
 	} {
-		if slot, err := s.Slot(addr(t, row.addr)); err != nil || slot != row.want {
-			t.Errorf("slot of %s: %d, %v, want %d", row.addr, slot, err, row.want)
+		var addrs [][16]byte
+		for _, a := range row.addrs {
+			addrs = append(addrs, addr(t, a))
+		}
+		// The first must not change what the others say.
+		for i, number := range []func([][16]byte) ([]uint16, error){s.Preview, s.Slots, s.Slots} {
+			if slots, err := number(addrs); err != nil || !slices.Equal(slots, row.want) {
+				t.Errorf("slots of %v, call %d: %d, %v, want %d", row.addrs, i, slots, err, row.want)
+			}
 		}
 	}
 }
 
 func TestSlotsRunOut(t *testing.T) {
-	s := newSpace(t, MaxAddresses)
-	if _, err := s.Slot(addr(t, "192.0.2.1")); err == nil || !strings.Contains(err.Error(), "192.0.2.1") {
-		t.Errorf("one address too many: %v, want an error that names it", err)
+	s := newSpace(t, 1)
+	for i, number := range []func([][16]byte) ([]uint16, error){s.Preview, s.Slots, s.Slots} {
+		if _, err := number(prefix(11, MaxAddresses)); err == nil || !strings.Contains(err.Error(), "4096 are new") || !strings.Contains(err.Error(), "1 are taken") {
+			t.Errorf("one address too many, call %d: error %v", i, err)
+		}
 	}
-	if slot, err := s.Slot(packet.Mapped([4]byte{10, 0, 0, 7})); err != nil || slot != 7 {
-		t.Errorf("an old address when full: %d, %v, want 7", slot, err)
+	if slots, err := s.Slots(prefix(12, MaxAddresses-1)); err != nil || slots[0] != 1 || slots[MaxAddresses-2] != MaxAddresses-1 {
+		t.Fatalf("the rest, after those that did not fit: %v", err)
+	}
+	if _, err := s.Slots([][16]byte{addr(t, "10.0.0.0"), addr(t, "192.0.2.1")}); err == nil || !strings.Contains(err.Error(), "1 are new") {
+		t.Errorf("another when full: error %v", err)
+	}
+	if slots, err := s.Slots([][16]byte{addr(t, "12.0.0.7"), addr(t, "10.0.0.0")}); err != nil || !slices.Equal(slots, []uint16{8, 0}) {
+		t.Errorf("old addresses when full: %d, %v", slots, err)
 	}
 	if block, ok := s.Claim(MaxAddresses-1, 0, 0, 65535, 1023); !ok || block != 1023 {
 		t.Errorf("claim of the last slot: %d, %v, want block 1023", block, ok)
@@ -216,7 +249,7 @@ func TestSpaceConcurrent(t *testing.T) {
 	// The control plane adds addresses meanwhile.
 	wait.Go(func() {
 		for i := range 200 {
-			if _, err := s.Slot(packet.Mapped([4]byte{172, 16, 0, byte(i)})); err != nil {
+			if _, err := s.Slots([][16]byte{packet.Mapped([4]byte{172, 16, 0, byte(i)})}); err != nil {
 				t.Error(err)
 			}
 		}

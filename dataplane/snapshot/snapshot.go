@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"weir/dataplane/acl"
+	"weir/dataplane/flow"
 	"weir/dataplane/limit"
 	"weir/dataplane/nat"
 	"weir/dataplane/packet"
@@ -131,6 +132,17 @@ func (s *Service) Pick(hash uint64) uint32 {
 		return None
 	}
 	return s.Members[s.Table[hash%n]]
+}
+
+// Choose returns the slot of the backend that a new flow belongs to, or None. It
+// is the same on every node, so that nodes agree on a flow's backend without
+// talking to each other.
+func (s *Service) Choose(t *packet.Tuple) uint32 {
+	if s.Affinity == AffinitySource {
+		source := limit.Mask(&t.Src, s.AffinityBits, s.AffinityBits)
+		return s.Pick(flow.HashStableSource(&source))
+	}
+	return s.Pick(flow.HashStable(t))
 }
 
 // BackendState says what may be sent to a backend slot.

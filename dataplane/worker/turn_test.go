@@ -412,7 +412,7 @@ func natPair(t testing.TB, backends uint16) (in, other *Worker, inQ, otherQ *end
 	}
 	space := nat.NewSpace()
 	snat := packet.Addr16(netip.MustParseAddr("10.0.0.240"))
-	slot, err := space.Slot(snat)
+	slots, err := space.Slots([][16]byte{snat})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -424,7 +424,7 @@ func natPair(t testing.TB, backends uint16) (in, other *Worker, inQ, otherQ *end
 			Rewrite: rw, State: snapshot.Active, Generation: 1, Addr: packet.Addr16(netip.MustParseAddr("10.0.0.11")),
 		}},
 		VIPs: []snapshot.VIPSpec{{Addr: packet.Addr16(vip), Proto: packet.ProtoUDP, Lo: 53, Hi: 53}},
-		SNAT: []snapshot.SNAT{{Addr: snat, Range: nat.Range{Slot: slot, Lo: 1024, Hi: 65535}}},
+		SNAT: []snapshot.SNAT{{Addr: snat, Range: nat.Range{Slot: slots[0], Lo: 1024, Hi: 65535}}},
 	})
 	if err != nil {
 		t.Fatal(err)

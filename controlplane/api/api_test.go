@@ -236,13 +236,23 @@ func TestDrainAndUndrain(t *testing.T) {
 		t.Errorf("ordered %q, want %q", f.orders, want)
 	}
 	for verb, want := range map[string]string{
-		"drain":                             `backend: "" is not an address, as 10.0.0.11 or 2001:db8::11`,
-		"undrain?backend=web1":              `backend: "web1" is not an address`,
-		"drain?backend=10.0.0.11&over=soon": `over: "soon" is not a duration, as 60s or 5m`,
+		"drain":                                     `backend: "" is not an address, as 10.0.0.11 or 2001:db8::11`,
+		"undrain?backend=web1":                      `backend: "web1" is not an address`,
+		"drain?backend=10.0.0.11&over=soon":         `over: "soon" is not a duration, as 60s or 5m`,
+		"drain?backend=10.0.0.11&over=":             `over: "" is not a duration`,
+		"drain?backend=10.0.0.11&ovr=60s":           `"ovr" is unknown here: /v1/drain wants backend, service, over`,
+		"drain?backend=10.0.0.11;over=60s":          `read query "backend=10.0.0.11;over=60s"`,
+		"drain?backend=10.0.0.11&backend=10.0.0.12": `"backend" is given 2 times`,
+		"undrain?backend=10.0.0.11&over=60s":        `"over" is unknown here: /v1/undrain wants backend, service`,
+		"plan?file=weir.yaml":                       `"file" is unknown here: /v1/plan wants name`,
+		"reload?config=weir.yaml":                   `"config" is unknown here: /v1/reload wants no keys`,
 	} {
 		if err := c.Do(t.Context(), verb, &got); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", verb, err, want)
 		}
+	}
+	if len(f.orders) != 2 || f.reloads.Load() != 0 {
+		t.Errorf("what was not understood was done: ordered %q, %d reloads", f.orders, f.reloads.Load())
 	}
 	f.refuse = errors.New("no service has a backend 10.0.0.99")
 	if err := c.Do(t.Context(), "drain?backend=10.0.0.99", &got); err == nil || err.Error() != f.refuse.Error() {

@@ -42,12 +42,12 @@ type fake struct {
 
 func newFake() *fake {
 	f := &fake{space: nat.NewSpace()}
-	slot, err := f.space.Slot(packet.Addr16(netip.MustParseAddr("10.0.0.240")))
+	slots, err := f.space.Slots([][16]byte{packet.Addr16(netip.MustParseAddr("10.0.0.240"))})
 	if err != nil {
 		panic(err)
 	}
 	for worker := range uint16(3) {
-		f.space.Claim(slot, worker, 2000, 3000, 0)
+		f.space.Claim(slots[0], worker, 2000, 3000, 0)
 	}
 	counters := stats.Counters{
 		Received:    stats.Traffic{Packets: 100, Bytes: 10000},

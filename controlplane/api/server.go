@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -178,9 +182,13 @@ func (s *Server) handler() http.Handler {
 		answer(w, v, err)
 	})
 	refuse("/v1/flows", http.StatusMethodNotAllowed)
-	post := func(path string, f func(w http.ResponseWriter, r *http.Request) (any, error)) {
+	post := func(path string, keys []string, f func(w http.ResponseWriter, r *http.Request) (any, error)) {
 		refuse("/v1/"+path, http.StatusMethodNotAllowed)
 		mux.HandleFunc("POST /v1/"+path, func(w http.ResponseWriter, r *http.Request) {
+			if err := onlyKeys(r, keys); err != nil {
+				fail(w, http.StatusBadRequest, err)
+				return
+			}
 			v, err := f(w, r)
 			if err != nil {
 				fail(w, http.StatusUnprocessableEntity, err)
@@ -189,12 +197,13 @@ func (s *Server) handler() http.Handler {
 			answer(w, v, nil)
 		})
 	}
-	post("reload", func(http.ResponseWriter, *http.Request) (any, error) { return a.Reload() })
-	post("plan", func(w http.ResponseWriter, r *http.Request) (any, error) { return plan(w, r, a) })
-	post("drain", func(_ http.ResponseWriter, r *http.Request) (any, error) {
+	post("reload", nil, func(http.ResponseWriter, *http.Request) (any, error) { return a.Reload() })
+	post("plan", []string{"name"}, func(w http.ResponseWriter, r *http.Request) (any, error) { return plan(w, r, a) })
+	post("drain", []string{"backend", "service", "over"}, func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return order(r, a, func(backend netip.Addr, service string) ([]string, error) {
 			var over time.Duration
-			if v := r.URL.Query().Get("over"); v != "" {
+			if q := r.URL.Query(); q.Has("over") {
+				v := q.Get("over")
 				var err error
 				if over, err = time.ParseDuration(v); err != nil {
 					return nil, fmt.Errorf("over: %q is not a duration, as 60s or 5m", v)
@@ -203,9 +212,29 @@ func (s *Server) handler() http.Handler {
 			return a.Drain(backend, service, over)
 		})
 	})
-	post("undrain", func(_ http.ResponseWriter, r *http.Request) (any, error) { return order(r, a, a.Undrain) })
+	post("undrain", []string{"backend", "service"}, func(_ http.ResponseWriter, r *http.Request) (any, error) { return order(r, a, a.Undrain) })
 	refuse("/", http.StatusNotFound)
 	return mux
+}
+
+// onlyKeys refuses a verb with a key that it does not know, or has twice: without
+// what was meant by it, it would do something else than was asked for.
+func onlyKeys(r *http.Request, known []string) error {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return fmt.Errorf("read query %q: %w", r.URL.RawQuery, err)
+	}
+	for _, key := range slices.Sorted(maps.Keys(q)) {
+		switch {
+		case len(known) == 0:
+			return fmt.Errorf("%q is unknown here: %s wants no keys", key, r.URL.Path)
+		case !slices.Contains(known, key):
+			return fmt.Errorf("%q is unknown here: %s wants %s", key, r.URL.Path, strings.Join(known, ", "))
+		case len(q[key]) > 1:
+			return fmt.Errorf("%q is given %d times", key, len(q[key]))
+		}
+	}
+	return nil
 }
 
 func parseFlowFilter(r *http.Request) (flowFilter, error) {

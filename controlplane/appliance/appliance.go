@@ -197,6 +197,9 @@ func (a *Appliance) logStart(cfg *config.Config) {
 		}
 		a.log.Info("interface taken", args...)
 	}
+	for _, w := range fewPorts(cfg, a.workerCount()) {
+		a.log.Warn(w)
+	}
 	a.log.Info("weir runs", "version", a.opt.Version, "node", cfg.Node, "services", len(cfg.Services), "api", cfg.API.Socket)
 }
 

@@ -67,6 +67,33 @@ func TestFixedChanges(t *testing.T) {
 	}
 }
 
+func TestFewPorts(t *testing.T) {
+	const base = "node: lb1\ninterfaces: [{name: eth1}]\n" + services
+	for _, tc := range []struct {
+		nat     string
+		workers int
+		want    []string // of the warnings
+	}{
+		{"", 4, nil},
+		{"nat: {addresses: [10.0.0.240]}\n", 1008, nil},
+		{"nat: {addresses: [10.0.0.240]}\n", 1009, []string{"nat.ports: 64512 ports are too few for 1009 workers"}},
+		{"nat: {addresses: [10.0.0.240], ports: 2000-2255}\n", 4, nil},
+		{"nat: {addresses: [10.0.0.240], ports: 2000-2254}\n", 4, []string{"nat.ports: 255 ports are too few for 4 workers"}},
+		{"nat: {shared: {addresses: [10.0.0.2], ports: 50000-50063}}\n", 2, []string{"nat.shared.ports: 64 ports are too few for 2 workers, which take 64 at a time: those that get none refuse new flows; want 128 at least"}},
+		{"nat: {addresses: [10.0.0.240], ports: 2000, shared: {addresses: [10.0.0.2], ports: 50000-59999}}\n", 2, []string{"nat.ports: 1 ports"}},
+	} {
+		cfg, _, err := config.Parse("test.yaml", []byte(base+tc.nat), nil)
+		if err != nil {
+			t.Errorf("%s: %v", tc.nat, err)
+			continue
+		}
+		got := fewPorts(cfg, tc.workers)
+		if len(got) != len(tc.want) || len(got) == 1 && !strings.Contains(got[0], tc.want[0]) {
+			t.Errorf("%s%d workers: %q, want %q", tc.nat, tc.workers, got, tc.want)
+		}
+	}
+}
+
 func TestLoadReportsAllMistakes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "weir.yaml")
 	text := "interfaces: [{name: eth77}]\nspeed: 9\n" + strings.Replace(services, "tcp/80", "tcp/0", 1)

@@ -10,6 +10,7 @@ import (
 	"weir/controlplane/config"
 	"weir/controlplane/reconcile"
 	"weir/controlplane/reserve"
+	"weir/dataplane/nat"
 )
 
 // Reload reads the configuration file again and puts its services in force. If
@@ -27,6 +28,7 @@ func (a *Appliance) Reload() (api.Reloaded, error) {
 	if err != nil {
 		return api.Reloaded{}, err
 	}
+	warnings = append(warnings, fewPorts(cfg, a.workerCount())...)
 	for _, w := range warnings {
 		a.log.Warn(w)
 	}
@@ -104,6 +106,29 @@ func socketsOn(ranges []reserve.Range) string {
 		texts = append(texts, fmt.Sprintf("and %d more", more))
 	}
 	return fmt.Sprintf("warning: sockets of this box have ports of nat.shared: %s; what comes to them on a shared address goes to weir; want other ports, for them or for weir", strings.Join(texts, ", "))
+}
+
+// fewPorts says for which SNAT addresses there is not a block of ports for every
+// worker: one that has none refuses all flows that it is to give a port of that
+// address.
+func fewPorts(cfg *config.Config, workers int) (warnings []string) {
+	note := func(key string, addresses []netip.Addr, ports config.PortRange) {
+		have, want := int(ports.Hi)-int(ports.Lo)+1, nat.BlockPorts*workers
+		if len(addresses) > 0 && have < want {
+			warnings = append(warnings, fmt.Sprintf("warning: %s: %d ports are too few for %d workers, which take %d at a time: those that get none refuse new flows; want %d at least", key, have, workers, nat.BlockPorts, want))
+		}
+	}
+	note("nat.ports", cfg.NAT.Addresses, cfg.NAT.Ports)
+	note("nat.shared.ports", cfg.NAT.Shared.Addresses, cfg.NAT.Shared.Ports)
+	return warnings
+}
+
+// workerCount returns how many workers there are now.
+func (a *Appliance) workerCount() (n int) {
+	for _, i := range a.Interfaces() {
+		n += i.Workers
+	}
+	return n
 }
 
 // Plan implements api.Appliance.

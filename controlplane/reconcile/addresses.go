@@ -3,6 +3,7 @@ package reconcile
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"weir/controlplane/config"
 	"weir/dataplane/acl"
@@ -16,23 +17,30 @@ import (
 // snat gives the snapshot the addresses that backends may see clients as.
 func (c *compilation) snat() error {
 	n := &c.in.config.NAT
-	add := func(addrs []netip.Addr, ports config.PortRange, shared bool) error {
-		for _, a := range addrs {
-			addr := packet.Addr16(a)
-			slot, err := c.in.snatSlot(addr)
-			if err != nil {
-				return fmt.Errorf("nat: %w", err)
-			}
-			r := nat.Range{Slot: slot, Lo: ports.Lo, Hi: ports.Hi}
-			c.spec.SNAT = append(c.spec.SNAT, snapshot.SNAT{Addr: addr, Range: r, Shared: shared})
-			c.view.SNAT = append(c.view.SNAT, SNAT{Address: a, Range: r, Shared: shared})
+	addrs := snatAddresses(c.in.config)
+	slots, err := c.in.snatSlots(addrs)
+	if err != nil {
+		return fmt.Errorf("nat: %w", err)
+	}
+	for i, addr := range addrs {
+		ports, shared := n.Ports, i >= len(n.Addresses)
+		if shared {
+			ports = n.Shared.Ports
 		}
-		return nil
+		r := nat.Range{Slot: slots[i], Lo: ports.Lo, Hi: ports.Hi}
+		c.spec.SNAT = append(c.spec.SNAT, snapshot.SNAT{Addr: addr, Range: r, Shared: shared})
+		c.view.SNAT = append(c.view.SNAT, SNAT{Address: packet.NetipAddr(addr), Range: r, Shared: shared})
 	}
-	if err := add(n.Addresses, n.Ports, false); err != nil {
-		return err
+	return nil
+}
+
+// snatAddresses returns weir's own SNAT addresses, and then the shared ones.
+func snatAddresses(cfg *config.Config) [][16]byte {
+	var all [][16]byte
+	for _, a := range slices.Concat(cfg.NAT.Addresses, cfg.NAT.Shared.Addresses) {
+		all = append(all, packet.Addr16(a))
 	}
-	return add(n.Shared.Addresses, n.Shared.Ports, true)
+	return all
 }
 
 // policies says how each VIP behaves as a host. Services that share one agree on

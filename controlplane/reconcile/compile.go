@@ -30,8 +30,9 @@ type input struct {
 	drains     map[member]Drain
 	now        time.Time
 
-	// snatSlot gives the slot of nat.Space for a SNAT address.
-	snatSlot func(addr [16]byte) (uint16, error)
+	// snatSlots says which slots of nat.Space SNAT addresses have, or will have
+	// once the snapshot is put in force.
+	snatSlots func(addrs [][16]byte) ([]uint16, error)
 
 	// settled asks for how things will be in the end: backends that nobody has
 	// looked for yet are taken as found, and what has begun (a drain, a slow

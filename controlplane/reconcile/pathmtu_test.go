@@ -110,3 +110,18 @@ func TestPathMTUIsUsedForTenMinutes(t *testing.T) {
 		expect("told while switched off", 1500, MTULink, 8)
 	})
 }
+
+// Workers may all be told something at once.
+func TestPathMTUsTogetherMakeOneSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, p := running(t, tunnel)
+		for mtu := 1407; mtu >= 1400; mtu-- { // as many as the channel holds
+			p.pathMTU <- engine.PathMTU{Backend: netip.MustParseAddr("10.0.0.11"), MTU: mtu}
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if mtu := r.View().Services[0].Backends[0].MTU; mtu != 1400 || p.count() != 2 || len(p.pathMTU) != 0 {
+			t.Errorf("MTU %d after %d snapshots, %d messages wait; want 1400 after 2", mtu, p.count(), len(p.pathMTU))
+		}
+	})
+}

@@ -56,21 +56,6 @@ func (r *Reconciler) Plan(cfg *config.Config) (*Plan, error) {
 		return nil, errors.New("weir is still starting; ask again in a moment")
 	}
 
-	// The data plane's own space would keep the slots of addresses that may
-	// never come.
-	slots := make(map[[16]byte]uint16)
-	for _, s := range view.SNAT {
-		slots[packet.Addr16(s.Address)] = s.Range.Slot
-	}
-	in.snatSlot = func(addr [16]byte) (uint16, error) {
-		slot, known := slots[addr]
-		if !known {
-			slot = uint16(len(slots))
-			slots[addr] = slot
-		}
-		return slot, nil
-	}
-
 	p := &Plan{Diff: DiffOf(in.config, cfg), Moves: make(map[string]*Move), running: running, view: view}
 	before, err := first.compile(in)
 	if err != nil {
@@ -91,28 +76,57 @@ func (r *Reconciler) Plan(cfg *config.Config) (*Plan, error) {
 }
 
 // Breaks tells whether a flow that is alive now would be no longer, because its
-// backend would not be its own any more, or would not be sent to. It names the
+// packets would go to another backend, or to none. It names the
 // service that the flow is of; empty if it is none's already, or over.
 func (p *Plan) Breaks(f *worker.Flow) (service string, breaks bool) {
 	if f.State == flow.StateClosed || f.State == flow.StateTimeWait || !keeps(p.running, f) {
 		return "", false
 	}
 	use, _ := p.view.Slot(f.Slot, f.Generation)
-	return use.Service, !keeps(p.after, f)
+	return use.Service, !keeps(p.after, f) && !p.rejoins(f)
+}
+
+// rejoins tells whether a flow that runs now, and would not be left where it is,
+// would be given the same backend again. Packets that weir only sends on go by
+// Maglev then, also in the middle of a connection; NAT would need a SNAT port
+// that the backend knows.
+func (p *Plan) rejoins(f *worker.Flow) bool {
+	b := &p.running.Backends[f.Slot]
+	svc := serviceOf(p.after, f)
+	if svc == nil || svc.Mode != snapshot.Direct || p.running.Services[b.Service].Mode != snapshot.Direct {
+		return false
+	}
+	slot := svc.Choose(&f.Tuple)
+	return slot != snapshot.None && p.after.Backends[slot].Addr == b.Addr
+}
+
+// serviceOf returns the service that a flow's packets would be let in to; nil for
+// none.
+func serviceOf(snap *snapshot.Snapshot, f *worker.Flow) *snapshot.Service {
+	vip := snap.VIP(&f.Tuple.Dst)
+	if vip == nil {
+		return nil
+	}
+	index := vip.Service(f.Tuple.Proto, f.Tuple.DstPort)
+	if index == snapshot.None {
+		return nil
+	}
+	svc := &snap.Services[index]
+	if svc.ACL != nil && !svc.ACL.Allows(&f.Tuple.Src) {
+		return nil
+	}
+	return svc
 }
 
 // keeps tells whether workers that go by a snapshot would leave a flow where it
 // is: as package forward decides.
 func keeps(snap *snapshot.Snapshot, f *worker.Flow) bool {
-	vip := snap.VIP(&f.Tuple.Dst)
-	if vip == nil || uint64(f.Slot) >= uint64(len(snap.Backends)) {
+	svc := serviceOf(snap, f)
+	if svc == nil || uint64(f.Slot) >= uint64(len(snap.Backends)) {
 		return false
 	}
-	index, b := vip.Service(f.Tuple.Proto, f.Tuple.DstPort), &snap.Backends[f.Slot]
-	if index == snapshot.None || b.Service != index || b.Generation != f.Generation || b.State == snapshot.Removed {
-		return false
-	}
-	if list := snap.Services[index].ACL; list != nil && !list.Allows(&f.Tuple.Src) {
+	b := &snap.Backends[f.Slot]
+	if b.Generation != f.Generation || b.State == snapshot.Removed || svc != &snap.Services[b.Service] {
 		return false
 	}
 	if !f.SNAT.IsValid() {

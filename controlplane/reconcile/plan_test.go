@@ -14,6 +14,7 @@ import (
 	"weir/controlplane/health"
 	"weir/dataplane/flow"
 	"weir/dataplane/packet"
+	"weir/dataplane/snapshot"
 	"weir/dataplane/worker"
 )
 
@@ -38,16 +39,24 @@ func planned(t *testing.T, before, after string, change func(*world)) (*Reconcil
 	return r, p, plan
 }
 
-// flowTo is a flow to a port of the VIP that a slot of the snapshot in force has.
+// flowTo is a flow to a port of the VIP that a slot of the snapshot in force has,
+// and that Maglev has given it if it gives it any.
 func flowTo(p *parts, slot uint32, port uint16) *worker.Flow {
 	snap := p.applied[len(p.applied)-1]
-	return &worker.Flow{
+	f := &worker.Flow{
 		Tuple: packet.Tuple{
 			Src: packet.Addr16(netip.MustParseAddr("198.51.100.7")), Dst: packet.Addr16(netip.MustParseAddr("203.0.113.10")),
 			SrcPort: 4000, DstPort: port, Proto: packet.ProtoTCP,
 		},
 		Slot: slot, Generation: snap.Backends[slot].Generation,
 	}
+	for range 100 {
+		if snap.Services[0].Pick(flow.HashStable(&f.Tuple)) == slot {
+			break
+		}
+		f.Tuple.SrcPort++
+	}
+	return f
 }
 
 func TestPlanMovesAndBreaks(t *testing.T) {
@@ -69,9 +78,17 @@ func TestPlanMovesAndBreaks(t *testing.T) {
 		{"disabled", web, strings.Replace(web, "0.12}", "0.12, state: disabled}", 1), nil, 0.5, "10.0.0.11 0.50 to 1.00, 10.0.0.12 0.50 to 0.00", "10.0.0.12"},
 		{"all drain", web, strings.NewReplacer("0.11}", "0.11, state: draining}", "0.12}", "0.12, state: draining}").Replace(web), nil, 1,
 			"invalid IP 0.00 to 1.00, 10.0.0.11 0.50 to 0.00, 10.0.0.12 0.50 to 0.00", "none"},
-		{"another mode", web, strings.Replace(web, "table_size", "mode: ipip\n    table_size", 1), nil, 0, "", "both"},
+		{"another mode", web, strings.Replace(web, "table_size", "mode: ipip\n    table_size", 1), nil, 0, "", "none"},
+		{"another mode, and one less", third, strings.Replace(web, "table_size", "mode: ipip\n    table_size", 1), nil, 0.33,
+			"10.0.0.11 0.33 to 0.50, 10.0.0.12 0.33 to 0.50, 10.0.0.13 0.33 to 0.00", "none"},
+		{"another mode, and one instead", web, strings.NewReplacer("table_size", "mode: ipip\n    table_size", "0.12", "0.13").Replace(web), nil, 0.67,
+			"10.0.0.11 0.50 to 0.50, 10.0.0.12 0.50 to 0.00, 10.0.0.13 0.00 to 0.50", "10.0.0.12"},
+		{"to NAT", web, strings.Replace(web, "table_size", "mode: nat\n    table_size", 1) + "nat: {addresses: [10.0.0.240]}\n", nil, 0, "", "both"},
+		{"from NAT", strings.Replace(web, "table_size", "mode: nat\n    table_size", 1) + "nat: {addresses: [10.0.0.240]}\n", web, nil, 0, "", "both"},
 		{"another port", web, strings.Replace(web, "tcp/80", "tcp/81", 1), nil, 0, "", "both"},
-		{"another name", web, strings.Replace(web, "name: web", "name: web2", 1), nil, 0, "", "both"},
+		{"another name", web, strings.Replace(web, "name: web", "name: web2", 1), nil, 0, "", "none"},
+		{"another name, nobody left", web, strings.NewReplacer("name: web", "name: web2", "0.11}", "0.11, state: draining}", "0.12}", "0.12, state: draining}").Replace(web), nil, 0, "", "both"},
+		{"another name, and denied", web, strings.NewReplacer("name: web", "name: web2", "table_size", "acl: {deny: [198.51.100.0/24]}\n    table_size").Replace(web), nil, 0, "", "both"},
 		{"denied", web, strings.Replace(web, "table_size", "acl: {deny: [198.51.100.0/24]}\n    table_size", 1), nil, 0, "", "both"},
 		{"denied before", strings.Replace(web, "table_size", "acl: {deny: [198.51.100.0/24]}\n    table_size", 1), web, nil, 0, "", "none"},
 		{"another affinity", web, strings.Replace(web, "table_size", "affinity: source\n    table_size", 1), nil, 0, "", "none"},
@@ -119,23 +136,44 @@ func TestPlanMovesAndBreaks(t *testing.T) {
 	}
 }
 
-// What a plan says of flows has to come true.
+// What a plan says of flows has to come true, for each part of a service's table.
 func TestPlanComesTrue(t *testing.T) {
-	after := strings.Replace(web, "10.0.0.12}", "10.0.0.13}", 1)
-	r, p, plan := planned(t, web, after, nil)
-	var flows []*worker.Flow
-	for slot := range uint32(2) {
-		flows = append(flows, flowTo(p, slot, 80), flowTo(p, slot, 81))
-	}
-	before := p.applied[0]
-	p.world.hops = newWorld(parse(t, after)).hops
-	if err := r.SetConfig(parse(t, after)); err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range flows {
-		_, breaks := plan.Breaks(f)
-		if really := keeps(before, f) && !keeps(p.applied[1], f); breaks != really {
-			t.Errorf("slot %d, port %d: breaks %v, said %v", f.Slot, f.Tuple.DstPort, really, breaks)
+	for name, change := range map[string]*strings.Replacer{
+		"another backend":           strings.NewReplacer("0.12}", "0.13}"),
+		"another name":              strings.NewReplacer("name: web", "name: web2"),
+		"another name and backend":  strings.NewReplacer("name: web", "name: web2", "0.12}", "0.13}"),
+		"another name and weight":   strings.NewReplacer("name: web", "name: web2", "0.12}", "0.12, weight: 300}"),
+		"another mode and size":     strings.NewReplacer("table_size: 10007", "mode: ipip\n    table_size: 1009"),
+		"another mode and affinity": strings.NewReplacer("table_size", "mode: ipip\n    affinity: source\n    table_size"),
+		"another port":              strings.NewReplacer("tcp/80", "tcp/81"),
+	} {
+		after := change.Replace(web)
+		r, p, plan := planned(t, web, after, nil)
+		var flows []*worker.Flow
+		for port := range uint16(200) {
+			f := flowTo(p, uint32(port%2), 80+port/100) // those to port 81 are of no service
+			f.Tuple.Src[15] = byte(port)
+			flows = append(flows, f)
+		}
+		p.world.hops = newWorld(parse(t, after)).hops
+		if err := r.SetConfig(parse(t, after)); err != nil {
+			t.Fatal(err)
+		}
+		old, fresh := p.applied[0], p.applied[1]
+		for _, f := range flows {
+			// The entry of a flow holds if it can; else Maglev decides.
+			svc := &fresh.Services[0]
+			slot := svc.Pick(flow.HashStable(&f.Tuple))
+			if svc.Affinity == snapshot.AffinitySource {
+				slot = svc.Pick(flow.HashStableSource(&f.Tuple.Src))
+			}
+			if keeps(fresh, f) {
+				slot = f.Slot
+			}
+			really := f.Tuple.DstPort == 80 && (name == "another port" || fresh.Backends[slot].Addr != old.Backends[f.Slot].Addr)
+			if _, breaks := plan.Breaks(f); breaks != really {
+				t.Errorf("%s: slot %d, port %d: breaks %v, said %v", name, f.Slot, f.Tuple.DstPort, really, breaks)
+			}
 		}
 	}
 }
@@ -173,7 +211,7 @@ func TestPlanOfSharedPorts(t *testing.T) {
 
 // What is over can neither be alive nor break.
 func TestPlanOfFlowsThatAreOver(t *testing.T) {
-	_, p, plan := planned(t, web, strings.Replace(web, "name: web", "name: web2", 1), nil)
+	_, p, plan := planned(t, web, strings.Replace(web, "tcp/80", "tcp/81", 1), nil)
 	for state, want := range map[flow.State]string{flow.StateEstablished: "web", flow.StateUDP: "web", flow.StateTimeWait: "", flow.StateClosed: ""} {
 		f := flowTo(p, 0, 80)
 		f.State = state
@@ -206,8 +244,53 @@ func TestPlanChangesNothing(t *testing.T) {
 	if after := state(); after != before || !slices.Equal(p.targets, targets) || !reflect.DeepEqual(view, r.View()) || r.Config() != cfg || p.count() != 2 {
 		t.Errorf("was %s, is %s; targets %v, %d snapshots", before, after, p.targets, p.count())
 	}
-	if slot, err := p.world.space.Slot(packet.Addr16(netip.MustParseAddr("10.0.0.77"))); err != nil || slot != 3 {
-		t.Errorf("the next SNAT slot is %d, error %v; want 3", slot, err)
+	if slots, err := p.world.space.Preview([][16]byte{packet.Addr16(netip.MustParseAddr("10.0.0.77"))}); err != nil || slots[0] != 3 {
+		t.Errorf("the next SNAT slot is %d, error %v; want 3", slots, err)
+	}
+}
+
+// A space has so many slots and no more. Who asks for too many is refused, by a
+// plan as by a reload, and costs nobody else any.
+func TestTooManySNATAddresses(t *testing.T) {
+	one := strings.NewReplacer("10.0.0.240/31, \"2001:db8::f0\"", "10.0.0.240", ", \"2001:db8:1::10\"", "", ", {address: \"2001:db8::12\"}", "").Replace(natted)
+	r, p, _ := planned(t, one, one, nil)
+	all := parse(t, strings.Replace(one, "10.0.0.240", "172.16.0.0/20", 1))
+	twice := parse(t, strings.Replace(one, "10.0.0.240", "172.17.0.0/24", 1))
+	twice.Services = append(twice.Services, twice.Services[0])
+	twice.Services[1].Name = "web2"
+	for range 2 {
+		for what, put := range map[string]func(*config.Config) error{
+			"plan":   func(cfg *config.Config) error { _, err := r.Plan(cfg); return err },
+			"reload": r.SetConfig,
+		} {
+			if err := put(all); err == nil || !strings.Contains(err.Error(), "4096 are new, and of the 4096 that there can be, 1 are taken") {
+				t.Errorf("%s of 4096 more addresses: %v", what, err)
+			}
+			if err := put(twice); err == nil {
+				t.Errorf("%s of a VIP that two services claim is not refused", what)
+			}
+		}
+	}
+	if slots, err := p.world.space.Preview([][16]byte{packet.Addr16(netip.MustParseAddr("172.17.0.1"))}); err != nil || slots[0] != 1 {
+		t.Errorf("the next slot is %d, error %v; want 1", slots, err)
+	}
+	// One address less is refused by neither, and is all there is.
+	rest := all
+	rest.NAT.Addresses = rest.NAT.Addresses[1:]
+	if _, err := r.Plan(rest); err != nil {
+		t.Errorf("plan of the rest: %v", err)
+	}
+	if err := r.SetConfig(rest); err != nil {
+		t.Fatalf("reload of the rest: %v", err)
+	}
+	if snap := p.last(); len(snap.SNAT4) != 4095 || snap.SNAT4[0].Range.Slot != 1 || snap.SNAT4[4094].Range.Slot != 4095 {
+		t.Errorf("%d addresses are in force", len(snap.SNAT4))
+	}
+	if _, err := r.Plan(parse(t, one)); err != nil {
+		t.Errorf("plan of an address from before: %v", err)
+	}
+	if _, err := r.Plan(parse(t, strings.Replace(one, "0.240", "0.250", 1))); err == nil || !strings.Contains(err.Error(), "restart") {
+		t.Errorf("plan of another when full: %v", err)
 	}
 }
 

@@ -186,6 +186,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(settle):
 		}
+		r.learnAll()
 		err := r.reconcile()
 		if failed = err != nil; failed {
 			r.log.Error("cannot reconcile; will try again", "error", err)
@@ -219,6 +220,15 @@ func (r *Reconciler) learn(m engine.PathMTU) bool {
 	return r.mtus.learn(m, time.Now())
 }
 
+// learnAll works in what waits to be learned, so that a burst makes one snapshot.
+// Only Run reads the channel, so that what is in it can be counted.
+func (r *Reconciler) learnAll() {
+	waiting := r.parts.DataPlane.PathMTU()
+	for range len(waiting) {
+		r.learn(<-waiting)
+	}
+}
+
 func (r *Reconciler) reconcile() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -232,6 +242,11 @@ func (r *Reconciler) compile() error {
 	out, err := r.compiler.compile(in)
 	if err != nil {
 		return fmt.Errorf("compile snapshot: %w", err)
+	}
+	// Only now, as a configuration that cannot be put in force must not use up
+	// slots. They are as in the preview, because nobody else takes any.
+	if _, err := r.parts.DataPlane.NATSpace().Slots(snatAddresses(in.config)); err != nil {
+		return fmt.Errorf("take SNAT addresses: %w", err)
 	}
 	r.applied, r.next = out.snap, sooner(out.next, expiry)
 	select {
@@ -260,7 +275,7 @@ func (r *Reconciler) input(now time.Time) (in input, expiry time.Time) {
 		local:      r.parts.NextHops.Addresses(),
 		drains:     r.drains,
 		now:        now,
-		snatSlot:   r.parts.DataPlane.NATSpace().Slot,
+		snatSlots:  r.parts.DataPlane.NATSpace().Preview,
 	}
 	wanted := backends(cfg)
 	if cfg.PathMTU != config.PathMTULearn {

@@ -71,11 +71,11 @@ func compile(mode Mode, drained bool, i engine.InterfaceStatus, space *nat.Space
 		svc.Mode = snapshot.NAT
 		for n := range byte(4) {
 			addr := netip.AddrFrom4([4]byte{10, 0, 0, 240 + n}).As16()
-			slot, err := space.Slot(addr)
+			slots, err := space.Slots([][16]byte{addr})
 			if err != nil {
 				return nil, err
 			}
-			spec.SNAT = append(spec.SNAT, snapshot.SNAT{Addr: addr, Range: nat.Range{Slot: slot, Lo: 1024, Hi: 65535}})
+			spec.SNAT = append(spec.SNAT, snapshot.SNAT{Addr: addr, Range: nat.Range{Slot: slots[0], Lo: 1024, Hi: 65535}})
 		}
 	case Keep:
 		svc.Mode = snapshot.NATKeep

@@ -1,6 +1,7 @@
 package afxdp
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -21,23 +22,45 @@ type account struct {
 
 // accountOf counts the frames, and fails if one is in two places or is none. It
 // goes by the content of the stack and the rings and by the kernel's indices, so
-// a frame that got lost counts as the caller's.
+// a frame that got lost counts as the caller's. The kernel may be at work on
+// frames that are still coming: it counts again until that was not so meanwhile.
 func accountOf(t testing.TB, s *xsk) account {
 	t.Helper()
+	kernels := func() [4]uint32 {
+		return [...]uint32{
+			s.fill.consumer.Load(), s.receive.producer.Load(), s.send.consumer.Load(), s.completion.producer.Load(),
+		}
+	}
+	for {
+		before := kernels()
+		a, faults := count(s)
+		if kernels() != before {
+			continue
+		}
+		for _, fault := range faults {
+			t.Error(fault)
+		}
+		return a
+	}
+}
+
+// count is accountOf for one moment, with what is wrong.
+func count(s *xsk) (a account, faults []string) {
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	seen := make(map[uint64]string)
 	note := func(place string, addr uint64) {
 		id := addr &^ (s.mem.frameSize - 1)
 		if id >= uint64(len(s.mem.mem)) {
-			t.Errorf("%s: address %d is outside the memory", place, addr)
+			fault("%s: address %d is outside the memory", place, addr)
 		}
 		if before, ok := seen[id]; ok {
-			t.Errorf("frame %d is in two places: %s and %s", id, before, place)
+			fault("frame %d is in two places: %s and %s", id, before, place)
 		}
 		seen[id] = place
 	}
 	for _, id := range s.stack {
 		if id%s.mem.frameSize != 0 {
-			t.Errorf("stack: %d is not the beginning of a frame", id)
+			fault("stack: %d is not the beginning of a frame", id)
 		}
 		note("stack", id)
 	}
@@ -48,7 +71,7 @@ func accountOf(t testing.TB, s *xsk) account {
 		}
 		return n
 	}
-	a := account{free: len(s.stack)}
+	a.free = len(s.stack)
 	a.fill = walk("fill ring", &s.fill.ring, func(i uint32) uint64 { return s.fill.addrs[i&uint32(len(s.fill.addrs)-1)] })
 	a.received = walk("receive ring", &s.receive.ring, func(i uint32) uint64 { return s.receive.descs[i&uint32(len(s.receive.descs)-1)].Addr })
 	a.send = walk("send ring", &s.send.ring, func(i uint32) uint64 { return s.send.descs[i&uint32(len(s.send.descs)-1)].Addr })
@@ -58,7 +81,7 @@ func accountOf(t testing.TB, s *xsk) account {
 	a.kernelRx = int(s.fill.consumer.Load() - s.receive.producer.Load())
 	a.kernelTx = int(s.send.consumer.Load() - s.completion.producer.Load())
 	a.caller = len(s.mem.mem)/int(s.mem.frameSize) - len(seen) - a.kernelRx - a.kernelTx
-	return a
+	return a, faults
 }
 
 // wantHeld waits until nothing is on its way out any more, and checks that all

@@ -36,12 +36,17 @@ func errorKinds() []kindOfError {
 // a router says it of which the MAC is the packet's destination's. size is how
 // much of the packet is quoted, 0 for all.
 func errorAbout(k kindOfError, about packettest.Spec, router netip.AddrPort, to packet.MAC, size int) []byte {
+	return errorTo(about.Src.Addr(), k, about, router, to, size)
+}
+
+// errorTo is errorAbout for an error that comes to dst, the sender or not.
+func errorTo(dst netip.Addr, k kindOfError, about packettest.Spec, router netip.AddrPort, to packet.MAC, size int) []byte {
 	about.VLAN = 0
 	quoted := packettest.Frame(about)[14:]
 	if size > 0 {
 		quoted = quoted[:size]
 	}
-	s := packettest.Spec{SrcMAC: clientMAC, DstMAC: to, Src: router, Dst: netip.AddrPortFrom(about.Src.Addr(), 0), Payload: quoted}
+	s := packettest.Spec{SrcMAC: clientMAC, DstMAC: to, Src: router, Dst: netip.AddrPortFrom(dst, 0), Payload: quoted}
 	if router.Addr().Is6() {
 		return packettest.ICMP(s, k.type6, k.code6, k.rest)
 	}
@@ -103,6 +108,8 @@ func errorCases() []goldenCase {
 		natCase("error-least", "a router that quotes no more than it must", in(toClientFailed(errorKinds()[0], to(vipDSR4), 28))),
 		natCase("error-empty", "there is no backend that it could be for", in(toClientFailed(errorKinds()[0], to(vipEmpty), 0)).dropped(stats.NoBackend)),
 		natCase("error-transit", "it is to none of weir's addresses", in(errorAbout(errorKinds()[0], turned(to(notVIP4)), router4, eth0MAC, 0)).dropped(stats.UnknownVIP)),
+		natCase("error-other-vip", "another VIP has nothing to do with it", in(frame(to(vipDSR4))),
+			in(errorTo(vipTagged, errorKinds()[0], turned(to(vipDSR4)), router4, eth0MAC, 0)).dropped(stats.NoFlow)),
 		one("error-transit-plain", "nothing of weir's is in transit here", stats.UnknownVIP,
 			errorAbout(errorKinds()[0], turned(to(notVIP4)), router4, eth0MAC, 0)),
 	)
@@ -134,15 +141,50 @@ func tunnelCases() []goldenCase {
 		}
 		k := errorKinds()
 		stranger := with(about, func(s *packettest.Spec) { s.Dst = router })
+		forged := with(about, func(s *packettest.Spec) {
+			if s.Src = netip.AddrPortFrom(vipDSR4, 0); outer.Source.Is6() {
+				s.Src = netip.AddrPortFrom(vipDSR6, 0)
+			}
+		})
 		silent := k[0]
 		silent.rest = 0
 		cases = append(cases,
 			natCase("tunnel-mtu-"+v.name, "a packet-too-big about a tunnel is for weir to learn from", in(errorAbout(k[0], about, router, eth0MAC, 0))),
 			natCase("tunnel-mtu-least-"+v.name, "of which a router quotes little", in(errorAbout(k[0], about, router, eth0MAC, v.overhead))),
 			natCase("tunnel-mtu-stranger-"+v.name, "to somebody that weir has no tunnel to", in(errorAbout(k[0], stranger, router, eth0MAC, 0)).dropped(stats.NoFlow)),
+			natCase("tunnel-mtu-forged-"+v.name, "to one that it has, but not from where its tunnels are from: anybody can say that", in(errorAbout(k[0], forged, router, eth0MAC, 0)).dropped(stats.NoFlow)),
+			natCase("tunnel-mtu-stray-"+v.name, "from there, but told to somebody else", in(errorTo(forged.Src.Addr(), k[0], about, router, eth0MAC, 0)).dropped(stats.NoFlow)),
 			natCase("tunnel-mtu-silent-"+v.name, "a router that does not tell", in(errorAbout(silent, about, router, eth0MAC, 0)).dropped(stats.NoFlow)),
 			natCase("tunnel-unreachable-"+v.name, "nothing to learn from", in(errorAbout(k[1], about, router, eth0MAC, 0)).dropped(stats.NoFlow)),
 		)
+	}
+	return append(cases, spreadCases()...)
+}
+
+// spreadCases are errors about tunnels whose source depends on the flow.
+func spreadCases() []goldenCase {
+	var cases []goldenCase
+	for _, v := range []struct {
+		name   string
+		vip    netip.Addr
+		slot   uint32
+		proto  uint8
+		router netip.AddrPort
+		source string // one that the tunnel can have
+		not    string // the nearest that it cannot
+	}{
+		{"4", vipSpread4, 9, packet.ProtoIPv4, brouter4, "10.0.255.255", "10.1.0.0"},
+		{"6", vipSpread6, 10, packet.ProtoIPv6, brouter6, "fd00::ffff:ffff", "fd00::1:0:0"},
+	} {
+		about := packettest.Spec{
+			Dst: netip.AddrPortFrom(tunnelTo(v.slot, v.vip.Is6()).Destination, 0), Proto: v.proto, Payload: packettest.Frame(to(v.vip))[14:],
+		}
+		from := func(source string) []byte {
+			about.Src = netip.AddrPortFrom(netip.MustParseAddr(source), 0)
+			return errorAbout(errorKinds()[0], about, v.router, eth0MAC, 0)
+		}
+		cases = append(cases, natCase("tunnel-mtu-spread"+v.name, "the source is one of many, and one besides them is none of weir's",
+			in(from(v.source)), in(from(v.not)).dropped(stats.NoFlow)))
 	}
 	return cases
 }
@@ -180,8 +222,11 @@ func errorNATCases() []goldenCase {
 		)
 	}
 	source := errorKinds()[0]
-	source.code4 = 14 // host precedence violation
+	source.code4 = 14                        // host precedence violation
+	behind := turned(answerTo(to(vipKeep4))) // from the client, whose address was left
 	return append(cases,
+		natCase("error-other-keep4", "who is told is not who has sent it", in(frame(to(vipKeep4))),
+			back(errorTo(notVIP4, errorKinds()[0], behind, brouter4, eth1MAC, 0)).dropped(stats.NoFlow)),
 		natCase("error-untranslatable-nat46", "an error that IPv6 has no words for (RFC 7915 section 4.2)",
 			append(steps(0, frame(to(vipNAT46))), in(toClientFailed(source, to(vipNAT46), 0)).dropped(stats.Untranslatable))...),
 	)

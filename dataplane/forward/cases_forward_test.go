@@ -1,9 +1,9 @@
 package forward_test
 
 import (
-	"net/netip"
-
 	"encoding/binary"
+	"net/netip"
+	"slices"
 
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
@@ -100,6 +100,9 @@ func priorityTagged() []byte {
 
 func ipipCases() []goldenCase {
 	frame := packettest.Frame
+	far := in(frame(with(to(vip4in4), func(s *packettest.Spec) { s.TTL = 1 })))
+	limited := goldenCase{name: "ipip-4in4-ttl-limited", why: "who goes on is not told for ever",
+		before: slices.Repeat([]step{far}, 20), steps: []step{far.dropped(stats.TTLExpired)}}
 	var cases []goldenCase
 	for _, v := range worldTunnels() {
 		payload := func(n int) func(*packettest.Spec) {
@@ -129,7 +132,7 @@ func ipipCases() []goldenCase {
 				frame(with(to(v.vip), func(s *packettest.Spec) { s.TTL = 1 }))),
 		)
 	}
-	return append(cases,
+	return append(cases, limited,
 		one("ipip-4in4-ttl-nobody", "nobody can be told", stats.TTLExpired, frame(with(to(vip4in4), func(s *packettest.Spec) {
 			s.TTL, s.Src = 1, netip.MustParseAddrPort("127.0.0.1:1234")
 		}))),

@@ -160,7 +160,10 @@ func natRuleCases() []goldenCase {
 		full.before = append(full.before, in(frame(s)), in(frame(ack(s, ""))))
 	}
 	full.steps = []step{in(frame(to(vipNAT44))).dropped(stats.TableFull)}
+	inPieces := with(to(vipNAT44), func(s *packettest.Spec) { s.Seq = 0x40000000 })
 	return append(cases, full,
+		natCase("nat44-exhausted-fragments", "a SYN in pieces, of which all but one have no sequence number, is followed by the next segment: the connection is in use",
+			append(steps(0, pieces(inPieces)...), in(frame(ack(inPieces, ""))), in(frame(second(vipNAT44))).dropped(stats.PortsExhausted))...),
 		natCase("nat44-stranger", "another one than the backend sends to the port (RFC 4787 section 5, REQ-8)",
 			in(frame(to(vipNAT44))), back(frame(stranger)).dropped(stats.NoFlow),
 			back(frame(wrong)).dropped(stats.NoFlow), back(frame(elsewhere)).dropped(stats.NoFlow)),
@@ -215,6 +218,10 @@ func natOwnCases() []goldenCase {
 		s.Dst = netip.AddrPortFrom(own, snatPort)
 		return s
 	}
+	from := func(src netip.Addr, s packettest.Spec) step {
+		s.Src = netip.AddrPortFrom(src, 53)
+		return in(frame(s))
+	}
 	syn := with(answerTo(to(vipNAT44)), func(s *packettest.Spec) { s.TCPFlags = packet.TCPSyn })
 	return []goldenCase{
 		natCase("snat-arp", "a SNAT address is weir's, which answers for it", back(packettest.ARPRequest(ask4, snat4))),
@@ -224,6 +231,14 @@ func natOwnCases() []goldenCase {
 		natCase("snat-conflict", "another station claims it", back(packettest.ARPRequest(
 			packettest.Spec{SrcMAC: otherMAC, Src: netip.AddrPortFrom(snat4, 0)}, notVIP4)).dropped(stats.AddressConflict)),
 		natCase("snat-connect", "nothing listens there", back(frame(syn)).dropped(stats.NoFlow)),
+		natCase("own-source4", "nobody is behind weir's own addresses, and two VIPs could answer each other for ever",
+			from(vipPort44, udpTo(vipNAT44)).dropped(stats.Looped), from(vipNAT44, udpTo(vipNAT44)).dropped(stats.Looped),
+			from(vipDSR4, to(vipKeep4)).dropped(stats.Looped), from(snat4, to(vipNAT44)).dropped(stats.Looped),
+			from(vipNAT44, to(vipDSR4)).dropped(stats.Looped), from(snat4, udpTo(vip4in4)).dropped(stats.Looped)),
+		natCase("own-source6", "the same in IPv6",
+			from(vipNAT64, udpTo(vipNAT66)).dropped(stats.Looped), from(snat6, to(vipNAT64)).dropped(stats.Looped),
+			from(vipNAT66, to(vip6in6)).dropped(stats.Looped)),
+		shared("shared-own-source", "but the box itself may be a client", from(own4, udpTo(vipNAT44)), from(own6, udpTo(vipDSR6))),
 		shared("shared-arp", "the box's own address is the kernel's to answer for",
 			back(packettest.ARPRequest(ask4, own4)).dropped(stats.UnknownVIP)),
 		shared("shared-ndp", "the same in IPv6",

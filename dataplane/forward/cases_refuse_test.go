@@ -72,10 +72,19 @@ func tooBigCases() []goldenCase {
 	for range 20 {
 		limited.before = append(limited.before, in(big))
 	}
+	unsummed := func(n int) packettest.Spec {
+		return with(sized(udpTo(vipNAT46), n), func(s *packettest.Spec) { s.NoUDPChecksum = true })
+	}
+	thrice := slices.Repeat([]step{in(frame(sized(udpTo(vipPackets), 4000)))}, 3)
 	pieces := packettest.Fragments(sized(with(udpTo(vip4in4), whole), 3000), 1480)
 	again := packettest.Fragments(sized(udpTo(vip4in4), 3000), 1480)
 	small := smallTunnel(vip6in6)
-	return append(cases, limited, small,
+	return append(cases, limited, small, small64(),
+		natCase("fragmented-no-checksum-nat46", "pieces could not get the checksum that IPv6 demands (RFC 7915 section 4.5); who may not be cut is told",
+			in(frame(unsummed(1480))), in(frame(unsummed(1481))).dropped(stats.Untranslatable),
+			in(frame(with(unsummed(1481), whole)))),
+		natCase("fragmented-limit-packets", "three at once, however many pieces each is cut into",
+			append(thrice, thrice[0].dropped(stats.ServiceLimit))...),
 		natCase("mtu-fragments", "fragments that are too long, and may not be fragmented again",
 			in(pieces[0]), in(pieces[1]).dropped(stats.TooBig), in(pieces[2])),
 		natCase("fragmented-fragments", "fragments are taken apart again", steps(0, again...)...),
@@ -99,6 +108,26 @@ func smallTunnel(vip netip.Addr) goldenCase {
 			return must(snapshot.New(spec))
 		},
 		steps: []step{in(packettest.Frame(sized(udpTo(vip), 1280))).dropped(stats.TooBig), in(packettest.Frame(sized(udpTo(vip), 1240)))},
+	}
+}
+
+// small64 is a case of an IPv4 path with room for less than an IPv6 sender can be
+// told.
+func small64() goldenCase {
+	udp := udpTo(vipNAT64)
+	return goldenCase{
+		name: "mtu-small-nat64", why: "the path takes 1000 bytes: routers on it may cut what is not more than IPv6's least MTU, and of more the sender is told that (RFC 7915 section 5.1)",
+		world: func(space *nat.Space) *snapshot.Snapshot {
+			spec := natSpec(space, snatPort, snatPort)
+			for slot := range spec.Backends {
+				if b := &spec.Backends[slot]; b.Addr == natBackendOf(vipNAT64).addr.As16() {
+					link := rewrite.Link{Egress: 1, Src: eth1MAC, Dst: backendMAC(uint32(slot)), MTU: 1000}
+					b.Rewrite = must(rewrite.NAT(link, false))
+				}
+			}
+			return must(snapshot.New(spec))
+		},
+		steps: steps(0, packettest.Frame(sized(udp, 1000)), packettest.Frame(sized(udp, 1280)), packettest.Frame(sized(udp, 1281))),
 	}
 }
 

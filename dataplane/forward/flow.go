@@ -47,10 +47,10 @@ func (f *Forwarder) request(p *packet.Parsed, meta *handover.Meta, hash uint64, 
 	return f.toBackend(entry, p, meta, frame)
 }
 
-// lookup returns the flow of a client's packet, or nil. A later fragment of a
-// TCP segment has no header to note: the first one's was.
+// lookup returns the flow of a client's packet, or nil. A later fragment is no
+// second packet, and has no header to note: the first one's was.
 func (f *Forwarder) lookup(p *packet.Parsed, hash uint64) *flow.Entry {
-	if p.Fragment && !p.FragmentFirst && p.Proto == packet.ProtoTCP {
+	if p.Fragment && !p.FragmentFirst {
 		return f.flows.Peek(hash, &p.Tuple, f.now)
 	}
 	return f.flows.Lookup(hash, &p.Tuple, segment(p), f.now)

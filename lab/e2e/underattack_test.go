@@ -95,28 +95,29 @@ func (f *flood) end() (uint64, error) {
 	return sent, f.generator.Close()
 }
 
-// cpuUsed returns the time that the CPUs have spent on all there is, and on what
-// belongs to this test (proc_stat(5), in ticks of 1/100 s; proc_pid_stat(5)).
+// cpuUsed returns the time that the CPUs have spent on all programs, and on those
+// of this test (proc_stat(5) and proc_pid_stat(5), in ticks of 1/100 s). The
+// kernel's time is left out: most of it is the flood's, and on no account.
 func (s *testSite) cpuUsed() (all, ours time.Duration) {
 	s.t.Helper()
-	const tick, idle, ioWait, steal = 10 * time.Millisecond, 4, 5, 8
-	text, err := os.ReadFile("/proc/stat")
-	s.must(err)
-	line, _, _ := strings.Cut(string(text), "\n")
-	for i, field := range strings.Fields(line) {
-		if n, _ := strconv.Atoi(field); i > 0 && i <= steal && i != idle && i != ioWait {
-			all += time.Duration(n) * tick
-		}
-	}
-	const user, system = 13 - 2, 14 - 2 // after the name, which may have spaces in it
-	for _, pid := range []int{os.Getpid(), s.Weir().PID()} {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	const tick, user, nice, steal = 10 * time.Millisecond, 1, 2, 8
+	read := func(path string) []byte {
+		text, err := os.ReadFile(path)
 		s.must(err)
-		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-		for _, field := range []string{fields[user], fields[system]} {
-			n, _ := strconv.Atoi(field)
-			ours += time.Duration(n) * tick
-		}
+		return text
+	}
+	ticks := func(fields []string, at int) time.Duration {
+		n, err := strconv.Atoi(fields[at])
+		s.must(err)
+		return time.Duration(n) * tick
+	}
+	line, _, _ := strings.Cut(string(read("/proc/stat")), "\n")
+	fields := strings.Fields(line)
+	all = ticks(fields, user) + ticks(fields, nice) + ticks(fields, steal)
+	for _, pid := range []int{os.Getpid(), s.Weir().PID()} {
+		text := read(fmt.Sprintf("/proc/%d/stat", pid))
+		const utime = 13 - 2 // after the name, which may have spaces in it
+		ours += ticks(strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])), utime)
 	}
 	return all, ours
 }
@@ -148,7 +149,7 @@ func (s *testSite) busy() {
 
 // flooded is what came of a flood beside streams.
 type flooded struct {
-	others        time.Duration // CPU time that went to what has nothing to do with it
+	others        time.Duration // CPU time that other programs took
 	sent          uint64
 	worst         []traffic.Result // of each stream, the echo that took longest
 	slowest       time.Duration    // of them

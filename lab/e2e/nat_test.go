@@ -77,12 +77,8 @@ func TestNAT(t *testing.T) {
 		if n := s.iface(site.Front).Workers; n != c.queues {
 			t.Fatalf("%d workers, want %d", n, c.queues)
 		}
-		var down int64 = 10 * megabyte
-		if c.queues > 1 {
-			down = 100 * megabyte
-		}
 		for _, n := range s.natCases() {
-			t.Run(n.service, func(t *testing.T) { s.in(t).checkNAT(n, down, 10*megabyte) })
+			t.Run(n.service, func(t *testing.T) { s.in(t).checkNAT(n, 100*megabyte, 10*megabyte) })
 		}
 		for _, b := range s.Backends {
 			for addr := range b.Seen() {

@@ -24,3 +24,12 @@ func (f *Forwarder) NATUse() NATUse {
 
 // Tried returns how many ports were tried for the latest new flow.
 func (f *Forwarder) Tried() int { return f.nat.tried }
+
+// Blocks returns how many blocks of SNAT ports the worker has.
+func (f *Forwarder) Blocks() int {
+	if f.nat.ports == nil {
+		return 0
+	}
+	blocks, _ := f.nat.ports.InUse()
+	return blocks
+}

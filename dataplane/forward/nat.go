@@ -167,15 +167,6 @@ func (f *Forwarder) Client(e *flow.Entry) (addr [16]byte, port uint16, ok bool) 
 	return f.nat.addrs[e.NAT.Slot], e.NAT.Port, true
 }
 
-// Blocks returns how many blocks of SNAT ports the worker has.
-func (f *Forwarder) Blocks() int {
-	if f.nat.ports == nil {
-		return 0
-	}
-	blocks, _ := f.nat.ports.InUse()
-	return blocks
-}
-
 // prefetchAnswers brings into the cache what answered will read for these
 // hashes, a batch at a time: first the index, then what it leads to.
 func (f *Forwarder) prefetchAnswers(hashes []uint64) {

@@ -62,9 +62,6 @@ func (f *Forwarder) split(p *packet.Parsed, meta *handover.Meta, frame *queue.Fr
 	its.HasFlow, its.Proto, its.SrcPort, its.DstPort = true, p.Proto, p.SrcPort, p.DstPort
 	for n := 0; ; n++ {
 		size, ok := pieces.Next(f.piece[link:])
-		if ok && size == int(p.End-p.L3) {
-			return drop(stats.TooBig) // it would come back as it is, for ever
-		}
 		if !ok {
 			if n == 0 {
 				return drop(stats.TooBig) // no room for eight bytes after its options

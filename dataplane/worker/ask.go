@@ -63,7 +63,6 @@ type Status struct {
 	CPU      int // negative if not pinned
 	Flows    int // entries in use
 	Capacity int // entries there are
-	Blocks   int // of SNAT ports, nat.BlockPorts each
 	Queue    queue.Stats
 	Counters stats.Counters
 }
@@ -73,7 +72,7 @@ type Status struct {
 func (w *Worker) Status(ctx context.Context) (Status, error) {
 	s := &Status{Index: w.cfg.Index, CPU: w.cfg.CPU}
 	err := w.Do(ctx, func() {
-		s.Flows, s.Capacity, s.Blocks = w.cfg.Flows.Len(), w.cfg.Flows.Cap(), w.forward.Blocks()
+		s.Flows, s.Capacity = w.cfg.Flows.Len(), w.cfg.Flows.Cap()
 		w.counters.CopyTo(&s.Counters)
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -63,16 +64,24 @@ func TestTooManyPairs(t *testing.T) {
 
 // TestExampleIsComplete holds docs/example.yaml against the keys of the schema.
 func TestExampleIsComplete(t *testing.T) {
-	schema, err := os.ReadFile("schema.go")
+	files, err := filepath.Glob("schema*.go")
 	if err != nil {
 		t.Fatal(err)
+	}
+	var schema []byte
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		schema = append(schema, text...)
 	}
 	example, err := os.ReadFile("../../docs/example.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := regexp.MustCompile(`"([a-z0-9_]+)": +(func|age)`).FindAllSubmatch(schema, -1)
-	if len(known) < 40 {
+	known := regexp.MustCompile(`"([a-z0-9_]+)": +(func|age|d\.)`).FindAllSubmatch(schema, -1)
+	if len(known) < 130 {
 		t.Fatalf("found %d keys only, the expression is out of date", len(known))
 	}
 	for _, m := range known {
@@ -172,4 +181,35 @@ func TestNearest(t *testing.T) {
 			t.Errorf("nearest(%q) = %q, want %q", key, got, want)
 		}
 	}
+}
+
+// TestBombs has very many of what services, pools and peers are held against, in
+// few bytes. What is too many is said, and the rest does not take for ever.
+func TestBombs(t *testing.T) {
+	const backends = "backends: [{address: 10.0.0.1}]"
+	for _, tc := range []struct{ name, text, path string }{
+		{"pools", "pools: [&p {name: p, addresses: [203.0.113.0/24], services: {a: b}}" + strings.Repeat(", *p", 5_000) + "]\n" +
+			"services: [&s {ports: [tcp/80], " + backends + "}" + strings.Repeat(", *s", 5_000) + "]\n", "pools"},
+		{"ranges", "pools: [{name: p, addresses: [&r 203.0.113.0/24" + strings.Repeat(", *r", 20_000) + "]}]\n" +
+			"services: [&s {ports: [tcp/80], " + backends + "}" + strings.Repeat(", *s", 5_000) + "]\n", "pools"},
+		{"references", "pools: [{name: p, addresses: [203.0.113.0/24], announce: [bgp], bgp: {peers: [&r r" + strings.Repeat(", *r", 50_000) + "]}}]\n" +
+			"bgp: {asn: 1, peers: [&p {address: 10.0.0.1, asn: 2, pools: [&q q" + strings.Repeat(", *q", 50_000) + "]}]}\n", "pools[0].bgp.peers[0]"},
+		{"peers", "bgp: {asn: 1, peers: [&p {address: 10.0.0.1, asn: 2}" + strings.Repeat(", *p", 10_000) + "]}\n", "bgp.peers"},
+		{"nodes", "nat:\n  nodes:\n" + many(5_000, "    n%d: [127.0.0.1]\n") +
+			"services: [&s {ports: [tcp/80], mode: nat, " + backends + "}" + strings.Repeat(", *s", 5_000) + "]\n", "nat.nodes"},
+	} {
+		_, _, err := Parse("bomb.yaml", []byte("interfaces: [{name: eth1}]\n"+tc.text), &Host{Interfaces: []string{"eth1"}, Addresses: own("203.0.113.1/24")})
+		errs, _ := err.(Errors)
+		if !slices.ContainsFunc(errs, func(e Error) bool { return e.Path == tc.path }) {
+			t.Errorf("%s: %d errors, none at %s: %.300v", tc.name, len(errs), tc.path, err)
+		}
+	}
+}
+
+func many(n int, format string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, format, i)
+	}
+	return b.String()
 }

@@ -10,6 +10,14 @@
 //
 // What only the machine can tell (does the interface exist, is a VIP one of the
 // box's own addresses) is checked when Parse is given a Host.
+//
+// Files that the configuration names (keys, passwords, certificates) are read by
+// Parse, too, so that a missing one is a mistake like any other. What is in them
+// never gets into an error.
+//
+// Services that take their addresses from a pool have none after Parse. Package
+// ipam finds some, WithAddresses fills them in, and CheckAddresses holds them
+// against the same rules as those that are in the file.
 package config
 
 import (
@@ -21,18 +29,21 @@ import (
 // Config is one configuration file, complete with defaults. It is not changed
 // after Parse has returned it.
 type Config struct {
-	Node       string // name of this box in logs and metrics; default: host name
+	Node       string // name of this box in logs, metrics and the cluster; default: host name
 	Interfaces []Interface
+	Pools      []Pool
 	Services   []Service
 	Flows      Flows
 	IPIP       IPIP
 	NAT        NAT
-	PathMTU    PathMTU // default PathMTULearn
+	PathMTU    PathMTU  // default PathMTULearn
+	Cluster    *Cluster // nil: this node is alone
+	BGP        *BGP     // nil: none
 	API        API
 	Log        Log
 
 	pos  positions // where each field stands in the file
-	snat []span    // nat.addresses as written; NAT.Addresses has them one by one
+	snat []span    // nat.addresses and nat.nodes as written; NAT.Addresses has those of this node one by one
 }
 
 // Interface is one NIC that weir takes frames from.
@@ -118,7 +129,7 @@ const (
 // ClientSNAT. There are at most MaxSNAT addresses, Addresses and
 // Shared.Addresses together, and none is there twice.
 type NAT struct {
-	Addresses []netip.Addr // weir's alone, in the order of the file; a prefix counts with all of its addresses
+	Addresses []netip.Addr // this node's alone, in the order of the file; a prefix counts with all of its addresses
 	Ports     PortRange    // of Addresses; default 1024-65535
 
 	// Shared is addresses of the box itself, of which weir has these ports only.

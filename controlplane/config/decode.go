@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,14 +61,55 @@ func (d *decoder) enter(value *yaml.Node, path string, line int) (node, bool) {
 // mapping decodes each value of a mapping by the function for its key.
 func (d *decoder) mapping(n node, known fields) {
 	if n.Kind != yaml.MappingNode {
-		d.errorf(n.path, "is %s; want KEY: VALUE pairs with the keys %s", kind(n), keys(known))
+		want := "KEY: VALUE pairs with the keys " + keys(known)
+		if len(known) == 0 {
+			want = "{}, as nothing can be said about it"
+		}
+		d.errorf(n.path, "is %s; want %s", kind(n), want)
 		return
 	}
+	d.pairs(n, func() string { return keys(known) }, func(key *yaml.Node, path string) func(node) {
+		if decode, ok := known[key.Value]; ok {
+			return decode
+		}
+		near := nearest(key.Value, known)
+		if near != "" {
+			d.spoil(join(n.path, near))
+		}
+		d.pos.lines[path] = key.Line
+		d.errorf(path, "%s", unknownKey(key, near, known))
+		return nil
+	})
+}
+
+// dict decodes a mapping whose keys are the file's own choice. It passes over
+// the keys that parse has something against.
+func (d *decoder) dict(n node, want string, parse func(string) (string, string), decode func(string, node)) {
+	if n.Kind != yaml.MappingNode {
+		d.errorf(n.path, "is %s; want %s", kind(n), want)
+		return
+	}
+	d.pairs(n, func() string { return want }, func(key *yaml.Node, path string) func(node) {
+		k, problem := parse(key.Value)
+		if key.ShortTag() == "!!merge" {
+			problem = unknownKey(key, "", nil)
+		}
+		if problem != "" {
+			d.pos.lines[path] = key.Line
+			d.errorf(path, "%s", problem)
+			return nil
+		}
+		return func(n node) { decode(k, n) }
+	})
+}
+
+// pairs decodes each value of a mapping by what choose returns for its key.
+func (d *decoder) pairs(n node, want func() string, choose func(key *yaml.Node, path string) func(node)) {
 	first := make(map[string]int, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if key.Kind != yaml.ScalarNode {
-			d.errorAt(key.Line, n.path, "has a key that is not plain text; the keys here are %s", keys(known))
+			d.errorAt(key.Line, n.path, "has a key that is not plain text; the keys here are %s", want())
 			continue
 		}
 		path := join(n.path, key.Value)
@@ -76,14 +118,8 @@ func (d *decoder) mapping(n node, known fields) {
 			continue
 		}
 		first[key.Value] = key.Line
-		decode, ok := known[key.Value]
-		if !ok {
-			near := nearest(key.Value, known)
-			if near != "" {
-				d.spoil(join(n.path, near))
-			}
-			d.pos.lines[path] = key.Line
-			d.errorf(path, "%s", unknownKey(key, near, known))
+		decode := choose(key, path)
+		if decode == nil {
 			continue
 		}
 		if child, ok := d.enter(value, path, key.Line); ok {
@@ -165,6 +201,28 @@ func number[T ~int | ~uint16 | ~uint32](d *decoder, n node, to *T, lo, hi T) {
 	*to = T(v)
 }
 
+// optional is number for what is nil if the file does not say it.
+func optional(d *decoder, n node, to **uint32) {
+	v := new(uint32)
+	*to = v
+	number(d, n, v, 0, math.MaxUint32)
+}
+
+// words decodes a list of a few words.
+func words[T ~string](d *decoder, n node, to *[]T, words ...T) {
+	list(d, n, to, func(n node, w *T) { word(d, n, w, words...) })
+}
+
+// flag decodes true or false.
+func (d *decoder) flag(n node, to *bool) {
+	text, ok := d.scalar(n, "true or false")
+	if ok && text != "true" && text != "false" {
+		d.errorf(n.path, "is %s; want true or false", quote(text))
+		return
+	}
+	*to = text == "true"
+}
+
 // kind names what a value is, for errors.
 func kind(n node) string {
 	switch n.Kind {
@@ -179,16 +237,14 @@ func kind(n node) string {
 // unknownKey says what is wrong with a key that a mapping has no field for; near
 // is the known key that it may be meant to be.
 func unknownKey(key *yaml.Node, near string, known fields) string {
-	switch {
-	case key.ShortTag() == "!!merge":
+	if key.ShortTag() == "!!merge" {
 		return "merge keys are not supported; write the keys out, or use an alias for a whole value"
-	case key.Value == "pools" || key.Value == "pool":
-		return "address pools are not available in this version; list the VIPs under addresses of each service"
-	case key.Value == "bgp":
-		return "BGP is not available in this version; VIPs are announced by ARP and NDP"
 	}
-	if near != "" {
+	switch {
+	case near != "":
 		return fmt.Sprintf("unknown key; did you mean %s?", near)
+	case len(known) == 0:
+		return "unknown key; there are none here, want {}"
 	}
 	return fmt.Sprintf("unknown key; the keys here are %s", keys(known))
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -44,6 +45,9 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("not accepted again: %v, warnings %v, were %v", again.errors, again.warnings, warnings)
 		}
 		Parse("f", data, &Host{}) // must not panic either
+		if err := c.WithAddresses(nil).CheckAddresses(nil); err != nil {
+			t.Fatalf("not accepted without addresses: %v", err)
+		}
 	})
 }
 
@@ -78,7 +82,7 @@ func promised(t *testing.T, c *Config) {
 		}
 	}
 	for _, s := range c.Services {
-		if s.Name == "" || len(s.Addresses) == 0 || len(s.Ports) == 0 || len(s.Backends) == 0 || s.TableSize <= len(s.Backends) {
+		if s.Name == "" || (len(s.Addresses) == 0) != s.Allocated() || s.Allocated() && s.Announce != nil || len(s.Ports) == 0 || len(s.Backends) == 0 || s.TableSize <= len(s.Backends) {
 			t.Fatalf("%+v", s)
 		}
 		if s.Mode != ModeDSR && s.Mode != ModeIPIP && s.Mode != ModeNAT || s.Affinity != AffinityFlow && s.Affinity != AffinitySource {
@@ -99,7 +103,8 @@ func promised(t *testing.T, c *Config) {
 			}
 		}
 		for _, b := range s.Backends {
-			if !mixes(s) && !slices.ContainsFunc(s.Addresses, func(vip netip.Addr) bool { return vip.Is4() == b.Address.Is4() }) {
+			of := func(vip netip.Addr) bool { return vip.Is4() == b.Address.Is4() }
+			if !mixes(s) && !slices.ContainsFunc(s.Addresses, of) && !slices.Contains(s.Families, FamilyOf(b.Address)) {
 				t.Fatalf("no VIP for %v of %+v", b, s)
 			}
 			for _, p := range []netip.Prefix{c.IPIP.SourcePrefix, c.IPIP.SourcePrefix6} {
@@ -112,16 +117,128 @@ func promised(t *testing.T, c *Config) {
 			}
 		}
 		policies(t, s)
-		h := s.Health
-		switch {
-		case h == nil:
-		case (h.TCP == nil) == (h.HTTP == nil) || h.Timeout <= 0 || h.Timeout > h.Interval || h.Rise < 1 || h.Fall < 1:
-			t.Fatalf("%+v", h)
-		case h.TCP != nil && h.TCP.Port == 0 || h.HTTP != nil && (h.HTTP.Port == 0 || len(h.HTTP.Codes) == 0):
-			t.Fatalf("%+v", h)
+		checks(t, s)
+	}
+	pooled(t, c)
+	speakers(t, c)
+	translations(t, c)
+}
+
+func checks(t *testing.T, s Service) {
+	t.Helper()
+	h := s.Health
+	for _, b := range s.Backends {
+		if s.Checked(&b) != (h != nil) || (b.CheckPort == 0) != (h == nil || h.ICMP != nil) {
+			t.Fatalf("%+v is checked by %+v", b, h)
 		}
 	}
-	translations(t, c)
+	if h == nil {
+		return
+	}
+	if h.Timeout <= 0 || h.Timeout > h.Interval || h.Rise < 1 || h.Fall < 1 || h.Address != CheckBackend && (h.Address != CheckVIP || s.Mode == ModeNAT) {
+		t.Fatalf("%+v", h)
+	}
+	kinds, port := 0, uint16(0)
+	var encryption *TLS
+	if h.TCP != nil {
+		kinds, port = kinds+1, h.TCP.Port
+	}
+	if h.HTTP != nil {
+		kinds, port, encryption = kinds+1, h.HTTP.Port, h.HTTP.TLS
+		if _, err := regexp.Compile(h.HTTP.Body); err != nil || len(h.HTTP.Codes) == 0 || h.HTTP.Path == "" || h.HTTP.Method == "" {
+			t.Fatalf("%+v", h.HTTP)
+		}
+	}
+	if h.ICMP != nil {
+		kinds, port = kinds+1, 1
+	}
+	if h.UDP != nil {
+		kinds, port = kinds+1, h.UDP.Port
+		if _, err := regexp.Compile(h.UDP.Expect); err != nil || len(h.UDP.Send) == 0 || len(h.UDP.Send) > 1232 || h.UDP.Expect != "" && h.UDP.ExpectBytes != nil {
+			t.Fatalf("%+v", h.UDP)
+		}
+	}
+	if h.DNS != nil {
+		kinds, port = kinds+1, h.DNS.Port
+		if h.DNS.Name == "" || h.DNS.Type == "" || h.DNS.Transport == "" || len(h.DNS.Codes) == 0 {
+			t.Fatalf("%+v", h.DNS)
+		}
+	}
+	if h.GRPC != nil {
+		kinds, port, encryption = kinds+1, h.GRPC.Port, h.GRPC.TLS
+	}
+	if kinds != 1 || port == 0 || encryption != nil && ((encryption.Certificate == "") != (encryption.Key == "") || encryption.MinVersion == "") {
+		t.Fatalf("%+v", h)
+	}
+}
+
+// pooled checks that pools have addresses of their own, and that services can get
+// some.
+func pooled(t *testing.T, c *Config) {
+	t.Helper()
+	var all []Range
+	for _, p := range c.Pools {
+		if p.Name == "" || len(p.Ranges) == 0 || !p.offers(IPv4) && !p.offers(IPv6) {
+			t.Fatalf("%+v", p)
+		}
+		for _, r := range p.Ranges {
+			if !r.From.IsGlobalUnicast() || !r.To.IsGlobalUnicast() || r.To.Less(r.From) || slices.ContainsFunc(all, r.overlaps) {
+				t.Fatalf("%v in %+v", r, c.Pools)
+			}
+			all = append(all, r)
+		}
+		if slices.Contains(p.Announce, AnnounceBGP) && c.BGP == nil {
+			t.Fatalf("%+v without BGP", p)
+		}
+	}
+	taken := slices.Concat(c.NAT.Addresses, c.NAT.Shared.Addresses)
+	for _, s := range c.Services {
+		for _, b := range s.Backends {
+			taken = append(taken, b.Address)
+		}
+		for _, f := range s.Families {
+			if !slices.ContainsFunc(c.Pools, func(p Pool) bool {
+				return p.offers(f) && (p.Name == s.Pool || s.Pool == "" && p.selects(s.Labels))
+			}) {
+				t.Fatalf("no %s for %+v", f, s)
+			}
+		}
+	}
+	for _, a := range taken {
+		if p := c.PoolOf(a); p != nil && !p.avoids(a) {
+			t.Fatalf("%v is in %+v", a, p)
+		}
+	}
+}
+
+func speakers(t *testing.T, c *Config) {
+	t.Helper()
+	if k := c.Cluster; k != nil && (len(k.Peers) == 0 || len(k.Key) != 16 && len(k.Key) != 24 && len(k.Key) != 32 || k.Bind.Port() == 0) {
+		t.Fatalf("%+v", k)
+	}
+	if c.BGP == nil {
+		return
+	}
+	if c.BGP.ASN == 0 || len(c.BGP.Peers) == 0 {
+		t.Fatalf("%+v", c.BGP)
+	}
+	for _, p := range c.BGP.Peers {
+		if p.Name == "" || !p.Address.IsValid() || p.ASN == 0 || p.Port == 0 || len(p.Families) == 0 || p.ConnectRetry <= 0 || len(p.Password) > 80 {
+			t.Fatalf("%+v", p)
+		}
+		if p.HoldTime < 3*time.Second || p.KeepaliveTime < time.Second || p.KeepaliveTime >= p.HoldTime {
+			t.Fatalf("%+v", p)
+		}
+		for _, f := range p.Families {
+			hop, all := p.NextHop, c.BGP.NextHop
+			if f == IPv6 {
+				hop, all = p.NextHop6, c.BGP.NextHop6
+			}
+			if f != FamilyOf(p.Address) && !hop.IsValid() && !all.IsValid() {
+				t.Fatalf("no next hop of %s for %+v", f, p)
+			}
+		}
+	}
 }
 
 // mixes says whether backends of either family can serve VIPs of either.
@@ -153,7 +270,7 @@ func policies(t *testing.T, s Service) {
 		seen[p] = true
 	}
 	for _, b := range s.Backends {
-		if b.Port != 0 && s.Mode != ModeNAT || b.MTU != 0 && (b.MTU < 576 || b.MTU > 65535) || (b.CheckPort == 0) != (s.Health == nil) {
+		if b.Port != 0 && s.Mode != ModeNAT || b.MTU != 0 && (b.MTU < 576 || b.MTU > 65535) {
 			t.Fatalf("%+v", b)
 		}
 	}

@@ -70,6 +70,12 @@ func addressesOn(c *Config, host *Host, r *report) {
 		}
 	}
 	snatOn(c, own, reserved, r)
+	poolsOn(c, host, reserved, r)
+	for _, e := range c.endpoints() {
+		if e.own && e.address.IsValid() && !e.address.IsUnspecified() && !e.address.IsLoopback() && !own[e.address] {
+			r.errorf(e.path, "%s is not an address of this box; want one that is, or remove it, and the box chooses", e.address)
+		}
+	}
 	for _, source := range []struct {
 		path   string
 		prefix netip.Prefix
@@ -86,11 +92,12 @@ func addressesOn(c *Config, host *Host, r *report) {
 // snatOn reports SNAT addresses that are the box's own but not said to be, and
 // those that are said to be but are not.
 func snatOn(c *Config, own map[netip.Addr]bool, reserved map[netip.Addr]string, r *report) {
-	for i, s := range c.snat {
-		if len(c.NAT.Addresses) == 0 {
-			break // they are too many, which has been reported
+	tooMany := c.tooManySNAT() // which has been reported
+	for _, s := range c.snat {
+		if tooMany {
+			break
 		}
-		at := fmt.Sprintf("nat.addresses[%d]", i)
+		at := s.path
 		for a := range s.all() {
 			if own[a] {
 				r.errorf(at, "%s is the box's own address; want addresses that are weir's alone, or list it under nat.shared.addresses with the ports that weir may have of it", a)
@@ -104,6 +111,37 @@ func snatOn(c *Config, own map[netip.Addr]bool, reserved map[netip.Addr]string, 
 	for i, a := range c.NAT.Shared.Addresses {
 		if a.IsValid() && !own[a] {
 			r.errorf(fmt.Sprintf("nat.shared.addresses[%d]", i), "%s is not an address of this box; want one that is, or list it under nat.addresses", a)
+		}
+	}
+}
+
+// poolsOn reports ranges of pools with addresses that the box has, or that its
+// networks reserve, once for each range.
+func poolsOn(c *Config, host *Host, reserved map[netip.Addr]string, r *report) {
+	reported := make(map[string]bool)
+	check := func(a netip.Addr, what, hint string) {
+		i, j, ok := c.inPool(a)
+		at := rangePath(i, j)
+		if !ok || what == "" || c.Pools[i].avoids(a) || reported[at] {
+			return
+		}
+		reported[at] = true
+		r.errorf(at, "%s of pool %s contains %s, %s; want ranges without it%s", c.Pools[i].Ranges[j], c.Pools[i].Name, a, what, hint)
+	}
+	for _, p := range host.Addresses {
+		check(p.Addr().Unmap().WithZone(""), "the box's own address", "")
+	}
+	for _, p := range host.Addresses {
+		for _, a := range []netip.Addr{p.Masked().Addr(), last(p)} {
+			hint := ""
+			if buggy(a) {
+				hint = ", or avoid_buggy_ips: true"
+			}
+			what := reserved[a]
+			if what != "" {
+				what += ", which this box is in"
+			}
+			check(a, what, hint)
 		}
 	}
 }

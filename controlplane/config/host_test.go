@@ -138,6 +138,26 @@ services:
 			"test.yaml:9: nat.shared.addresses[0]: 10.0.0.2 is not an address of this box; want one that is, or list it under nat.addresses",
 			"test.yaml:9: nat.shared.addresses[1]: fd00::2 is not an address of this box; want one that is, or list it under nat.addresses",
 		}},
+		{"pools with addresses of the box and its networks", file("pools:\n  - {name: a, addresses: [10.0.0.2-10.0.0.255, 10.0.1.0/24, \"2001:db8::/64\"]}\n  - {name: b, addresses: [10.0.2.0/25, 10.0.3.128/25], avoid_buggy_ips: true}\n"), Host{Addresses: own("10.0.0.2/24", "10.0.1.255/24", "10.0.2.130/24", "10.0.4.1/22", "10.0.3.254/25", "2001:db8::7/64")}, []string{
+			"test.yaml:9: pools[0].addresses[0]: 10.0.0.2-10.0.0.255 of pool a contains 10.0.0.2, the box's own address; want ranges without it",
+			"test.yaml:9: pools[0].addresses[1]: 10.0.1.0/24 of pool a contains 10.0.1.255, the box's own address; want ranges without it",
+			"test.yaml:9: pools[0].addresses[2]: 2001:db8::/64 of pool a contains 2001:db8::7, the box's own address; want ranges without it",
+			"test.yaml:10: pools[1].addresses[1]: 10.0.3.128/25 of pool b contains 10.0.3.254, the box's own address; want ranges without it",
+		}},
+		{"pools at the ends of its networks", file("pools:\n  - {name: a, addresses: [10.0.0.0, 10.0.0.250-10.0.0.255, 10.0.1.63]}\n"), Host{Addresses: own("10.0.0.99/24", "10.0.1.2/26")}, []string{
+			"test.yaml:9: pools[0].addresses[0]: 10.0.0.0 of pool a contains 10.0.0.0, the network address of 10.0.0.0/24, which this box is in; want ranges without it, or avoid_buggy_ips: true",
+			"test.yaml:9: pools[0].addresses[1]: 10.0.0.250-10.0.0.255 of pool a contains 10.0.0.255, the broadcast address of 10.0.0.0/24, which this box is in; want ranges without it, or avoid_buggy_ips: true",
+			"test.yaml:9: pools[0].addresses[2]: 10.0.1.63 of pool a contains 10.0.1.63, the broadcast address of 10.0.1.0/26, which this box is in; want ranges without it",
+		}},
+		{"speakers at addresses of others", file("cluster: {bind: 10.0.0.3, peers: [10.0.0.4], key: \"MDEyMzQ1Njc4OWFiY2RlZg==\"}\nbgp: {asn: 1, listen: 10.0.0.5:179, peers: [{address: 10.0.0.1, asn: 1, source: 10.0.0.6}]}\n"), Host{Addresses: own("10.0.0.2/24")}, []string{
+			"test.yaml:8: cluster.bind: 10.0.0.3 is not an address of this box; want one that is, or remove it, and the box chooses",
+			"test.yaml:9: bgp.listen: 10.0.0.5 is not an address of this box; want one that is, or remove it, and the box chooses",
+			"test.yaml:9: bgp.peers[0].source: 10.0.0.6 is not an address of this box; want one that is, or remove it, and the box chooses",
+			"test.yaml:9: warning: bgp: no pool and no service has bgp in announce; nothing is announced",
+		}},
+		{"speakers at its own", file("cluster: {bind: 10.0.0.2, advertise: 10.9.9.9, peers: [10.0.0.4], key: \"MDEyMzQ1Njc4OWFiY2RlZg==\"}\nbgp: {asn: 1, listen: 0.0.0.0:179, peers: [{address: 10.0.0.1, asn: 1, source: 10.0.0.2}]}\n"), Host{Addresses: own("10.0.0.2/24")}, []string{
+			"test.yaml:9: warning: bgp: no pool and no service has bgp in announce; nothing is announced",
+		}},
 		{"flows that are no number", file("flows: {entries: all}\n"), Host{Memory: 1}, []string{
 			"test.yaml:8: flows.entries: is \"all\"; want a whole number from 1024 to 268435456",
 		}},

@@ -82,7 +82,7 @@ func TestSNATOverlapOracle(t *testing.T) {
 		for range 1 + random.IntN(5) {
 			lo := byte(random.IntN(40))
 			hi := lo + byte(random.IntN(10))
-			s := span{"x", netip.AddrFrom4([4]byte{10, 0, 0, lo}), netip.AddrFrom4([4]byte{10, 0, 0, hi})}
+			s := span{text: "x", lo: netip.AddrFrom4([4]byte{10, 0, 0, lo}), hi: netip.AddrFrom4([4]byte{10, 0, 0, hi})}
 			if random.IntN(2) == 0 {
 				s.lo, s.hi = netip.AddrFrom16([16]byte{0xfd, 15: lo}), netip.AddrFrom16([16]byte{0xfd, 15: hi})
 			}
@@ -227,11 +227,17 @@ func TestKeepPairs(t *testing.T) {
 // TestCheckPort: a check goes to its own port, the backend's, or the service's.
 func TestCheckPort(t *testing.T) {
 	for health, want := range map[string][2]uint16{
-		"{tcp: {}}":              {8443, 443},
-		"{http: {}}":             {8443, 443},
-		"{tcp: {port: 7000}}":    {7000, 7000},
-		"{http: {port: 7001}}":   {7001, 7001},
-		"{tcp: {}, timeout: 1s}": {8443, 443},
+		"{tcp: {}}":                           {8443, 443},
+		"{http: {}}":                          {8443, 443},
+		"{tcp: {port: 7000}}":                 {7000, 7000},
+		"{http: {port: 7001}}":                {7001, 7001},
+		"{tcp: {}, timeout: 1s}":              {8443, 443},
+		"{grpc: {}}":                          {8443, 443},
+		"{udp: {send: x}}":                    {8443, 444},
+		"{udp: {send: x, port: 9}}":           {9, 9},
+		"{dns: {name: example.com}}":          {8443, 53},
+		"{dns: {name: example.com, port: 5}}": {5, 5},
+		"{icmp: {}}":                          {0, 0},
 	} {
 		c := parse(t, `
 interfaces: [{name: eth1}]
@@ -239,15 +245,21 @@ nat: {addresses: [10.0.0.240]}
 services:
   - name: web
     addresses: [192.0.2.1]
-    ports: [udp/443, tcp/443]
+    ports: [udp/444, tcp/443]
     mode: nat
     health: `+health+`
     backends: [{address: 10.0.0.1, port: 8443}, {address: 10.0.0.2}]
 `)
-		b := c.Services[0].Backends
-		if got := [2]uint16{b[0].CheckPort, b[1].CheckPort}; got != want {
+		s := &c.Services[0]
+		if got := [2]uint16{s.Backends[0].CheckPort, s.Backends[1].CheckPort}; got != want {
 			t.Errorf("%s: checks go to %v, want %v", health, got, want)
 		}
+		if !s.Checked(&s.Backends[0]) || !s.Checked(&s.Backends[1]) {
+			t.Errorf("%s: backends do not count as checked", health)
+		}
+	}
+	if s := (&Service{}); s.Checked(&Backend{}) {
+		t.Error("without a check, a backend is checked")
 	}
 }
 

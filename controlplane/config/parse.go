@@ -41,7 +41,7 @@ func Parse(name string, data []byte, host *Host) (*Config, Warnings, error) {
 			d.config(n, c)
 		}
 		c.pos = d.pos
-		c.derive()
+		c.derive(&d.report)
 		if d.values <= maxValues {
 			validate(c, &d.report)
 			if host != nil {

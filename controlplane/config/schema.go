@@ -1,11 +1,8 @@
 package config
 
 import (
-	"net/netip"
 	"os"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // The bounds of what can be configured, where nothing else sets them.
@@ -17,6 +14,10 @@ const (
 	maxChecks  = 1000          // rise and fall
 	maxCPU     = 1023          // CPU_SETSIZE of sched_setaffinity(2), less one
 	maxRate    = 1_000_000_000 // per second
+	maxPrio    = 1_000_000     // of a pool
+	maxMinimum = 65535         // backends
+	maxSend    = 1280 - 40 - 8 // bytes of a UDP check: what fits every IPv6 path, RFC 8200 section 5
+	maxRegexp  = 4096          // bytes
 
 	minSNATPort = 1024  // those below are of the system, RFC 6335 section 6
 	minMTU      = 576   // what every IPv4 host takes, RFC 1122 section 3.3.2
@@ -32,6 +33,12 @@ const (
 	maxFlowAge  = 7 * 24 * time.Hour
 	minSlow     = time.Second
 	maxSlow     = time.Hour
+	maxDelay    = 5 * time.Minute // of a shutdown
+	minRetry    = time.Second     // of a BGP session
+	maxRetry    = time.Hour
+	minHold     = 3 * time.Second     // if there is one, RFC 4271 section 4.2
+	maxHold     = 65535 * time.Second // 16 bits, the same
+	maxRestart  = 4095 * time.Second  // 12 bits, RFC 4724 section 3
 )
 
 // defaults returns the configuration of a file that says nothing.
@@ -50,63 +57,21 @@ func defaults() *Config {
 	}
 }
 
-// derive fills in the defaults that depend on other fields.
-func (c *Config) derive() {
-	for i := range c.Services {
-		s := &c.Services[i]
-		if s.Health == nil {
-			continue
-		}
-		if s.Health.Timeout == 0 {
-			s.Health.Timeout = min(time.Second, s.Health.Interval)
-		}
-		if t := s.Health.TCP; t != nil {
-			s.checkPorts(&t.Port)
-		}
-		if h := s.Health.HTTP; h != nil {
-			s.checkPorts(&h.Port)
-		}
-	}
-	c.expandSNAT()
-}
-
-// checkPorts fills in the port of the check, and that of the check of each
-// backend.
-func (s *Service) checkPorts(port *uint16) {
-	own := *port != 0
-	if !own {
-		*port = firstTCP(s.Ports)
-	}
-	for i := range s.Backends {
-		b := &s.Backends[i]
-		b.CheckPort = *port
-		if !own && b.Port != 0 {
-			b.CheckPort = b.Port
-		}
-	}
-}
-
-// firstTCP returns the first port of tcp that is named, or 0.
-func firstTCP(ports []Port) uint16 {
-	for _, p := range ports {
-		if p.Proto == TCP && !p.All() {
-			return p.Lo
-		}
-	}
-	return 0
-}
-
-// What follows has one function for each type of config.go, which knows the
-// keys of its mapping and their defaults.
+// What follows, here and in the other schema files, has one function for each
+// type of the configuration, which knows the keys of its mapping and their
+// defaults.
 
 func (d *decoder) config(n node, c *Config) {
 	d.mapping(n, fields{
 		"node":       func(n node) { value(d, n, &c.Node, "a name", parseNode) },
 		"interfaces": func(n node) { list(d, n, &c.Interfaces, d.netInterface) },
+		"pools":      func(n node) { list(d, n, &c.Pools, d.pool) },
 		"services":   func(n node) { list(d, n, &c.Services, d.service) },
 		"flows":      func(n node) { d.flows(n, &c.Flows) },
 		"ipip":       func(n node) { d.ipip(n, &c.IPIP) },
 		"nat":        func(n node) { d.nat(n, c) },
+		"cluster":    func(n node) { c.Cluster = d.cluster(n) },
+		"bgp":        func(n node) { c.BGP = d.bgp(n) },
 		"path_mtu":   func(n node) { word(d, n, &c.PathMTU, PathMTULearn, PathMTUFixed) },
 		"api": func(n node) {
 			d.mapping(n, fields{
@@ -139,107 +104,6 @@ func (d *decoder) netInterface(n node, i *Interface) {
 	})
 }
 
-func (d *decoder) service(n node, s *Service) {
-	*s = Service{
-		Mode: ModeDSR, ClientAddress: ClientSNAT, TableSize: 65537,
-		Affinity: AffinityFlow, AffinityPrefix: 32, AffinityPrefix6: 128,
-		Ping: PingAlways, Reject: RejectDrop,
-		Limits: Limits{PerSource: SourceLimits{Prefix: 32, Prefix6: 64}},
-	}
-	d.mapping(n, fields{
-		"name": func(n node) { value(d, n, &s.Name, "a name", parseServiceName) },
-		"addresses": func(n node) {
-			list(d, n, &s.Addresses, func(n node, a *netip.Addr) { value(d, n, a, wantAddress, parseVIP) })
-		},
-		"ports": func(n node) {
-			list(d, n, &s.Ports, func(n node, p *Port) { value(d, n, p, wantPort, parsePort) })
-		},
-		"mode":             func(n node) { word(d, n, &s.Mode, ModeDSR, ModeIPIP, ModeNAT) },
-		"client_address":   func(n node) { word(d, n, &s.ClientAddress, ClientSNAT, ClientKeep) },
-		"affinity":         func(n node) { word(d, n, &s.Affinity, AffinityFlow, AffinitySource) },
-		"affinity_prefix":  func(n node) { number(d, n, &s.AffinityPrefix, 1, 32) },
-		"affinity_prefix6": func(n node) { number(d, n, &s.AffinityPrefix6, 1, 128) },
-		"ping":             func(n node) { word(d, n, &s.Ping, PingAlways, PingHealthy, PingNever) },
-		"reject":           func(n node) { word(d, n, &s.Reject, RejectDrop, RejectICMP, RejectRST) },
-		"slow_start":       func(n node) { value(d, n, &s.SlowStart, "a duration", parseSlowStart) },
-		"limits":           func(n node) { d.limits(n, &s.Limits) },
-		"acl":              func(n node) { d.acl(n, &s.ACL) },
-		"table_size":       func(n node) { number(d, n, &s.TableSize, 2, maxTable) },
-		"health":           func(n node) { s.Health = d.health(n) },
-		"backends":         func(n node) { list(d, n, &s.Backends, d.backend) },
-	})
-}
-
-func (d *decoder) limits(n node, l *Limits) {
-	d.mapping(n, fields{
-		"new_flows": func(n node) { number(d, n, &l.NewFlows, 0, maxRate) },
-		"packets":   func(n node) { number(d, n, &l.Packets, 0, maxRate) },
-		"per_source": func(n node) {
-			d.mapping(n, fields{
-				"prefix":    func(n node) { number(d, n, &l.PerSource.Prefix, 1, 32) },
-				"prefix6":   func(n node) { number(d, n, &l.PerSource.Prefix6, 1, 128) },
-				"new_flows": func(n node) { number(d, n, &l.PerSource.NewFlows, 0, maxRate) },
-				"packets":   func(n node) { number(d, n, &l.PerSource.Packets, 0, maxRate) },
-			})
-		},
-	})
-}
-
-func (d *decoder) acl(n node, a *ACL) {
-	clients := func(n node, p *netip.Prefix) { value(d, n, p, wantClients, parseClients) }
-	d.mapping(n, fields{
-		"allow": func(n node) { list(d, n, &a.Allow, clients) },
-		"deny":  func(n node) { list(d, n, &a.Deny, clients) },
-	})
-}
-
-func (d *decoder) health(n node) *Health {
-	h := &Health{Interval: 2 * time.Second, Rise: 2, Fall: 3}
-	d.mapping(n, fields{
-		"tcp": func(n node) {
-			h.TCP = &TCPCheck{}
-			d.mapping(n, fields{"port": func(n node) { number(d, n, &h.TCP.Port, 1, 65535) }})
-		},
-		"http":     func(n node) { h.HTTP = d.http(n) },
-		"interval": func(n node) { value(d, n, &h.Interval, "a duration", parseDuration(minInterval, maxInterval)) },
-		"timeout":  func(n node) { value(d, n, &h.Timeout, "a duration", parseDuration(minTimeout, maxInterval)) },
-		"rise":     func(n node) { number(d, n, &h.Rise, 1, maxChecks) },
-		"fall":     func(n node) { number(d, n, &h.Fall, 1, maxChecks) },
-	})
-	return h
-}
-
-func (d *decoder) http(n node) *HTTPCheck {
-	h := &HTTPCheck{Path: "/", Method: "GET", Codes: []Codes{{200, 399}}}
-	d.mapping(n, fields{
-		"port":   func(n node) { number(d, n, &h.Port, 1, 65535) },
-		"path":   func(n node) { value(d, n, &h.Path, "a path", parsePath) },
-		"host":   func(n node) { value(d, n, &h.Host, "a host", parseHost) },
-		"method": func(n node) { word(d, n, &h.Method, "GET", "HEAD", "OPTIONS") },
-		"codes": func(n node) {
-			one := func(n node, c *Codes) { value(d, n, c, wantCodes, parseCodes) }
-			if n.Kind == yaml.ScalarNode {
-				one(n, &h.Codes[0])
-				return
-			}
-			list(d, n, &h.Codes, one)
-		},
-	})
-	return h
-}
-
-func (d *decoder) backend(n node, b *Backend) {
-	*b = Backend{Weight: 100, State: Active}
-	d.mapping(n, fields{
-		"address": func(n node) { value(d, n, &b.Address, wantAddress, parseBackend) },
-		"weight":  func(n node) { number(d, n, &b.Weight, 0, maxWeight) },
-		"state":   func(n node) { word(d, n, &b.State, Active, Draining, Disabled) },
-		"vlan":    func(n node) { number(d, n, &b.VLAN, 1, 4094) },
-		"port":    func(n node) { number(d, n, &b.Port, 1, 65535) },
-		"mtu":     func(n node) { number(d, n, &b.MTU, minMTU, maxMTU) },
-	})
-}
-
 func (d *decoder) flows(n node, f *Flows) {
 	age := func(to *time.Duration) func(node) {
 		return func(n node) { value(d, n, to, "a duration", parseDuration(minFlowAge, maxFlowAge)) }
@@ -266,23 +130,5 @@ func (d *decoder) ipip(n node, i *IPIP) {
 		"source6":        func(n node) { value(d, n, &i.Source6, wantAddress, parseAddress) },
 		"source_prefix":  func(n node) { value(d, n, &i.SourcePrefix, "a prefix", parsePrefix) },
 		"source_prefix6": func(n node) { value(d, n, &i.SourcePrefix6, "a prefix", parsePrefix) },
-	})
-}
-
-func (d *decoder) nat(n node, c *Config) {
-	shared := &c.NAT.Shared
-	d.mapping(n, fields{
-		"addresses": func(n node) {
-			list(d, n, &c.snat, func(n node, s *span) { value(d, n, s, wantSpan, parseSpan) })
-		},
-		"ports": func(n node) { value(d, n, &c.NAT.Ports, wantPorts, parsePorts) },
-		"shared": func(n node) {
-			d.mapping(n, fields{
-				"addresses": func(n node) {
-					list(d, n, &shared.Addresses, func(n node, a *netip.Addr) { value(d, n, a, wantAddress, parseAddress) })
-				},
-				"ports": func(n node) { value(d, n, &shared.Ports, wantPorts, parsePorts) },
-			})
-		},
 	})
 }

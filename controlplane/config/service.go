@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -9,12 +10,22 @@ import (
 // Service is a set of VIPs and ports, and the backends behind them.
 type Service struct {
 	Name      string       // unique; [a-z0-9-], at most 63 bytes
-	Addresses []netip.Addr // the VIPs; no duplicates, no zones, never IPv4-mapped
+	Addresses []netip.Addr // the VIPs; no duplicates, no zones, never IPv4-mapped; of one that is Allocated none until WithAddresses
 	Ports     []Port       // no two overlap
 	Mode      Mode         // default ModeDSR
 	TableSize int          // entries of the Maglev table, a prime; default 65537
 	Health    *Health      // nil: backends are not checked
 	Backends  []Backend    // no two have the same address
+
+	// What follows up to Share says how addresses are got from a pool, by a service
+	// that lists none.
+	Pool     string            // empty: from any that has AutoAssign and selects the service
+	Families []Family          // of which it gets one address each; empty if Addresses are those of the file
+	Labels   map[string]string // what a Pool.Selector looks at
+	Share    string            // services with the same one can get the same address; empty: with none
+
+	Announce    []Announce // of those of its Addresses that are in no pool; default AnnounceL2
+	MinBackends int        // its VIPs are not announced while fewer are usable; default 1; 0: always
 
 	ClientAddress ClientAddress // what backends see; default ClientSNAT; means something in ModeNAT only
 
@@ -32,6 +43,29 @@ type Service struct {
 
 	Limits Limits
 	ACL    ACL
+}
+
+// Allocated says whether the addresses of s come from a pool instead of being
+// listed in the file.
+func (s *Service) Allocated() bool { return len(s.Families) > 0 }
+
+// Checked says whether the health of b, a backend of s, is checked.
+func (s *Service) Checked(b *Backend) bool {
+	return s.Health != nil && (s.Health.ICMP != nil || b.CheckPort != 0)
+}
+
+// WithAddresses returns a copy of c in which the services that are Allocated have
+// these addresses, by the name of the service. CheckAddresses says whether they
+// fit.
+func (c *Config) WithAddresses(by map[string][]netip.Addr) *Config {
+	with := *c
+	with.Services = slices.Clone(c.Services)
+	for i := range with.Services {
+		if s := &with.Services[i]; s.Allocated() {
+			s.Addresses = slices.Clone(by[s.Name])
+		}
+	}
+	return &with
 }
 
 // Mode says how a frame is sent to a backend.
@@ -146,36 +180,6 @@ func (p Port) String() string {
 	return p.Proto.String() + "/" + strconv.Itoa(int(p.Lo)) + "-" + strconv.Itoa(int(p.Hi))
 }
 
-// Health says how the backends of a service are checked. Exactly one of TCP and
-// HTTP is set.
-type Health struct {
-	TCP      *TCPCheck
-	HTTP     *HTTPCheck
-	Interval time.Duration // from the start of one check to the next; default 2s
-	Timeout  time.Duration // of one check, at most Interval; default 1s, or a shorter Interval
-	Rise     int           // successes in a row until a backend is up; default 2
-	Fall     int           // failures in a row until a backend is down; default 3
-}
-
-// TCPCheck succeeds when a connection is established.
-type TCPCheck struct {
-	Port uint16 // default: the service's first tcp port; but see Backend.CheckPort
-}
-
-// HTTPCheck succeeds when the answer's status code is one of Codes.
-type HTTPCheck struct {
-	Port   uint16 // default: the service's first tcp port; but see Backend.CheckPort
-	Path   string // default "/"
-	Host   string // Host header; empty: the backend's address
-	Method string // GET, HEAD or OPTIONS; default GET
-	Codes  []Codes
-}
-
-// Codes is a range of HTTP status codes, both ends included.
-type Codes struct {
-	Lo, Hi int // 100 <= Lo <= Hi <= 599
-}
-
 // Backend is a server behind a service.
 type Backend struct {
 	Address netip.Addr
@@ -186,7 +190,8 @@ type Backend struct {
 	MTU     int    // of the path to it, in bytes of IP packet; 0: to be learned
 
 	// CheckPort is where its health checks go: the port of the check if that has
-	// one, else Port, else the service's first tcp port. 0: it is not checked.
+	// one, else Port, else the one that the check has by default. 0: the check has
+	// no port, or there is none; see Service.Checked.
 	CheckPort uint16
 }
 

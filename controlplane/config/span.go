@@ -15,6 +15,10 @@ import (
 type span struct {
 	text   string // as written
 	lo, hi netip.Addr
+
+	// Of SNAT addresses: where they stand, and whose they are; without a name,
+	// they are this node's.
+	path, node string
 }
 
 const wantSpan = `a prefix, a range or an address, as 10.0.0.240/30, 10.0.0.240-10.0.0.243 or (always in quotes) "fd00::f0/126"`
@@ -25,7 +29,7 @@ func parseSpan(text string) (span, string) {
 		if problem != "" {
 			return span{}, problem
 		}
-		return span{text, p.Addr(), last(p)}, ""
+		return span{text: text, lo: p.Addr(), hi: last(p)}, ""
 	}
 	first, end, isRange := strings.Cut(text, "-")
 	if !isRange {
@@ -41,7 +45,7 @@ func parseSpan(text string) (span, string) {
 	case hi.Less(lo):
 		return span{}, fmt.Sprintf("%s ends before it begins; want %s-%s", quote(text), hi, lo)
 	}
-	return span{text, lo, hi}, ""
+	return span{text: text, lo: lo, hi: hi}, ""
 }
 
 // size returns how many addresses s has, or MaxSNAT+1 if it has more than that.
@@ -82,25 +86,33 @@ func last(p netip.Prefix) netip.Addr {
 	return end
 }
 
-// snatSize returns how many SNAT addresses the file asks for, or some number
-// above MaxSNAT if it asks for too many.
-func (c *Config) snatSize() int {
-	n := len(c.NAT.Shared.Addresses)
+// maxAllSNAT is how many SNAT addresses all nodes together can have.
+const maxAllSNAT = 16 * MaxSNAT
+
+// ours says whether the SNAT addresses s are this node's.
+func (c *Config) ours(s span) bool { return s.node == "" || s.node == c.Node }
+
+// tooManySNAT says whether the file has more SNAT addresses than are looked at.
+func (c *Config) tooManySNAT() bool {
+	all, of := 0, make(map[string]int)
 	for _, s := range c.snat {
-		if n > MaxSNAT {
-			break
+		all += s.size()
+		of[s.node] += s.size()
+		if all > maxAllSNAT || of[s.node]+len(c.NAT.Shared.Addresses) > MaxSNAT {
+			return true
 		}
-		n += s.size()
 	}
-	return n
+	return len(c.NAT.Shared.Addresses) > MaxSNAT
 }
 
 // expandSNAT fills in NAT.Addresses, unless they are too many.
 func (c *Config) expandSNAT() {
-	if c.snatSize() > MaxSNAT {
+	if c.tooManySNAT() {
 		return
 	}
 	for _, s := range c.snat {
-		c.NAT.Addresses = slices.AppendSeq(c.NAT.Addresses, s.all())
+		if c.ours(s) {
+			c.NAT.Addresses = slices.AppendSeq(c.NAT.Addresses, s.all())
+		}
 	}
 }

@@ -14,26 +14,30 @@ func (v *validator) nat() {
 	if v.pos.has("nat") && !slices.ContainsFunc(v.c.Services, used) {
 		v.warnf("nat", "no service has mode nat with client_address snat; this is not used")
 	}
-	tooMany := v.c.snatSize() > MaxSNAT
+	v.oneNode()
+	tooMany := v.c.tooManySNAT()
 	if tooMany {
 		v.tooMany()
 	}
-	for i, s := range v.c.snat {
-		at := snatPath(i)
-		if !v.unicast(at, s.lo, "a SNAT address") || s.hi != s.lo && !v.unicast(at, s.hi, "a SNAT address") {
+	for _, s := range v.c.snat {
+		if !v.unicast(s.path, s.lo, "a SNAT address") || s.hi != s.lo && !v.unicast(s.path, s.hi, "a SNAT address") {
 			continue
 		}
 		for a := range s.all() {
 			if tooMany { // all of them could be thousands of millions
 				break
 			}
-			v.snat[a] = at
+			v.snat[a] = s.path
 		}
 	}
 	v.snatOverlaps()
 	v.shared()
 	switch {
 	case len(v.c.snat) > 0:
+	case v.pos.has("nat.nodes"):
+		if !v.brokenIn("nat.nodes") {
+			v.absent("nat", "nodes", "the addresses of each node, as {lb1: [10.0.0.240/31], lb2: [10.0.0.242/31]}")
+		}
 	case v.pos.has("nat") && len(nat.Shared.Addresses) == 0 && !v.brokenIn("nat.shared"):
 		v.absent("nat", "addresses", "at least one, as [10.0.0.240/30], or else shared with addresses of the box")
 	case v.pos.has("nat.ports") && !v.brokenIn("nat.addresses"):
@@ -42,43 +46,88 @@ func (v *validator) nat() {
 	v.snatConflicts()
 }
 
-func snatPath(i int) string { return fmt.Sprintf("nat.addresses[%d]", i) }
+// maxNodes is how many nodes nat.nodes can have.
+const maxNodes = 256
+
+// nodes notes which node has SNAT addresses of which families.
+func (v *validator) nodes() {
+	v.snatOf = make(map[string]map[Family]bool)
+	for _, s := range v.c.snat {
+		if v.snatOf[s.node] == nil {
+			v.snatOf[s.node] = make(map[Family]bool)
+			if !v.c.ours(s) {
+				v.others = append(v.others, s.node)
+			}
+		}
+		if s.lo.IsValid() {
+			v.snatOf[s.node][FamilyOf(s.lo)] = true
+		}
+	}
+	if len(v.others) > maxNodes {
+		v.errorf("nat.nodes", "has more than %d nodes; want those of one cluster", maxNodes)
+	}
+}
+
+// oneNode checks that the file says whose SNAT addresses are in it.
+func (v *validator) oneNode() {
+	const list, nodes = "nat.addresses", "nat.nodes"
+	switch {
+	case v.pos.has(list) && v.pos.has(nodes):
+		v.errorf(nodes, "is given next to %s in line %d; keep one of them", list, v.pos.line(list))
+	case v.pos.has(list) && v.c.Cluster != nil:
+		v.errorf(list, "would be of all nodes of the cluster at once, so that answers came to the wrong one; want nat.nodes, as nodes: {%s: [10.0.0.240/31], lb2: [10.0.0.242/31]}", v.c.Node)
+	}
+}
+
+// ownSNAT says whether this node has a SNAT address of f that is its own.
+func (v *validator) ownSNAT(f Family) bool { return v.snatOf[""][f] || v.snatOf[v.c.Node][f] }
 
 // tooMany reports the entries that are too many by themselves, or else the list.
 func (v *validator) tooMany() {
 	found := false
-	for i, s := range v.c.snat {
+	for _, s := range v.c.snat {
 		if s.size() > MaxSNAT {
 			found = true
-			v.errorf(snatPath(i), "%s has more than the %d addresses that there can be in all; want fewer, each has all of nat.ports for every backend", s.text, MaxSNAT)
+			v.errorf(s.path, "%s has more than the %d addresses that there can be in all; want fewer, each has all of nat.ports for every backend", s.text, MaxSNAT)
 		}
 	}
-	if !found {
+	switch {
+	case found:
+	case v.pos.has("nat.nodes"):
+		v.errorf("nat.nodes", "has more than %d addresses for one node, shared ones included, or more than %d for all of them; want fewer, each has all ports for every backend", MaxSNAT, maxAllSNAT)
+	default:
 		v.errorf("nat", "has more than %d addresses, shared ones included; want fewer, each has all ports for every backend", MaxSNAT)
 	}
 }
 
-// snatOverlaps compares each entry with the one before it, by first address, that
-// reaches farthest.
+// snatOverlaps reports SNAT addresses that are in two entries.
 func (v *validator) snatOverlaps() {
+	overlapping(v.c.snat, func(a, b int) {
+		first, second := v.c.snat[a], v.c.snat[b]
+		v.errorf(second.path, "%s overlaps %s in line %d; want each address once", second.text, first.text, v.pos.line(first.path))
+	})
+}
+
+// overlapping compares each span with the one before it, by first address, that
+// reaches farthest. report gets the index of the earlier one first.
+func overlapping(spans []span, report func(a, b int)) {
 	var order []int
-	for i, s := range v.c.snat {
+	for i, s := range spans {
 		if s.lo.IsValid() {
 			order = append(order, i)
 		}
 	}
-	slices.SortStableFunc(order, func(i, j int) int { return v.c.snat[i].lo.Compare(v.c.snat[j].lo) })
+	slices.SortStableFunc(order, func(i, j int) int { return spans[i].lo.Compare(spans[j].lo) })
 	far := 0
 	for n, i := range order {
 		if n == 0 {
 			far = i
 			continue
 		}
-		if s, other := v.c.snat[i], v.c.snat[far]; !other.hi.Less(s.lo) {
-			a, b := min(i, far), max(i, far)
-			v.errorf(snatPath(b), "%s overlaps %s in line %d; want each address once", v.c.snat[b].text, v.c.snat[a].text, v.pos.line(snatPath(a)))
+		if !spans[far].hi.Less(spans[i].lo) {
+			report(min(i, far), max(i, far))
 		}
-		if v.c.snat[far].hi.Less(v.c.snat[i].hi) {
+		if spans[far].hi.Less(spans[i].hi) {
 			far = i
 		}
 	}

@@ -66,36 +66,40 @@ func (v *validator) acl(s *Service, path string) {
 		return
 	}
 	for _, v6 := range []bool{false, true} {
-		vip := slices.ContainsFunc(s.Addresses, func(a netip.Addr) bool { return a.IsValid() && a.Is6() == v6 })
+		_, vip := s.vip(v6)
 		allowed := slices.ContainsFunc(s.ACL.Allow, func(p netip.Prefix) bool { return p.Addr().Is6() == v6 })
-		if vip && !allowed {
+		if vip != "" && !allowed {
 			v.warnf(path+".allow", "has no %s prefix; all clients of the service's %s VIPs are denied", family(v6), family(v6))
 		}
 	}
 }
 
-// agreement checks that services that share a VIP have the same value of a key,
-// which is a property of the VIP. Each pair of services is reported once.
-func (v *validator) agreement(key string, value func(Service) string) {
-	first := make(map[netip.Addr]int)
+// agreement checks that services that share a VIP, or with keys those that can get
+// the same one, have the same value of a key, which is a property of the VIP. Each pair of services
+// is reported once.
+func (v *validator) agreement(key string, keys bool, value func(Service) string) {
+	first := make(map[place]int)
 	reported := make(map[[2]int]bool)
 	for i, s := range v.c.Services {
 		if value(s) == "" {
 			continue
 		}
-		for _, vip := range s.Addresses {
-			j, ok := first[vip]
+		for _, p := range s.places() {
+			if p.share != "" && !keys {
+				continue
+			}
+			j, ok := first[p]
 			if !ok {
-				first[vip] = i
+				first[p] = i
 				continue
 			}
 			other := v.c.Services[j]
-			if !vip.IsValid() || value(other) == value(s) || reported[[2]int{j, i}] {
+			if value(other) == value(s) || reported[[2]int{j, i}] {
 				continue
 			}
 			reported[[2]int{j, i}] = true
 			at := servicePath(j) + "." + key
-			v.errorf(servicePath(i)+"."+key, "is %s in service %s, but %s in service %s in line %d, and both have VIP %s; want the same in both", value(s), v.name(i), value(other), v.name(j), v.pos.line(at), vip)
+			v.errorf(servicePath(i)+"."+key, "is %s in service %s, but %s in service %s in line %d, and both have %s; want the same in both", value(s), v.name(i), value(other), v.name(j), v.pos.line(at), p)
 		}
 	}
 }

@@ -16,11 +16,49 @@ type claim struct {
 	ports          Port
 }
 
-// overlaps reports ports that two services claim on the same VIP, or one
+// place is what services must not have the same ports of: a VIP, or the key of
+// services that can get the same VIP.
+type place struct {
+	vip   netip.Addr
+	share string
+}
+
+func (p place) kind() string {
+	if p.share != "" {
+		return "share key"
+	}
+	return "VIP"
+}
+
+// String returns p as errors say it.
+func (p place) String() string {
+	if p.share != "" {
+		return p.kind() + " " + p.share
+	}
+	return p.kind() + " " + p.vip.String()
+}
+
+// places returns the valid VIPs of s, each once, and its key.
+func (s *Service) places() []place {
+	var all []place
+	vips := slices.Clone(s.Addresses)
+	slices.SortFunc(vips, netip.Addr.Compare)
+	for _, vip := range slices.Compact(vips) {
+		if vip.IsValid() {
+			all = append(all, place{vip: vip})
+		}
+	}
+	if s.Share != "" {
+		all = append(all, place{share: s.Share})
+	}
+	return all
+}
+
+// overlaps reports ports that two services claim in the same place, or one
 // service claims twice.
 func (v *validator) overlaps() {
 	type key struct {
-		vip   netip.Addr
+		place
 		proto Proto
 	}
 	claims := make(map[key][]claim)
@@ -38,14 +76,9 @@ func (v *validator) overlaps() {
 			v.errorf(servicePath(i), "the services up to here have more than %d pairs of address and port; want ranges of ports, or fewer services", maxPairs)
 			return
 		}
-		vips := slices.Clone(s.Addresses)
-		slices.SortFunc(vips, netip.Addr.Compare)
-		for _, vip := range slices.Compact(vips) {
-			if !vip.IsValid() {
-				continue
-			}
+		for _, p := range s.places() {
 			for _, c := range own {
-				k := key{vip, c.ports.Proto}
+				k := key{p, c.ports.Proto}
 				if claims[k] == nil {
 					order = append(order, k)
 				}
@@ -53,8 +86,20 @@ func (v *validator) overlaps() {
 			}
 		}
 	}
-	for _, k := range order {
-		v.collide(claims[k], true, func(a, b claim) { v.collision(a, b, k.vip) })
+	// Who has the same VIP is not told about the key that is the same, too.
+	reported := make(map[[2]claim]bool)
+	for _, shared := range []bool{false, true} {
+		for _, k := range order {
+			if shared != (k.share != "") {
+				continue
+			}
+			v.collide(claims[k], true, func(a, b claim) {
+				if pair := [2]claim{a, b}; !shared || !reported[pair] {
+					reported[pair] = true
+					v.collision(a, b, k.place)
+				}
+			})
+		}
 	}
 }
 
@@ -102,8 +147,8 @@ func (v *validator) twice(a, b claim) {
 }
 
 // collision reports that a and b, of two services, overlap.
-func (v *validator) collision(a, b claim, vip netip.Addr) {
-	v.errorf(b.path(), "%s of service %s overlaps %s of service %s in line %d, both have VIP %s; change the ports or the VIP of one", b.ports, v.name(b.service), a.ports, v.name(a.service), v.pos.line(a.path()), vip)
+func (v *validator) collision(a, b claim, both place) {
+	v.errorf(b.path(), "%s of service %s overlaps %s of service %s in line %d, both have %s; change the ports or the %s of one", b.ports, v.name(b.service), a.ports, v.name(a.service), v.pos.line(a.path()), both, both.kind())
 }
 
 // name is what errors call a service.

@@ -19,10 +19,21 @@ type validator struct {
 	vips map[netip.Addr]string // path of the first use
 	snat map[netip.Addr]string // path of the SNAT address, or of what it is in
 
-	snatUnknown bool // the file has SNAT addresses that could not be decoded
+	// The file has some that could not be decoded.
+	snatUnknown, poolsUnknown, peersUnknown, interfacesUnknown bool
+
+	poolIndex map[string]int    // by name
+	offered   []map[Family]bool // by pool: of which it has addresses to give
+	peerNames map[string]bool
+	ranges    []ranged                   // of all pools, by first address; only good ones
+	others    []string                   // the nodes of nat.nodes but this one
+	snatOf    map[string]map[Family]bool // which SNAT addresses nodes have
 }
 
 func (v *validator) services() {
+	v.unknown()
+	v.peers()
+	v.pools()
 	if len(v.c.Services) == 0 && !v.broken["services"] && !v.broken[""] {
 		v.warnf("services", "there are no services; weir forwards nothing")
 	}
@@ -43,21 +54,39 @@ func (v *validator) services() {
 		v.health(s, path)
 		v.policy(s, path)
 	}
-	v.snatUnknown = v.broken["nat"] || v.broken["nat.shared"] || v.brokenIn("nat.addresses") || v.brokenIn("nat.shared.addresses")
+	v.nodes()
+	v.snatUnknown = v.broken["nat"] || v.broken["nat.shared"] || v.brokenIn("nat.addresses") || v.brokenIn("nat.nodes") || v.brokenIn("nat.shared.addresses")
 	for i := range v.c.Services {
 		s, path := &v.c.Services[i], servicePath(i)
 		v.backends(s, path)
 		v.table(s, path)
 	}
 	v.overlaps()
-	v.agreement("ping", func(s Service) string { return string(s.Ping) })
-	v.agreement("reject", func(s Service) string { return string(s.Reject) })
+	v.agreement("ping", true, func(s Service) string { return string(s.Ping) })
+	v.agreement("reject", true, func(s Service) string { return string(s.Reject) })
+	v.agreement("announce", false, ways)
+	v.shares()
 	v.keeps()
 	v.nat()
 	v.source("ipip.source", v.c.IPIP.Source)
 	v.source("ipip.source6", v.c.IPIP.Source6)
 	v.sourcePrefix("ipip.source_prefix", v.c.IPIP.SourcePrefix)
 	v.sourcePrefix("ipip.source_prefix6", v.c.IPIP.SourcePrefix6)
+	v.cluster()
+	v.bgp()
+	v.endpointVIPs()
+	v.poolConflicts()
+}
+
+// ways is how the addresses that s lists are announced.
+func ways(s Service) string {
+	switch {
+	case s.Allocated() || slices.Contains(s.Announce, ""):
+		return ""
+	case len(s.Announce) == 0:
+		return "nothing"
+	}
+	return joinWords(slices.Sorted(slices.Values(s.Announce)))
 }
 
 func (v *validator) source(path string, a netip.Addr) {
@@ -100,27 +129,6 @@ func (v *validator) sourcePrefix(path string, p netip.Prefix) {
 
 func servicePath(i int) string { return fmt.Sprintf("services[%d]", i) }
 
-func (v *validator) addresses(s *Service, path string) {
-	if len(s.Addresses) == 0 && !v.pos.has(path+".pool") {
-		v.absent(path, "addresses", "at least one VIP, as [203.0.113.10]")
-	}
-	own := make(map[netip.Addr]string, len(s.Addresses))
-	for j, a := range s.Addresses {
-		at := fmt.Sprintf("%s.addresses[%d]", path, j)
-		if !v.unicast(at, a, "a VIP") {
-			continue
-		}
-		if first, ok := own[a]; ok {
-			v.errorf(at, "%s is here twice; the first is in line %d, keep one", a, v.pos.line(first))
-			continue
-		}
-		own[a] = at
-		if _, ok := v.vips[a]; !ok {
-			v.vips[a] = at
-		}
-	}
-}
-
 // unicast says whether a is an address that a VIP or a backend can have, and
 // reports if it is not.
 func (v *validator) unicast(path string, a netip.Addr, what string) bool {
@@ -135,36 +143,6 @@ func (v *validator) unicast(path string, a netip.Addr, what string) bool {
 		v.errorf(path, "%s is %s, which %s cannot be; want a unicast address", a, problem, what)
 	}
 	return problem == ""
-}
-
-func (v *validator) health(s *Service, path string) {
-	path += ".health"
-	h := s.Health
-	if h == nil || v.broken[path] {
-		return
-	}
-	check, port := "", uint16(0)
-	switch {
-	case h.TCP != nil && h.HTTP != nil:
-		v.errorf(path, "has both tcp and http; keep one of them")
-	case h.TCP != nil:
-		check, port = path+".tcp", h.TCP.Port
-	case h.HTTP != nil:
-		check, port = path+".http", h.HTTP.Port
-		if len(h.HTTP.Codes) == 0 {
-			v.absent(check, "codes", wantCodes)
-		}
-	case !v.pos.has(path+".tcp") && !v.pos.has(path+".http"):
-		v.errorf(path, "has no check; want one of tcp: {}, http: {path: /healthz}")
-	}
-	ports := path[:len(path)-len("health")] + "ports"
-	known := !v.broken[check] && !v.broken[check+".port"] && len(s.Ports) > 0 && !v.broken[ports] && !slices.Contains(s.Ports, Port{})
-	if check != "" && port == 0 && known {
-		v.absent(check, "port", "the port to check, as the service names no port of tcp that could be taken")
-	}
-	if h.Timeout > h.Interval && !v.broken[path+".interval"] {
-		v.errorf(path+".timeout", "%s is longer than the interval of %s; want at most that", short(h.Timeout), short(h.Interval))
-	}
 }
 
 func (v *validator) backends(s *Service, path string) {

@@ -1,9 +1,8 @@
 package health
 
 import (
+	"container/heap"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"reflect"
@@ -11,34 +10,75 @@ import (
 	"time"
 )
 
+const (
+	// tick is how exact probes are in time. Those that fall due within one tick
+	// start together, which costs a busy checker far fewer wake-ups.
+	tick = 5 * time.Millisecond
+
+	// urgent is the longest interval of a suspected check while it fails, and of
+	// one for which there is no way yet: it may be there in a moment.
+	urgent = 500 * time.Millisecond
+
+	// worth is how many probes in a row that cannot be made are worth mentioning:
+	// the first often only comes before the way to its backend is known.
+	worth = 2
+
+	// suspicions is the least time between two that count, per check.
+	suspicions = time.Second
+)
+
 // Checker runs a set of checks. Run does the work; the other methods may be
 // called from any goroutine, at any time.
 type Checker struct {
 	log     *slog.Logger
-	probing func(Check) probe
+	probing func(Check) attempt
+	shared  *shared
+	own     *Kernel // nil if the network is the caller's
 
 	mu     sync.Mutex
 	checks map[string]*running // guarded by mu, with what is in it
+	queue  queue               // of checks that are not being probed; guarded by mu
 
-	wake    chan struct{} // capacity 1: there are checks to start
+	wake    chan struct{} // capacity 1: the head of the queue is another one
 	changes chan struct{}
 }
 
 // running is one check, from SetChecks on until it is replaced or removed.
 type running struct {
-	check   Check // never written
+	check   Check   // never written
+	probe   attempt // never written
 	verdict verdict
-	stop    context.CancelFunc // nil while it has not been started; called with mu held
-	unable  bool               // the latest probe could not even be made
+	unable  int // so many of the latest probes could not even be made
+
+	due  time.Time          // of the next probe
+	at   int                // place in the queue; -1 while a probe is under way
+	stop context.CancelFunc // of the probe under way
+
+	suspected time.Time // when it was, last
+	suspect   bool      // failures repeat quickly
+	again     bool      // suspected since the probe under way has started
 }
 
-// New returns a checker without checks. It does nothing until Run.
-func New(log *slog.Logger) *Checker { return newChecker(log, direct) }
+// New returns a checker without checks. It does nothing until Run. Without a
+// network (nil), it has one of its own, the kernel's sockets, until the end of
+// Run; else the network is the caller's to close, after Run.
+func New(log *slog.Logger, network Network) *Checker {
+	shared := newShared()
+	var own *Kernel
+	if network == nil {
+		own = NewKernel(nil)
+		network = own
+	}
+	c := newChecker(log, func(check Check) attempt { return attemptOn(check, network, shared) })
+	c.shared, c.own = shared, own
+	return c
+}
 
-func newChecker(log *slog.Logger, probing func(Check) probe) *Checker {
+func newChecker(log *slog.Logger, probing func(Check) attempt) *Checker {
 	return &Checker{
 		log:     log,
 		probing: probing,
+		shared:  newShared(),
 		checks:  map[string]*running{},
 		wake:    make(chan struct{}, 1),
 		changes: make(chan struct{}, 1),
@@ -46,10 +86,14 @@ func newChecker(log *slog.Logger, probing func(Check) probe) *Checker {
 }
 
 // SetChecks replaces the set of checks. One that is the same as before keeps
-// its state and its schedule; one that is gone stops. One whose ID and address
+// its state and its schedule; one that is gone stops. One whose ID and targets
 // are the same but that is different otherwise starts anew, from the state it
 // had: a server that is down must not get traffic because its interval was
 // edited. Of two checks with one ID, the last counts.
+//
+// The first probe is made almost at once, and each interval is stretched or
+// shortened a little: however many checks are set in one moment, their probes
+// drift apart.
 func (c *Checker) SetChecks(checks []Check) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,7 +109,8 @@ func (c *Checker) SetChecks(checks []Check) {
 			continue
 		}
 		r := &running{check: check, verdict: verdict{Result: Result{Since: now}}}
-		if old != nil && old.check.Address == check.Address {
+		r.due = now.Add(rand.N(check.Interval/10 + 1))
+		if old != nil && reflect.DeepEqual(old.check.Targets, check.Targets) {
 			r.verdict.Result = old.verdict.Result
 		}
 		differs = differs || old != nil && old.verdict.State != r.verdict.State
@@ -76,9 +121,45 @@ func (c *Checker) SetChecks(checks []Check) {
 			old.stop()
 		}
 	}
+	clear(c.queue)
+	c.queue = c.queue[:0]
+	for _, r := range c.checks {
+		if r.probe == nil {
+			r.probe = c.probing(r.check)
+		}
+		if r.stop == nil {
+			r.at = len(c.queue)
+			c.queue = append(c.queue, r)
+		}
+	}
+	heap.Init(&c.queue)
+	c.shared.credentials.keep(c.checks)
 	if differs {
 		signal(c.changes)
 	}
+	signal(c.wake)
+}
+
+// Suspect probes a check at once, and as long as the probes fail, repeats them
+// after at most 500 ms (± 10 %), so that Down is reached after Fall quick failures
+// instead of Fall intervals. A success, Down, or a probe that cannot be made
+// ends the suspicion. A check is suspected once per second, however often this
+// is called; one that is Down already, or does not exist, not at all.
+func (c *Checker) Suspect(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	r := c.checks[id]
+	if r == nil || r.verdict.State == Down || now.Sub(r.suspected) < suspicions {
+		return
+	}
+	r.suspected, r.suspect = now, true
+	if r.stop != nil { // what it finds may be older than the suspicion
+		r.again = true
+		return
+	}
+	r.due = now
+	heap.Fix(&c.queue, r.at)
 	signal(c.wake)
 }
 
@@ -96,94 +177,6 @@ func (c *Checker) Results() map[string]Result {
 // Changes signals that the State of a check differs from before. It has a
 // capacity of one: a signal stands for any number of changes.
 func (c *Checker) Changes() <-chan struct{} { return c.changes }
-
-// Run carries the checks out until ctx is done, and returns nil once the last
-// probe has ended. It may be called once. The sockets are those of the
-// process's network namespace.
-func (c *Checker) Run(ctx context.Context) error {
-	var all sync.WaitGroup
-	defer all.Wait()
-	for {
-		c.mu.Lock()
-		for _, r := range c.checks {
-			if r.stop == nil {
-				var own context.Context
-				own, r.stop = context.WithCancel(ctx)
-				all.Go(func() { c.repeat(own, r) })
-			}
-		}
-		c.mu.Unlock()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-c.wake:
-		}
-	}
-}
-
-// repeat makes the probes of one check until ctx is done.
-//
-// The first is made almost at once, and each interval is stretched or shortened
-// a little: however many checks are set in one moment, their probes drift
-// apart.
-func (c *Checker) repeat(ctx context.Context, r *running) {
-	defer r.stop()
-	probe := c.probing(r.check)
-	next := time.NewTimer(rand.N(r.check.Interval/10 + 1))
-	defer next.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-next.C:
-		}
-		started := time.Now()
-		err := attempt(ctx, probe, r.check.Timeout)
-		took := time.Since(started)
-		c.observe(ctx, r, err, took)
-		interval := r.check.Interval - r.check.Interval/10 + rand.N(r.check.Interval/5+1)
-		next.Reset(max(interval-took, 0))
-	}
-}
-
-// attempt makes one probe.
-func attempt(ctx context.Context, probe probe, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	err := probe(ctx)
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("no answer within %v", timeout)
-	}
-	return err
-}
-
-// observe records the result of a probe, unless the check was stopped while it
-// was made.
-func (c *Checker) observe(ctx context.Context, r *running, err error, took time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if ctx.Err() != nil {
-		return
-	}
-	if unable := err != nil && ours(err); unable != r.unable {
-		r.unable = unable
-		if unable {
-			c.log.Warn("a health check cannot be made; its backend keeps its state", "check", r.check.ID, "err", err)
-		}
-	}
-	before := r.verdict.State
-	if !r.verdict.observe(&r.check, err, took, time.Now()) {
-		return
-	}
-	signal(c.changes)
-	attrs := []any{"check", r.check.ID, "backend", r.check.Address, "port", r.check.Port, "kind", r.check.Kind.String(), "was", before.String()}
-	// Whoever uses the verdict says what follows from it, and louder.
-	if r.verdict.State == Up {
-		c.log.Debug("backend is up", attrs...)
-	} else {
-		c.log.Debug("backend is down", append(attrs, "failures", r.check.Fall, "err", err)...)
-	}
-}
 
 // signal leaves a token in a channel of capacity one.
 func signal(c chan<- struct{}) {

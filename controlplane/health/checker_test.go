@@ -29,7 +29,7 @@ type servers struct {
 	hang   bool // probes last until their context ends
 }
 
-func (s *servers) probing(c Check) probe {
+func (s *servers) probing(c Check) attempt {
 	return func(ctx context.Context) error {
 		s.mu.Lock()
 		s.probes[c.ID]++
@@ -87,7 +87,7 @@ func changed(c *Checker) bool {
 }
 
 func check(id string, addr netip.Addr) Check {
-	return Check{ID: id, Address: addr, Port: 80, Interval: time.Second, Timeout: time.Second, Rise: 2, Fall: 3}
+	return Check{ID: id, Targets: []netip.AddrPort{netip.AddrPortFrom(addr, 80)}, Interval: time.Second, Timeout: time.Second, Rise: 2, Fall: 3}
 }
 
 func TestCheckerFollows(t *testing.T) {
@@ -181,7 +181,7 @@ func TestCheckerRemovedDuringProbe(t *testing.T) {
 		slow.Timeout, slow.Fall = time.Hour, 1
 		c.SetChecks([]Check{slow})
 		wait(time.Second)
-		slow.Port = 81
+		slow.Fall = 2
 		c.SetChecks([]Check{slow})
 		wait(time.Second)
 		if got := c.Results()["a"]; got.State != Unknown || got.LastError != "" || changed(c) {
@@ -242,8 +242,8 @@ func TestCheckerLogsOncePerChange(t *testing.T) {
 		cancel()
 		<-done
 		text := out.String()
-		if strings.Count(text, "\n") != 2 || !strings.Contains(text, `msg="backend is down" check=a backend=10.0.0.1`) ||
-			!strings.Contains(text, `msg="backend is up" check=a`) || !strings.Contains(text, `err="connection refused"`) {
+		if strings.Count(text, "\n") != 2 || !strings.Contains(text, `msg="backend is down" check=a targets=[10.0.0.1:80] kind=tcp was=unknown failures=3 err="connection refused"`) ||
+			!strings.Contains(text, `msg="backend is up" check=a`) {
 			t.Errorf("got\n%s", text)
 		}
 	})
@@ -278,11 +278,12 @@ func TestCheckerRace(t *testing.T) {
 	all.Go(func() {
 		for !stop.Load() {
 			c.Results()
+			c.Suspect("a")
 		}
 	})
 	for i := range 200 {
 		fast := check("a", one)
-		fast.Interval, fast.Port = time.Millisecond, uint16(i/2)
+		fast.Interval, fast.Fall = time.Millisecond, i/2
 		c.SetChecks([]Check{fast, check("b", two)})
 		time.Sleep(100 * time.Microsecond)
 	}

@@ -5,14 +5,16 @@
 // verdict changes only after several equal results in a row, and what is not
 // known yet counts as usable: a restarted appliance must not begin by
 // refusing all traffic.
+//
+// What a check asks and which answer is good is its Probe; how the packets get
+// to a backend is the business of a Network. That of the kernel is here (Kernel);
+// one that reaches a VIP on one given backend is package via.
 package health
 
 import (
 	"fmt"
-	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -38,47 +40,12 @@ func (s State) String() string {
 	return fmt.Sprintf("state(%d)", uint8(s))
 }
 
-// Kind is what a check does.
-type Kind uint8
-
-const (
-	TCP  Kind = iota // connects, and is content with that
-	HTTP             // makes a request, and looks at the status code
-)
-
-// String returns the kind as one lower-case word.
-func (k Kind) String() string {
-	switch k {
-	case TCP:
-		return "tcp"
-	case HTTP:
-		return "http"
-	}
-	return fmt.Sprintf("kind(%d)", uint8(k))
-}
-
-// Codes is a range of HTTP status codes, both ends included.
-type Codes struct{ Lo, Hi int }
-
-// String returns the range as "200-399", a single code as "204".
-func (c Codes) String() string {
-	if c.Lo == c.Hi {
-		return strconv.Itoa(c.Lo)
-	}
-	return fmt.Sprintf("%d-%d", c.Lo, c.Hi)
-}
-
 // Check describes one repeated check of one backend.
 type Check struct {
-	ID      string     // chosen by the caller, unique within a set; opaque here
-	Address netip.Addr // the backend's own address, never a VIP
-	Kind    Kind
-	Port    uint16
-
-	Path   string  // HTTP: request target, from its "/" on; "/" if empty
-	Host   string  // HTTP: Host header; address and port if empty
-	Method string  // HTTP: GET if empty
-	Codes  []Codes // HTTP: which codes are good; 200-399 if empty
+	ID      string           // chosen by the caller, unique within a set; opaque here
+	Targets []netip.AddrPort // all of them must answer; ICMP does not look at the port
+	Way     string           // how packets get there, for the Network; "": by the kernel's routes
+	Probe   Probe            // what is asked, and which answer is good; TCP if nil
 
 	Interval time.Duration // from one probe's start to the next, ± 10 %; 2 s if not positive
 	Timeout  time.Duration // of one probe, as a whole; 1 s if not positive
@@ -89,15 +56,11 @@ type Check struct {
 // complete returns the check with its defaults filled in, and with no memory
 // shared with the caller.
 func (c Check) complete() Check {
-	if c.Path == "" {
-		c.Path = "/"
+	if c.Probe == nil {
+		c.Probe = TCP{}
 	}
-	if c.Method == "" {
-		c.Method = http.MethodGet
-	}
-	if c.Codes = slices.Clone(c.Codes); len(c.Codes) == 0 {
-		c.Codes = []Codes{{200, 399}}
-	}
+	c.Probe = c.Probe.complete()
+	c.Targets = slices.Clone(c.Targets)
 	if c.Interval <= 0 {
 		c.Interval = 2 * time.Second
 	}
@@ -127,7 +90,7 @@ type verdict struct {
 // as many failures as from Up, since Unknown is usable and one lost probe must
 // not take a backend out.
 //
-// A probe that could not even be made (out of files, out of local ports) is no
+// A probe that could not even be made (out of files, no way there yet) is no
 // result: it must not take every backend out at once.
 func (v *verdict) observe(c *Check, err error, took time.Duration, now time.Time) bool {
 	v.LastDuration, v.LastError = took, ""

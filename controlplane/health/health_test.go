@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"testing"
 	"time"
 
@@ -68,7 +69,7 @@ func TestVerdict(t *testing.T) {
 
 func TestOurs(t *testing.T) {
 	for err, want := range map[error]bool{
-		unix.EMFILE: true, unix.ENFILE: true, unix.ENOBUFS: true, unix.EADDRNOTAVAIL: true,
+		unix.EMFILE: true, unix.ENFILE: true, unix.ENOBUFS: true, unix.EADDRNOTAVAIL: true, ErrUnable: true,
 		unix.ECONNREFUSED: false, unix.ENETUNREACH: false, unix.EHOSTUNREACH: false, unix.ECONNRESET: false, errRefused: false,
 	} {
 		if got := ours(fmt.Errorf("probe: %w", err)); got != want {
@@ -78,23 +79,56 @@ func TestOurs(t *testing.T) {
 }
 
 func TestComplete(t *testing.T) {
-	got := Check{ID: "a", Address: netip.MustParseAddr("10.0.0.9")}.complete()
-	if got.Path != "/" || got.Method != "GET" || len(got.Codes) != 1 || got.Codes[0] != (Codes{200, 399}) ||
-		got.Interval != 2*time.Second || got.Timeout != time.Second || got.Rise != 1 || got.Fall != 1 {
+	got := Check{ID: "a"}.complete()
+	if got.Probe != (TCP{}) || got.Interval != 2*time.Second || got.Timeout != time.Second || got.Rise != 1 || got.Fall != 1 {
 		t.Errorf("defaults: got %+v", got)
 	}
-	codes := []Codes{{200, 204}}
-	got = Check{Codes: codes}.complete()
-	codes[0] = Codes{500, 599}
-	if got.Codes[0] != (Codes{200, 204}) {
-		t.Errorf("the caller's memory is shared: %v", got.Codes)
+	for _, tt := range []struct{ probe, want Probe }{
+		{HTTP{}, HTTP{Path: "/", Method: "GET", Codes: []Codes{{200, 399}}}},
+		{DNS{}, DNS{Type: "A", Transport: "udp", Codes: []string{"NOERROR"}}},
+		{UDP{}, UDP{}}, {GRPC{}, GRPC{}}, {ICMP{}, ICMP{}},
+	} {
+		if got := (Check{Probe: tt.probe}).complete().Probe; !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("defaults: got %+v, want %+v", got, tt.want)
+		}
 	}
+}
+
+// What the caller does to its memory afterwards must not reach a check.
+func TestCompleteSharesNothing(t *testing.T) {
+	targets := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.9:1")}
+	codes, names, bytes, tls := []Codes{{200, 204}}, []string{"NXDOMAIN"}, []byte{1}, &TLS{CA: "a"}
+	for _, probe := range []Probe{HTTP{Codes: codes, TLS: tls}, DNS{Codes: names, Expect: names}, UDP{Send: bytes, ExpectBytes: bytes}, GRPC{TLS: tls}} {
+		got := Check{Targets: targets, Probe: probe}.complete()
+		before := fmt.Sprintf("%+v", describe(got))
+		targets[0], codes[0], names[0], bytes[0], tls.CA = netip.AddrPort{}, Codes{}, "", 0, ""
+		if after := fmt.Sprintf("%+v", describe(got)); after != before {
+			t.Errorf("%s: from %s to %s", probe, before, after)
+		}
+		targets[0], codes[0], names[0], bytes[0], tls.CA = netip.MustParseAddrPort("10.0.0.9:1"), Codes{200, 204}, "NXDOMAIN", 1, "a"
+	}
+}
+
+// describe returns all that a check is made of, without pointers.
+func describe(c Check) []any {
+	all := []any{c.Targets}
+	switch p := c.Probe.(type) {
+	case HTTP:
+		return append(all, p.Codes, *p.TLS)
+	case DNS:
+		return append(all, p.Codes, p.Expect)
+	case UDP:
+		return append(all, p.Send, p.ExpectBytes)
+	case GRPC:
+		return append(all, *p.TLS)
+	}
+	return nil
 }
 
 func TestTextForms(t *testing.T) {
 	for want, got := range map[string]fmt.Stringer{
 		"unknown": Unknown, "up": Up, "down": Down, "state(9)": State(9),
-		"tcp": TCP, "http": HTTP, "kind(9)": Kind(9),
+		"tcp": TCP{}, "http": HTTP{}, "https": HTTP{TLS: &TLS{}}, "icmp": ICMP{}, "udp": UDP{}, "dns": DNS{}, "grpc": GRPC{},
 		"204": Codes{204, 204}, "200-299": Codes{200, 299},
 	} {
 		if got.String() != want {

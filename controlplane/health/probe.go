@@ -6,111 +6,166 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
-	"net/http"
 	"net/netip"
-	"slices"
-	"strings"
+	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	maxBody   = 64 << 10 // bytes of an HTTP response's body that are read
-	maxHeader = 64 << 10 // bytes of its header that are accepted
-)
+// Probe describes what is asked of a target and which answer is good: one of
+// TCP, HTTP, ICMP, UDP, DNS and GRPC. It is plain data: two that are deeply
+// equal do the same.
+type Probe interface {
+	fmt.Stringer // the kind, as one lower-case word
 
-// probe is one attempt. It ends when ctx does, at the latest.
-type probe func(ctx context.Context) error
+	// complete returns a copy with defaults filled in, and with no memory shared.
+	complete() Probe
 
-// direct returns the probe of a check over the kernel's sockets, to the
-// backend's own address.
-func direct(c Check) probe {
-	to := netip.AddrPortFrom(c.Address, c.Port).String()
+	// prepare does what can be done once for all attempts on one target. An error
+	// says that there will never be one.
+	prepare(e *equipment, to netip.AddrPort) (attempt, error)
+}
+
+// attempt is one probe of one target. It ends when ctx does, at the latest.
+type attempt func(ctx context.Context) error
+
+// equipment is what attempts need of the world.
+type equipment struct {
+	network Network
+	way     string
+	shared  *shared
+}
+
+// shared is what the attempts of one Checker have in common.
+type shared struct {
+	credentials credentials
+	readers     sync.Pool // of *answer
+	datagrams   sync.Pool // of *[maxDatagram]byte
+}
+
+const maxDatagram = 1 << 16 // more than UDP can carry
+
+func newShared() *shared {
+	return &shared{
+		credentials: credentials{known: map[TLS]*credential{}},
+		readers: sync.Pool{New: func() any {
+			a := &answer{}
+			a.reader = bufio.NewReader(&a.limit)
+			return a
+		}},
+		datagrams: sync.Pool{New: func() any { return new([maxDatagram]byte) }},
+	}
+}
+
+// answer reads what comes from the network, up to a limit.
+type answer struct {
+	limit  io.LimitedReader
+	reader *bufio.Reader
+}
+
+func (s *shared) read(from io.Reader, limit int64) *answer {
+	a := s.readers.Get().(*answer)
+	a.limit = io.LimitedReader{R: from, N: limit}
+	a.reader.Reset(&a.limit)
+	return a
+}
+
+func (s *shared) done(a *answer) {
+	a.limit.R = nil
+	s.readers.Put(a)
+}
+
+func (e *equipment) dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+	return e.network.DialContext(ctx, network, to, e.way)
+}
+
+// limited has a connection's reads and writes fail when ctx ends. The function
+// that it returns lifts that.
+func limited(ctx context.Context, c net.Conn) func() bool {
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = c.SetDeadline(deadline)
+	}
+	return context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+}
+
+// attemptOn returns the probe of a check as one attempt on all its targets.
+func attemptOn(c Check, network Network, s *shared) attempt {
+	unable := func(err error) attempt {
+		return func(context.Context) error { return fmt.Errorf("%w: %w", ErrUnable, err) }
+	}
+	if len(c.Targets) == 0 {
+		return unable(errors.New("no target"))
+	}
+	all := make([]attempt, len(c.Targets))
+	for i, to := range c.Targets {
+		var err error
+		if all[i], err = c.Probe.prepare(&equipment{network: network, way: c.Way, shared: s}, to); err != nil {
+			return unable(err)
+		}
+	}
+	if len(all) == 1 {
+		return all[0]
+	}
 	return func(ctx context.Context) error {
-		conn, err := dial(ctx, to)
-		if err != nil {
-			return err
+		errs := make([]error, len(all))
+		var others sync.WaitGroup
+		for i := range all[1:] {
+			others.Go(func() { errs[i+1] = explain(ctx, all[i+1](ctx), c.Timeout) })
 		}
-		defer conn.Close()
-		if c.Kind == HTTP {
-			return c.exchange(ctx, conn, to)
+		errs[0] = explain(ctx, all[0](ctx), c.Timeout)
+		others.Wait()
+		return worst(c.Targets, errs)
+	}
+}
+
+// worst returns the first failure of several targets, and only without one the
+// first that could not be probed. It names the target.
+func worst(targets []netip.AddrPort, errs []error) error {
+	found, failures := -1, 0
+	for i, err := range errs {
+		if err == nil {
+			continue
 		}
+		failures++
+		if found < 0 || ours(errs[found]) && !ours(err) {
+			found = i
+		}
+	}
+	switch failures {
+	case 0:
 		return nil
+	case 1:
+		return fmt.Errorf("%v: %w", targets[found], errs[found])
 	}
+	return fmt.Errorf("%v (and %d more): %w", targets[found], failures-1, errs[found])
 }
 
-// dial connects so that Close resets the connection instead of ending it in
-// order (SO_LINGER of zero, socket(7)): otherwise thousands of checks leave
-// tens of thousands of ports in TIME_WAIT.
-func dial(ctx context.Context, to string) (net.Conn, error) {
-	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}}
-	conn, err := dialer.DialContext(ctx, "tcp", to)
-	if err != nil {
-		return nil, err
-	}
-	if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("set SO_LINGER: %w", err)
-	}
-	return conn, nil
-}
+// noAnswer is the error of a probe that took too long.
+type noAnswer time.Duration
 
-// exchange makes one HTTP/1.1 request and judges the answer to it. A redirect
-// is an answer. A body that breaks off is a failure; of a long one, the
-// beginning is enough.
-//
-// It does without http.Client: a Transport finishes dialling in the background
-// after its request was given up, and has nothing to offer for one request on
-// one connection.
-func (c *Check) exchange(ctx context.Context, conn net.Conn, to string) error {
-	interrupt := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer interrupt()
+func (n noAnswer) Error() string { return fmt.Sprintf("no answer within %v", time.Duration(n)) }
 
-	request, err := http.NewRequestWithContext(ctx, c.Method, "http://"+to+c.Path, nil)
-	if err != nil {
-		return fmt.Errorf("make request: %w", err)
+// explain returns a noAnswer in place of an error that the end of ctx is the
+// cause of.
+func explain(ctx context.Context, err error, timeout time.Duration) error {
+	if err == nil || ours(err) || errors.As(err, new(noAnswer)) {
+		return err
 	}
-	request.Host = c.Host // if empty, Write takes the URL's
-	request.Close = true
-	request.Header.Set("User-Agent", "weir-health")
-	if err := request.Write(conn); err != nil {
-		return fmt.Errorf("send request: %w", err)
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return noAnswer(timeout)
 	}
-
-	limit := &io.LimitedReader{R: conn, N: maxHeader}
-	reader := bufio.NewReader(limit)
-	response, err := http.ReadResponse(reader, request)
-	for err == nil && response.StatusCode < 200 && response.StatusCode != http.StatusSwitchingProtocols {
-		response, err = http.ReadResponse(reader, request) // after interim ones, RFC 9110 section 15.2
-	}
-	if err != nil {
-		return fmt.Errorf("read response: %w", err)
-	}
-	good := func(r Codes) bool { return r.Lo <= response.StatusCode && response.StatusCode <= r.Hi }
-	if !slices.ContainsFunc(c.Codes, good) {
-		return fmt.Errorf("status %d, want %s", response.StatusCode, list(c.Codes))
-	}
-	limit.N = math.MaxInt64
-	if _, err := io.CopyN(io.Discard, response.Body, maxBody); err != nil && err != io.EOF {
-		return fmt.Errorf("read body: %w", err)
-	}
-	return nil
-}
-
-func list(codes []Codes) string {
-	texts := make([]string, len(codes))
-	for i, c := range codes {
-		texts[i] = c.String()
-	}
-	return strings.Join(texts, " or ")
+	return err
 }
 
 // ours says whether a probe failed for want of something on this machine, and
 // so says nothing about the backend.
 func ours(err error) bool {
+	if errors.Is(err, ErrUnable) {
+		return true
+	}
 	for _, errno := range []unix.Errno{
 		unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS,
 		unix.EADDRNOTAVAIL, // no local port is free, connect(2)
@@ -120,4 +175,30 @@ func ours(err error) bool {
 		}
 	}
 	return false
+}
+
+// TCP connects, and is content with that.
+type TCP struct{}
+
+func (TCP) String() string  { return "tcp" }
+func (TCP) complete() Probe { return TCP{} }
+
+func (TCP) prepare(e *equipment, to netip.AddrPort) (attempt, error) {
+	return func(ctx context.Context) error {
+		conn, err := e.dial(ctx, "tcp", to)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}, nil
+}
+
+// ICMP sends an echo request (RFC 792, RFC 4443) and wants its answer.
+type ICMP struct{}
+
+func (ICMP) String() string  { return "icmp" }
+func (ICMP) complete() Probe { return ICMP{} }
+
+func (ICMP) prepare(e *equipment, to netip.AddrPort) (attempt, error) {
+	return func(ctx context.Context) error { return e.network.Ping(ctx, to.Addr(), e.way) }, nil
 }

@@ -39,14 +39,21 @@ func serve(t *testing.T, addr string, handler http.Handler) netip.AddrPort {
 }
 
 func try(t *testing.T, c Check, timeout time.Duration) error {
-	return attempt(t.Context(), direct(c.complete()), timeout)
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	kernel := NewKernel(nil)
+	defer kernel.Close()
+	c.Timeout = timeout
+	c = c.complete()
+	return explain(ctx, attemptOn(c, kernel, newShared())(ctx), timeout)
 }
 
 func TestTCPProbe(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		t.Run(addr, func(t *testing.T) {
 			l, at := listen(t, addr)
-			c := Check{Kind: TCP, Address: at.Addr(), Port: at.Port()}
+			c := Check{Targets: []netip.AddrPort{at}}
 			if err := try(t, c, 10*time.Second); err != nil {
 				t.Fatalf("open port: %v", err)
 			}
@@ -116,36 +123,34 @@ func TestHTTPProbe(t *testing.T) {
 	const patient, hasty = time.Minute, 300 * time.Millisecond
 	tests := []struct {
 		name    string
-		check   Check
+		probe   HTTP
 		timeout time.Duration
 		want    string // in the error; "" for success
 	}{
-		{"default", Check{}, patient, ""},
-		{"no body", Check{Path: "/nobody"}, patient, ""},
-		{"HEAD", Check{Method: "HEAD"}, patient, ""},
-		{"error", Check{Path: "/sick"}, patient, "status 503, want 200-399"},
-		{"not among codes", Check{Codes: []Codes{{201, 204}, {418, 418}}}, patient, "status 200, want 201-204 or 418"},
-		{"among codes", Check{Path: "/teapot", Codes: []Codes{{201, 204}, {418, 418}}}, patient, ""},
-		{"redirect is an answer", Check{Path: "/moved"}, patient, ""},
-		{"redirect that is not wanted", Check{Path: "/moved", Codes: []Codes{{200, 200}}}, patient, "status 302, want 200"},
-		{"method, host and query", Check{Path: "/request?deep=1", Method: "POST", Host: "www.example.org"}, patient, ""},
-		{"long body", Check{Path: "/endless"}, patient, ""},
-		{"body in crumbs", Check{Path: "/crumbs"}, patient, ""},
-		{"body breaks off", Check{Path: "/broken"}, patient, "read body: unexpected EOF"},
-		{"long header", Check{Path: "/header"}, patient, "read response: unexpected EOF"},
-		{"interim response", Check{Path: "/interim", Codes: []Codes{{200, 200}}}, patient, ""},
-		{"no answer", Check{Path: "/silent"}, hasty, "no answer within 300ms"},
-		{"body gets stuck", Check{Path: "/stuck"}, hasty, "no answer within 300ms"},
-		{"bad path", Check{Path: "no slash"}, patient, "make request"},
-		{"bad method", Check{Method: "G T"}, patient, "make request"},
+		{"default", HTTP{}, patient, ""},
+		{"no body", HTTP{Path: "/nobody"}, patient, ""},
+		{"HEAD", HTTP{Method: "HEAD"}, patient, ""},
+		{"error", HTTP{Path: "/sick"}, patient, "status 503, want 200-399"},
+		{"not among codes", HTTP{Codes: []Codes{{201, 204}, {418, 418}}}, patient, "status 200, want 201-204 or 418"},
+		{"among codes", HTTP{Path: "/teapot", Codes: []Codes{{201, 204}, {418, 418}}}, patient, ""},
+		{"redirect is an answer", HTTP{Path: "/moved"}, patient, ""},
+		{"redirect that is not wanted", HTTP{Path: "/moved", Codes: []Codes{{200, 200}}}, patient, "status 302, want 200"},
+		{"method, host and query", HTTP{Path: "/request?deep=1", Method: "POST", Host: "www.example.org"}, patient, ""},
+		{"long body", HTTP{Path: "/endless"}, patient, ""},
+		{"body in crumbs", HTTP{Path: "/crumbs"}, patient, ""},
+		{"body breaks off", HTTP{Path: "/broken"}, patient, "read body: unexpected EOF"},
+		{"long header", HTTP{Path: "/header"}, patient, "read response: unexpected EOF"},
+		{"interim response", HTTP{Path: "/interim", Codes: []Codes{{200, 200}}}, patient, ""},
+		{"no answer", HTTP{Path: "/silent"}, hasty, "no answer within 300ms"},
+		{"body gets stuck", HTTP{Path: "/stuck"}, hasty, "no answer within 300ms"},
+		{"bad path", HTTP{Path: "no slash"}, patient, "make request"},
+		{"bad method", HTTP{Method: "G T"}, patient, "make request"},
 	}
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		at := serve(t, addr, mux)
 		for _, tt := range tests {
 			t.Run(addr+" "+tt.name, func(t *testing.T) {
-				c := tt.check
-				c.Kind, c.Address, c.Port = HTTP, at.Addr(), at.Port()
-				err := try(t, c, tt.timeout)
+				err := try(t, Check{Targets: []netip.AddrPort{at}, Probe: tt.probe}, tt.timeout)
 				switch {
 				case tt.want == "" && err != nil:
 					t.Errorf("got %v, want success", err)
@@ -178,7 +183,7 @@ func TestHTTPProbeOfWhatIsNotHTTP(t *testing.T) {
 				_, _ = conn.Read(make([]byte, 4096))
 				_, _ = io.WriteString(conn, answer)
 			}()
-			err := try(t, Check{Kind: HTTP, Address: at.Addr(), Port: at.Port()}, time.Minute)
+			err := try(t, Check{Targets: []netip.AddrPort{at}, Probe: HTTP{}}, time.Minute)
 			if err == nil || !strings.Contains(err.Error(), "read response") {
 				t.Errorf("got %v", err)
 			}
@@ -194,10 +199,10 @@ func TestCheckerWithServer(t *testing.T) {
 			w.WriteHeader(500)
 		}
 	}))
-	c := New(slog.New(slog.DiscardHandler))
+	c := New(slog.New(slog.DiscardHandler), nil)
 	c.SetChecks([]Check{
-		{ID: "http", Kind: HTTP, Address: at.Addr(), Port: at.Port(), Interval: 10 * time.Millisecond, Timeout: time.Minute, Rise: 2, Fall: 2},
-		{ID: "tcp", Kind: TCP, Address: at.Addr(), Port: at.Port(), Interval: 10 * time.Millisecond, Timeout: time.Minute, Rise: 2, Fall: 2},
+		{ID: "http", Targets: []netip.AddrPort{at}, Probe: HTTP{}, Interval: 10 * time.Millisecond, Timeout: time.Minute, Rise: 2, Fall: 2},
+		{ID: "tcp", Targets: []netip.AddrPort{at}, Interval: 10 * time.Millisecond, Timeout: time.Minute, Rise: 2, Fall: 2},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)

@@ -1,0 +1,134 @@
+package health
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Run carries the checks out until ctx is done, and returns nil once the last
+// probe has ended. It may be called once. The sockets are those of the
+// process's network namespace.
+//
+// A check has a goroutine only while it is probed.
+func (c *Checker) Run(ctx context.Context) error {
+	if c.own != nil {
+		defer c.own.Close()
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		case <-next.C:
+		}
+		next.Reset(c.start(ctx, &all))
+	}
+}
+
+// start starts the probes that are due, and returns how long it is until the
+// next are.
+func (c *Checker) start(ctx context.Context, all *sync.WaitGroup) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for len(c.queue) > 0 && !c.queue[0].due.After(now) {
+		r := heap.Pop(&c.queue).(*running)
+		var own context.Context
+		own, r.stop = context.WithTimeout(ctx, r.check.Timeout)
+		all.Go(func() { c.probe(own, r) })
+	}
+	if len(c.queue) == 0 {
+		return time.Hour
+	}
+	return max(c.queue[0].due.Sub(now), tick)
+}
+
+// probe makes one probe, and puts the check back into the queue.
+func (c *Checker) probe(ctx context.Context, r *running) {
+	started := time.Now()
+	err := explain(ctx, r.probe(ctx), r.check.Timeout)
+	ended := time.Now()
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stopped := errors.Is(ctx.Err(), context.Canceled) // removed, or Run ends
+	r.stop()
+	r.stop = nil
+	if stopped {
+		return
+	}
+	c.observe(r, err, ended.Sub(started), ended)
+	interval := r.check.Interval
+	if r.suspect || errors.Is(err, ErrUnable) {
+		interval = min(interval, urgent)
+	}
+	interval += rand.N(interval/5+1) - interval/10
+	if r.due = started.Add(interval); r.again || r.due.Before(ended) {
+		r.due = ended
+	}
+	r.again = false
+	heap.Push(&c.queue, r)
+	if c.queue[0] == r {
+		signal(c.wake)
+	}
+}
+
+// observe records the result of a probe. It is called with mu held.
+func (c *Checker) observe(r *running, err error, took time.Duration, now time.Time) {
+	unable := err != nil && ours(err)
+	if !unable {
+		r.unable = 0
+	} else if r.unable++; r.unable == worth {
+		c.log.Warn("a health check cannot be made; its backend keeps its state", "check", r.check.ID, "err", err)
+	}
+	before := r.verdict.State
+	changed := r.verdict.observe(&r.check, err, took, now)
+	if unable || r.verdict.State == Down || err == nil && !r.again {
+		r.suspect, r.again = false, false
+	}
+	if !changed {
+		return
+	}
+	signal(c.changes)
+	attrs := []any{"check", r.check.ID, "targets", r.check.Targets, "kind", r.check.Probe.String(), "was", before.String()}
+	// Whoever uses the verdict says what follows from it, and louder.
+	if r.verdict.State == Up {
+		c.log.Debug("backend is up", attrs...)
+	} else {
+		c.log.Debug("backend is down", append(attrs, "failures", r.check.Fall, "err", err)...)
+	}
+}
+
+// queue is a heap of checks by when they are due (container/heap).
+type queue []*running
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
+
+func (q queue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].at, q[j].at = i, j
+}
+
+func (q *queue) Push(x any) {
+	r := x.(*running)
+	r.at = len(*q)
+	*q = append(*q, r)
+}
+
+func (q *queue) Pop() any {
+	last := len(*q) - 1
+	r := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	r.at = -1
+	return r
+}

@@ -52,6 +52,7 @@ type Engine struct {
 	changes  chan struct{}
 	space    *nat.Space // shared by all workers
 	pathMTU  chan worker.PathMTU
+	claims   chan worker.Claim
 
 	mu         sync.Mutex // guards all below, and interfaces' fields
 	steered    steer.Set
@@ -75,6 +76,7 @@ func New(cfg Config) (*Engine, error) {
 		changes: make(chan struct{}, 1),
 		space:   nat.NewSpace(),
 		pathMTU: make(chan worker.PathMTU, 64),
+		claims:  make(chan worker.Claim, 256),
 		rings:   make(map[ringKey]*handover.Ring),
 	}
 	empty := snapshot.Spec{}
@@ -113,6 +115,7 @@ func (e *Engine) Open() error {
 func (e *Engine) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.watchLinks(ctx) })
+	g.Go(func() error { return e.watchWorkers(ctx) })
 	for _, i := range e.interfaces {
 		g.Go(func() error { i.run(ctx); return nil })
 	}
@@ -148,6 +151,14 @@ type PathMTU = worker.PathMTU
 
 // PathMTU returns what workers learn about the paths to backends.
 func (e *Engine) PathMTU() <-chan PathMTU { return e.pathMTU }
+
+// Claim is what another station has said of one of weir's addresses.
+type Claim = worker.Claim
+
+// Claims returns what other stations say, by ARP and NDP, of VIPs and SNAT
+// addresses, Silent ones too. Each worker tells at most so many that one station
+// or one address does not hide another; those that find no room are dropped.
+func (e *Engine) Claims() <-chan Claim { return e.claims }
 
 // Snapshot returns what the workers go by now.
 func (e *Engine) Snapshot() *snapshot.Snapshot { return e.snapshot.Load() }

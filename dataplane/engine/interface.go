@@ -23,6 +23,7 @@ type iface struct {
 
 	nic     *nic.NIC
 	workers []*worker.Worker
+	pulses  []pulse // of workers
 	flows   []*flow.Table
 	link    link  // as it was seen last, by staff or watchLinks
 	opened  link  // as it was when nic was opened
@@ -96,10 +97,12 @@ func (i *iface) staff(opened *nic.NIC) error {
 			Flows:     table,
 			Space:     e.space,
 			PathMTU:   e.pathMTU,
+			Claims:    e.claims,
 			Snapshot:  &e.snapshot,
 			Log:       e.cfg.Log.With("interface", i.cfg.Name, "queue", n),
 		}))
 	}
+	i.pulses = make([]pulse, len(i.workers))
 	e.connect()
 	return nil
 }
@@ -117,7 +120,7 @@ func (i *iface) closeLocked() error {
 	for _, w := range i.workers {
 		i.engine.space.ReleaseAll(w.Number())
 	}
-	i.workers = nil
+	i.workers, i.pulses = nil, nil
 	i.engine.connect()
 	var errs []error
 	if i.nic != nil {

@@ -24,6 +24,16 @@ type InterfaceStatus struct {
 	Mode    string
 	Reasons []string // why what is better than Driver and Mode did not work
 	Workers int
+
+	// Stuck says that one of the workers has not looked for work for seconds:
+	// what its queue gets is not forwarded. See Alive.
+	Stuck bool
+}
+
+// Alive tells whether frames that come in on the interface are forwarded, as far
+// as that is this node's doing.
+func (s *InterfaceStatus) Alive() bool {
+	return s.Up && s.Err == nil && s.Workers > 0 && !s.Stuck
 }
 
 // Interfaces returns all interfaces, in the order of the configuration, which
@@ -41,6 +51,7 @@ func (e *Engine) Interfaces() []InterfaceStatus {
 			Up:      i.link.up,
 			Err:     i.err,
 			Workers: len(i.workers),
+			Stuck:   i.stuck(),
 		}
 		if i.nic != nil {
 			s.Driver, s.Mode, s.Reasons = i.nic.Driver, i.nic.Mode, i.nic.Reasons

@@ -57,7 +57,9 @@ func (t *Table) Answered(number uint32, seg Segment, now Tick) bool {
 		return false
 	}
 	if !settled(word, seg.Flags) {
-		h.word[i] = step(word, seg.Flags, fromBackend)
+		next := step(word, seg.Flags, fromBackend)
+		h.word[i] = next
+		t.tellReset(number, word, next)
 	}
 	h.seen[i] = now
 	return true

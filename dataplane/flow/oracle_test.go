@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -137,6 +138,41 @@ type model struct {
 	next  uint32 // id of the next flow, a new one each time
 	count map[Eviction]int
 	full  int // inserts for which there was no room
+	told  []told
+	tells map[Event]int
+}
+
+// told is an event and the id of the flow that it is of.
+type told struct {
+	id   uint32
+	what Event
+}
+
+// expect checks what the table has told of one packet. what is 0 for nothing.
+func (m *model) expect(f *modelFlow, what Event) {
+	m.t.Helper()
+	var want []told
+	if what != 0 {
+		want = append(want, told{f.id, what})
+		m.tells[what]++
+	}
+	if !slices.Equal(m.told, want) {
+		m.t.Fatalf("told %+v, want %+v", m.told, want)
+	}
+	m.told = m.told[:0]
+}
+
+// ofClient is what a packet of the client says of a connection that was in state s
+// before it.
+func (f *modelFlow) ofClient(s State, flags uint8) Event {
+	switch now := f.state(); {
+	case s != StateSYN:
+	case now == StateEstablished, now == StateFIN && flags&ack != 0:
+		return Established
+	case flags&(syn|ack|fin|rst) == syn:
+		return Retried
+	}
+	return 0
 }
 
 func newModel(t *testing.T, entries int, start Tick) *model {
@@ -146,7 +182,12 @@ func newModel(t *testing.T, entries int, start Tick) *model {
 	}
 	t.Cleanup(func() { table.Close() })
 	table.keys = stableKeys() // a fuzz finding must be repeatable
-	return &model{t: t, table: table, flows: map[packet.Tuple]*modelFlow{}, now: uint64(start), count: map[Eviction]int{}}
+	m := &model{
+		t: t, table: table, flows: map[packet.Tuple]*modelFlow{}, now: uint64(start),
+		count: map[Eviction]int{}, tells: map[Event]int{},
+	}
+	table.Watch(func(e *Entry, what Event) { m.told = append(m.told, told{e.Backend, what}) })
+	return m
 }
 
 // check compares an entry with a flow of the model.
@@ -191,7 +232,9 @@ func (m *model) packet(k packet.Tuple, s Segment) {
 		return
 	}
 	f.trust(s)
+	before := f.state()
 	f.note(client, s.Flags)
+	m.expect(f, f.ofClient(before, s.Flags))
 	f.seen, f.packets = m.now, f.packets+1
 	m.check(e, k, f)
 	if e != peeked || m.table.Number(e) != f.number {
@@ -207,9 +250,14 @@ func (m *model) answer(number uint32, s Segment) {
 		m.t.Fatalf("answered %d: %v, want %+v at %d", number, got, f, m.now)
 	}
 	if live {
+		before := f.state()
 		f.note(backend, s.Flags)
 		f.seen = m.now
+		if f.state() == StateClosed && before != StateClosed {
+			m.expect(f, Reset)
+		}
 	}
+	m.expect(f, 0)
 	m.ask(number, k, f)
 }
 
@@ -300,6 +348,7 @@ func (m *model) insert(hash uint64, k packet.Tuple, s Segment) {
 		m.t.Fatalf("insert %v: at the place of %v", k, number)
 	}
 	f.note(client, s.Flags)
+	m.expect(f, 0)
 	m.flows[k] = f
 }
 
@@ -445,6 +494,9 @@ func TestAgainstMap(t *testing.T) {
 				t.Logf("evictions %v, no room %d times", m.count, m.full)
 				if entries == 8 && (m.full == 0 || len(m.count) != 4) {
 					t.Errorf("evictions %v, no room %d times: not all is tested", m.count, m.full)
+				}
+				if len(m.tells) != 3 {
+					t.Errorf("told %v: not all is tested", m.tells)
 				}
 			})
 		}

@@ -131,6 +131,7 @@ type Table struct {
 	cursor  uint64 // next set of Sweep
 	touched uint32 // where Prefetch leaves what it read
 	memory  []byte // what headers and entries are in; nil after Close
+	noted   func(*Entry, Event)
 }
 
 // New returns an empty table with room for entries flows, rounded up to a power
@@ -244,6 +245,9 @@ func (t *Table) Lookup(hash uint64, k *packet.Tuple, seg Segment, now Tick) *Ent
 			next |= e.vouch(State(word&stateMask), seg)
 		}
 		h.word[i] = next
+		if State(word&stateMask) == StateSYN {
+			t.tellOpening(e, next, seg.Flags)
+		}
 	}
 	h.seen[i] = now
 	e.Packets++

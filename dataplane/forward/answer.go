@@ -16,22 +16,34 @@ import (
 // that asked, by the way it came: with its VLAN tag, and only while a worker
 // is alive to forward what the answer attracts.
 
-// answerARP answers a request for a VIP (RFC 826), probes of other stations
-// included (RFC 5227 section 2.4). A station that claims a VIP as its own, be it
-// in a request or a reply, is counted and gets no answer.
+// answerARP answers a request for a VIP that this node announces (RFC 826), probes
+// of other stations included (RFC 5227 section 2.4). A station that claims a VIP,
+// be it in a request or a reply, is counted and gets no answer.
 func (f *Forwarder) answerARP(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
 	b := frame.Bytes()
 	arp := packet.ARP(b[p.L3:])
 	sender, target := arp.SenderIP(), arp.TargetIP()
-	if f.own(f.vip4(sender)) {
-		return f.claimed(arp.SenderMAC())
+	if vip := f.vip4(sender); f.own(vip) {
+		addr := packet.Mapped(sender)
+		return f.claimed(&addr, vip, arp.SenderMAC())
 	}
-	if arp.Operation() != packet.ARPRequest || !f.own(f.vip4(target)) {
+	vip := f.vip4(target)
+	if arp.Operation() != packet.ARPRequest || !f.own(vip) {
 		return drop(stats.UnknownVIP)
 	}
 	asker := arp.SenderMAC()
 	if asker.IsMulticast() {
 		return drop(stats.Malformed) // the answer would go to many
+	}
+	if sender == [4]byte{} {
+		addr := packet.Mapped(target)
+		if f.isOurs(asker) {
+			return drop(stats.Reflected)
+		}
+		f.tell(&addr, asker, true)
+	}
+	if vip.Silent() {
+		return drop(stats.NotAnnounced)
 	}
 	arp.Encode(&packet.ARPFields{
 		Operation: packet.ARPReply,
@@ -126,33 +138,46 @@ func (f *Forwarder) answerICMPv6(frame *queue.Frame, p *packet.Parsed, vip *snap
 	return f.back(frame, meta)
 }
 
-// answerNeighbor turns a valid solicitation for a VIP into an advertisement
-// (RFC 4861 section 7.2.4). One without a source address is another station's
-// duplicate address detection: it is answered to all nodes, so that it learns
-// that the address is taken. An advertisement of a VIP, and a solicitation from
-// one, are another station's claim.
+// answerNeighbor turns a valid solicitation for a VIP that this node announces
+// into an advertisement (RFC 4861 section 7.2.4). One without a source address is
+// another station's duplicate address detection: it is answered to all nodes, so
+// that it learns that the address is taken. An advertisement of a VIP, and a
+// solicitation from one, are another station's claim.
 func (f *Forwarder) answerNeighbor(frame *queue.Frame, p *packet.Parsed, iface *snapshot.Interface, ingress uint16) Verdict {
 	b := frame.Bytes()
 	icmp := packet.ICMPv6(b[p.L4:p.End])
 	if !validNeighbor(p, icmp) {
 		return drop(stats.Malformed)
 	}
-	target := icmp.Target()
-	if !f.own(f.vip(p.Kind, &target)) {
+	target, station := icmp.Target(), packet.Ethernet(b).Src()
+	vip := f.vip(p.Kind, &target)
+	if !f.own(vip) {
 		return drop(stats.UnknownVIP)
 	}
-	if p.ICMPType == packet.ICMPv6NeighborAdvert || f.own(f.vip(p.Kind, &p.Src)) {
-		return f.claimed(packet.Ethernet(b).Src())
+	if p.ICMPType == packet.ICMPv6NeighborAdvert {
+		return f.claimed(&target, vip, station)
+	}
+	if sender := f.vip(p.Kind, &p.Src); f.own(sender) {
+		return f.claimed(&p.Src, sender, station)
 	}
 	detection := p.Src == [16]byte{}
 	if detection && !validDetection(p, icmp, target) || !detection && !oneStation(p.Src) {
 		return drop(stats.Malformed)
 	}
+	if detection {
+		if f.isOurs(station) {
+			return drop(stats.Reflected)
+		}
+		f.tell(&target, station, true)
+	}
+	if vip.Silent() {
+		return drop(stats.NotAnnounced)
+	}
 	end := frame.Start + p.L3 + packet.IPv6Len + packet.NeighborAdvertLen
 	if end > uint32(len(frame.Buf)) {
 		return drop(stats.TooBig)
 	}
-	to, solicited := packet.Ethernet(b).Src(), true
+	to, solicited := station, true
 	dst := p.Src
 	if detection {
 		dst = [16]byte{0: 0xff, 1: 0x02, 15: 0x01}
@@ -210,11 +235,13 @@ func validDetection(p *packet.Parsed, icmp packet.ICMPv6, target [16]byte) bool 
 // claimed is the verdict on a message in which a station claims a VIP. If that
 // is one of weir's own interfaces, its announcement has come back by another one
 // on the same link.
-func (f *Forwarder) claimed(by packet.MAC) Verdict {
-	for i := range f.snap.Interfaces {
-		if mac := f.snap.Interfaces[i].MAC; mac == by && !mac.IsZero() {
-			return drop(stats.Reflected)
-		}
+func (f *Forwarder) claimed(addr *[16]byte, vip *snapshot.VIP, by packet.MAC) Verdict {
+	if f.isOurs(by) {
+		return drop(stats.Reflected)
+	}
+	f.tell(addr, by, false)
+	if vip.Silent() {
+		return drop(stats.AnnouncedElsewhere)
 	}
 	return drop(stats.AddressConflict)
 }

@@ -38,8 +38,9 @@ func newModel(p *pool) *model {
 
 func (m *model) adopt(p *pool) { m.pool, m.snap = p, p.snapshot() }
 
-// packet returns the slot that a client's packet has to go to.
-func (m *model) packet(client int, flags uint8, now flow.Tick) uint32 {
+// packet returns the slot, or the node, that a client's packet has to go to, which
+// is given by another node or comes from the client.
+func (m *model) packet(client int, flags uint8, given bool, now flow.Tick) uint32 {
 	f, known := m.flows[client]
 	ended := f.state == flow.StateFIN || f.state == flow.StateClosed
 	if known && (now-f.seen > m.timeouts[f.state] || ended && flags == packet.TCPSyn) {
@@ -54,6 +55,14 @@ func (m *model) packet(client int, flags uint8, now flow.Tick) uint32 {
 		delete(m.flows, client)
 	}
 	tuple := clientTuple(client)
+	if !known && !given && len(m.pool.nodes) > 0 {
+		if node := nodeOf(m.pool, &tuple); node != 0 {
+			if flags&packet.TCPSyn != 0 {
+				delete(m.flows, client)
+			}
+			return otherNode | uint32(node)
+		}
+	}
 	slot := m.snap.Services[m.pool.owner].Pick(flow.HashStable(&tuple))
 	if slot == snapshot.None {
 		return slot
@@ -67,6 +76,18 @@ func (m *model) packet(client int, flags uint8, now flow.Tick) uint32 {
 		state: flow.NextState(flow.StateNone, flags), seen: now,
 	}
 	return slot
+}
+
+// nodeOf returns the node that has the flow of a tuple, 0 for this one.
+func nodeOf(p *pool, t *packet.Tuple) int {
+	spread := spreadOver(vipDSR4, 0, p.nodes)
+	member := spread.Member(&snapshot.Service{}, t)
+	for i, n := range p.nodes {
+		if member == &spread.Members[i+1] {
+			return n
+		}
+	}
+	return 0
 }
 
 func (m *model) mayKeep(f remembered) bool {
@@ -94,7 +115,7 @@ func change(p *pool, rng *rand.Rand) *pool {
 	next := *p
 	next.backends = append([]member(nil), p.backends...)
 	b := &next.backends[rng.IntN(len(next.backends))]
-	switch rng.IntN(7) {
+	switch rng.IntN(8) {
 	case 0, 1, 2:
 		b.state = snapshot.BackendState(rng.IntN(3))
 	case 3:
@@ -107,6 +128,11 @@ func change(p *pool, rng *rand.Rand) *pool {
 		}
 	case 6:
 		next.owner = (next.owner + 1) % 2
+	case 7:
+		next.nodes = rng.Perm(4)[:rng.IntN(4)]
+		for i := range next.nodes {
+			next.nodes[i]++
+		}
 	}
 	return &next
 }
@@ -121,6 +147,7 @@ func TestChurnAgreesWithModel(t *testing.T) {
 		r := newRig(t, 1<<14, p.snapshot())
 		m := newModel(p)
 		now := flow.Tick(0)
+		spread := uint64(0)
 		flags := []uint8{
 			packet.TCPSyn, packet.TCPSyn, packet.TCPAck, packet.TCPAck, packet.TCPAck | packet.TCPPsh,
 			packet.TCPFin | packet.TCPAck, packet.TCPRst, packet.TCPSyn | packet.TCPAck,
@@ -137,9 +164,16 @@ func TestChurnAgreesWithModel(t *testing.T) {
 				r.Sweep(now, rng.IntN(r.table.Sets()))
 			}
 			client, f := rng.IntN(200), flags[rng.IntN(len(flags))]
-			want := m.packet(client, f, now)
-			if got := r.slot(clientFrame(client, f), now); got != want {
-				t.Fatalf("seed %d step %d: client %d flags %#x went to %d, want %d", seed, step, client, f, got, want)
+			frame, given := clientFrame(client, f), len(p.nodes) > 0 && rng.IntN(2) == 0
+			if given {
+				fromMAC(frame, nodeMAC(p.nodes[rng.IntN(len(p.nodes))]))
+			}
+			want := m.packet(client, f, given, now)
+			if got := r.slot(frame, now); got != want {
+				t.Fatalf("seed %d step %d: client %d flags %#x given %t went to %#x, want %#x", seed, step, client, f, given, got, want)
+			}
+			if want != snapshot.None && want&otherNode != 0 {
+				spread++
 			}
 			for slot, b := range r.counters.Backends {
 				if b.Flows < 0 {
@@ -153,6 +187,9 @@ func TestChurnAgreesWithModel(t *testing.T) {
 		}
 		if r.counters.FlowsEvicted+r.counters.FlowsUntrustedEvicted+r.counters.FlowsRefused != 0 {
 			t.Fatalf("seed %d: flows were evicted, so the model does not hold", seed)
+		}
+		if got := r.counters.Spread.Packets; got != spread || got == 0 {
+			t.Errorf("seed %d: %d frames counted as given away, want %d", seed, got, spread)
 		}
 		r.Sweep(now+flow.TickAt(24*time.Hour), r.table.Sets())
 		compareGauges(t, r, make([]int64, len(p.backends)))

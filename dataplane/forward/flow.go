@@ -32,6 +32,12 @@ func (f *Forwarder) request(p *packet.Parsed, meta *handover.Meta, hash uint64, 
 				}
 			}
 		}
+		if entry == nil && svc.Spread() {
+			if to := f.memberOf(&p.Tuple, svc, p, frame); to != nil {
+				f.endReopened(p, hash)
+				return f.give(to, p, meta, frame)
+			}
+		}
 		var slot uint32
 		var reason stats.Reason
 		if entry, slot, reason = f.decide(entry, p, meta, hash, service, frame); reason != stats.ReasonNone {
@@ -129,9 +135,34 @@ func (f *Forwarder) decide(old *flow.Entry, p *packet.Parsed, meta *handover.Met
 		return entry, slot, reason
 	}
 	if reason = f.translate(entry, p, meta, hash, svc.Mode, frame); reason == stats.ReasonNone {
-		f.counters.Backends[slot].NewFlows++
+		f.begun(slot, p)
 	}
 	return entry, slot, reason
+}
+
+// begun counts a flow that has got its entry, and all that it needs.
+func (f *Forwarder) begun(slot uint32, p *packet.Parsed) {
+	c := &f.counters.Backends[slot]
+	c.NewFlows++
+	if p.TCPFlags&(packet.TCPSyn|packet.TCPAck|packet.TCPRst|packet.TCPFin) == packet.TCPSyn {
+		c.Opened++
+	}
+}
+
+// came counts what the table has seen of a connection.
+func (f *Forwarder) came(e *flow.Entry, what flow.Event) {
+	c := &f.counters.Backends[e.Backend]
+	if c.Generation != e.Generation {
+		return // the slot is another backend's now
+	}
+	switch what {
+	case flow.Established:
+		c.Established++
+	case flow.Retried:
+		c.Retries++
+	case flow.Reset:
+		c.Resets++
+	}
 }
 
 // record makes the entry of a new flow to a backend. A reset gets none, as
@@ -169,7 +200,7 @@ func (f *Forwarder) record(p *packet.Parsed, hash uint64, slot uint32, mode snap
 		return nil, stats.ReasonNone
 	}
 	if mode == snapshot.Direct {
-		c.NewFlows++
+		f.begun(slot, p)
 	}
 	c.Flows++
 	entry.Backend = slot

@@ -10,7 +10,8 @@
 // or something that is answered or refused right away (answer.go, refusal.go).
 // The second finds the flow of the packet or decides a new one (flow.go) and
 // rewrites it. What is rare and slow is in files of its own: fragment.go,
-// icmp.go, and toobig.go.
+// icmp.go, and toobig.go. Where several nodes share a VIP, spread.go says which
+// packets are another node's.
 package forward
 
 import (
@@ -59,6 +60,11 @@ type Outbox interface {
 	// Learn tells the control plane the longest IP packet in bytes that
 	// reaches a backend, the headers that weir puts before it included.
 	Learn(backend [16]byte, mtu int)
+
+	// Claim tells the control plane that another station takes one of weir's
+	// addresses (IPv4-mapped for IPv4) for its own, or with probe that it asks
+	// whether it may. What is told is within a rate.
+	Claim(addr [16]byte, by packet.MAC, probe bool)
 }
 
 // Config is what a Forwarder is made of.
@@ -91,6 +97,7 @@ type Forwarder struct {
 	pathMTUs  *refuse.Limiter // the same, of what tells a sender the MTU: nothing else may use that up
 	relays    *refuse.Limiter // of ICMP errors passed on
 	asks      limit.Bucket    // questions to the other workers
+	claims    claims          // told to the control plane
 	guards    guards
 
 	// Scratch for one batch, filled by the first pass and read by the second.
@@ -121,7 +128,9 @@ func New(cfg Config) *Forwarder {
 		refusals:  refuse.NewLimiter(refuse.DefaultLimits()),
 		pathMTUs:  refuse.NewLimiter(refuse.DefaultLimits()),
 		relays:    refuse.NewLimiter(relayLimits()),
+		claims:    newClaims(),
 	}
+	cfg.Flows.Watch(f.came)
 	f.SetPeers([]uint16{cfg.Worker})
 	f.nat.space = cfg.Space
 	f.expired = f.expire

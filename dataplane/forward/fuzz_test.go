@@ -69,7 +69,7 @@ func slab(in [][]byte, room int) (memory []byte, frames []queue.Frame) {
 
 // fuzzWorlds are the worlds that frames are fuzzed in.
 func fuzzWorlds() []func(*nat.Space) *snapshot.Snapshot {
-	return []func(*nat.Space) *snapshot.Snapshot{natWorld, sharedWorld, plainWorld, rareWorld}
+	return []func(*nat.Space) *snapshot.Snapshot{natWorld, sharedWorld, plainWorld, rareWorld, silentWorld}
 }
 
 // opened is a packet of a flow for each NAT service, so that answers and errors
@@ -90,7 +90,7 @@ func seedForward(add func(data []byte, room, world uint8)) {
 		}
 	}
 	var every []step
-	for _, cases := range [][]goldenCase{dsrCases(), arpCases(), ndpCases(), echoCases(), natCases(), fragmentCases()} {
+	for _, cases := range [][]goldenCase{dsrCases(), arpCases(), ndpCases(), echoCases(), natCases(), fragmentCases(), silentCases(), memberCases()} {
 		every = append(every, cases[0].steps...)
 	}
 	for world := range fuzzWorlds() {
@@ -103,7 +103,11 @@ func seedForward(add func(data []byte, room, world uint8)) {
 func FuzzForward(f *testing.F) {
 	seedForward(func(data []byte, room, world uint8) { f.Add(data, room, world) })
 	f.Fuzz(func(t *testing.T, data []byte, room, world uint8) {
-		r := newRigIn(t, 32, fuzzWorlds()[int(world)%len(fuzzWorlds())])
+		var snap *snapshot.Snapshot
+		r := newRigIn(t, 32, func(space *nat.Space) *snapshot.Snapshot {
+			snap = fuzzWorlds()[int(world)%len(fuzzWorlds())](space)
+			return snap
+		})
 		for _, s := range opened() {
 			r.all(s.ingress, s.frame, 0)
 		}
@@ -119,6 +123,11 @@ func FuzzForward(f *testing.F) {
 		}
 		checked.check(t, &r.counters)
 		checkGauges(t, r, 0)
+		for _, c := range r.claimed {
+			if a := c.addr.As16(); snap.VIP(&a) == nil {
+				t.Fatalf("told that %s is claimed, which is not weir's", c.addr)
+			}
+		}
 	})
 }
 
@@ -147,7 +156,7 @@ type sums struct {
 
 func totals(c *stats.Counters) sums {
 	s := sums{drops: c.Drops, errors: c.ErrorsRelayed}
-	s.sent = c.ARPReplies + c.NDPReplies + c.EchoReplies + c.PathMTUAnswers + c.Rejects
+	s.sent = c.ARPReplies + c.NDPReplies + c.EchoReplies + c.PathMTUAnswers + c.Rejects + c.Spread.Packets
 	for i := range c.Backends {
 		s.sent += c.Backends[i].Packets + c.Backends[i].Answers.Packets
 	}

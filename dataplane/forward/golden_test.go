@@ -72,7 +72,7 @@ func goldenCases() []goldenCase {
 	for _, cases := range [][]goldenCase{
 		dsrCases(), ipipCases(), arpCases(), ndpCases(), advertisementCases(), echoCases(), dropCases(), brokenCases(),
 		natCases(), natRuleCases(), natOwnCases(), fragmentCases(), fragmentNATCases(), errorCases(), errorNATCases(),
-		tooBigCases(), refusalCases(), guardCases(), floodCases(),
+		tooBigCases(), refusalCases(), guardCases(), floodCases(), silentCases(), memberCases(),
 	} {
 		all = append(all, cases...)
 	}
@@ -147,7 +147,14 @@ func golden(t *testing.T, c goldenCase) {
 		for _, l := range r.learned {
 			fmt.Fprintf(&counters, "learned path mtu %d to %s\n", l.mtu, l.backend)
 		}
-		r.learned = nil
+		for _, c := range r.claimed {
+			what := "claimed"
+			if c.probe {
+				what = "probed"
+			}
+			fmt.Fprintf(&counters, "told %s %s by %s\n", c.addr, what, c.by)
+		}
+		r.learned, r.claimed = nil, nil
 	}
 	writeCounters(&counters, &r.counters)
 	checkGauges(t, r, now)

@@ -67,6 +67,11 @@ func (f *Forwarder) errorToBackend(p *packet.Parsed, about *packet.Tuple, servic
 		if svc.Mode != snapshot.NATKeep && f.askOn(frame, meta) == asked {
 			return Verdict{Action: Taken}
 		}
+		if e == nil && svc.Spread() {
+			if to := f.memberOf(about, svc, p, frame); to != nil {
+				return f.give(to, p, meta, frame)
+			}
+		}
 		return f.errorByTable(p, about, svc, meta, frame)
 	}
 	if svc.Mode == snapshot.Direct {

@@ -32,12 +32,16 @@ var (
 	vipFlows   = netip.MustParseAddr("203.0.113.45") // DSR, 3 new flows at once
 	vipSource  = netip.MustParseAddr("203.0.113.46") // DSR, 3 packets at once per /24
 	vipSourceF = netip.MustParseAddr("203.0.113.47") // DSR, 3 new flows at once per /32
+	vipSilent4 = netip.MustParseAddr("203.0.113.50") // DSR, announced by another node
+	vipAll4    = netip.MustParseAddr("203.0.113.51") // DSR, all nodes have a share; tcp/81 is NAT
 	vipNAT66   = netip.MustParseAddr("2001:db8:1::30")
 	vipNAT64   = netip.MustParseAddr("2001:db8:1::31")
 	vipKeep6   = netip.MustParseAddr("2001:db8:1::34")
 	vipMute6   = netip.MustParseAddr("2001:db8:1::40")
 	vipICMP6   = netip.MustParseAddr("2001:db8:1::41")
 	vipReset6  = netip.MustParseAddr("2001:db8:1::42")
+	vipSilent6 = netip.MustParseAddr("2001:db8:1::50")
+	vipAll6    = netip.MustParseAddr("2001:db8:1::51")
 
 	snat4 = netip.MustParseAddr("10.0.0.240")
 	snat6 = netip.MustParseAddr("fd00::f0")
@@ -140,6 +144,20 @@ func natSpec(space *nat.Space, lo, hi uint16) snapshot.Spec {
 	direct(vipFlows, func(s *snapshot.Service) { s.Limits.NewFlows = three })
 	direct(vipSource, func(s *snapshot.Service) { s.Limits.SourcePackets, s.Limits.SourceBits = three, 24 })
 	direct(vipSourceF, func(s *snapshot.Service) { s.Limits.SourceNewFlows, s.Limits.SourceBits = three, 32 })
+	for _, vip := range []netip.Addr{vipSilent4, vipSilent6} {
+		policy(vip, snapshot.VIPPolicy{Silent: true})
+	}
+	for _, vip := range []netip.Addr{vipAll4, vipAll6} {
+		direct(vip, func(*snapshot.Service) {})
+		spec.Spreads = append(spec.Spreads, worldSpread(vip))
+	}
+	for i := range spec.Services {
+		if spec.Services[i].Name == vipNAT44.String() {
+			spec.VIPs = append(spec.VIPs, snapshot.VIPSpec{
+				Addr: vipAll4.As16(), Proto: packet.ProtoTCP, Lo: 81, Hi: 81, Service: uint32(i),
+			})
+		}
+	}
 	for _, addr := range []netip.Addr{snat4, snat6} {
 		spec.SNAT = append(spec.SNAT, snatOf(space, addr, lo, hi))
 	}
@@ -154,6 +172,19 @@ func sharedWorld(space *nat.Space) *snapshot.Snapshot {
 		s := snatOf(space, addr, snatPort, snatPort)
 		s.Shared = true
 		spec.SNAT = append(spec.SNAT, s)
+	}
+	return must(snapshot.New(spec))
+}
+
+// silentWorld is natWorld where another node announces all addresses, SNAT
+// addresses too.
+func silentWorld(space *nat.Space) *snapshot.Snapshot {
+	spec := natSpec(space, snatPort, snatPort)
+	for _, v := range spec.VIPs {
+		spec.Policies = append(spec.Policies, snapshot.VIPPolicy{Addr: v.Addr, Silent: true})
+	}
+	for i := range spec.SNAT {
+		spec.SNAT[i].Silent = true
 	}
 	return must(snapshot.New(spec))
 }

@@ -149,6 +149,7 @@ type pool struct {
 	backends []member
 	service  uint32 // index the pool's service has; others before it are empty
 	owner    uint32 // index of the service that the VIP belongs to, usually service
+	nodes    []int  // other nodes that have a share of the flows
 }
 
 type member struct {
@@ -191,7 +192,26 @@ func (p *pool) snapshot() *snapshot.Snapshot {
 	}
 	svc.Table = must(maglev.Build(tableSize, candidates))
 	claim(&spec, vipDSR4, p.owner)
+	if len(p.nodes) > 0 {
+		spec.Spreads = []snapshot.Spread{spreadOver(vipDSR4, 0, p.nodes)}
+	}
 	return must(snapshot.New(spec))
+}
+
+// spreadOver shares a VIP out to this node, which is number self, and others.
+func spreadOver(vip netip.Addr, self int, others []int) snapshot.Spread {
+	spread := snapshot.Spread{Addr: vip.As16()}
+	var names []maglev.Backend
+	for _, n := range append([]int{self}, others...) {
+		m := snapshot.SpreadMember{Self: n == self}
+		if !m.Self {
+			m.Rewrite = must(rewrite.DSR(rewrite.Link{Src: eth0MAC, Dst: nodeMAC(n), MTU: 1500}, vip.Is6()))
+		}
+		spread.Members = append(spread.Members, m)
+		names = append(names, maglev.Backend{Name: fmt.Sprint("node ", n), Weight: 1})
+	}
+	spread.Table = must(maglev.Build(tableSize, names))
+	return spread
 }
 
 // rig is a Forwarder with its counters and table in the test's hands.
@@ -202,6 +222,14 @@ type rig struct {
 	passed   []passedFrame
 	quiet    *quiet // nil: what is passed goes to passed
 	learned  []learnedMTU
+	claimed  []toldClaim
+}
+
+// toldClaim is what the control plane is told that another station has said.
+type toldClaim struct {
+	addr  netip.Addr
+	by    packet.MAC
+	probe bool
 }
 
 // passedFrame is a frame that went to a worker, this one perhaps.
@@ -237,6 +265,14 @@ func (b *rig) Learn(backend [16]byte, mtu int) {
 		return
 	}
 	b.learned = append(b.learned, learnedMTU{packet.NetipAddr(backend), mtu})
+}
+
+// Claim implements forward.Outbox.
+func (b *rig) Claim(addr [16]byte, by packet.MAC, probe bool) {
+	if b.quiet != nil {
+		return
+	}
+	b.claimed = append(b.claimed, toldClaim{packet.NetipAddr(addr), by, probe})
 }
 
 func newRig(tb testing.TB, entries int, s *snapshot.Snapshot) *rig {
@@ -297,15 +333,18 @@ func (b *rig) one(frame []byte, now flow.Tick) (queue.Frame, forward.Verdict) {
 }
 
 // slot processes a single frame and returns the backend slot it was sent to,
-// snapshot.None if it was dropped.
+// snapshot.None if it was dropped, and otherNode and its number for another node.
 func (b *rig) slot(frame []byte, now flow.Tick) uint32 {
 	f, v := b.one(frame, now)
 	if v.Action != forward.Send {
 		return snapshot.None
 	}
 	mac := packet.MAC(f.Bytes())
-	return uint32(mac[4])<<8 | uint32(mac[5])
+	return uint32(mac[3]-2)*otherNode | uint32(mac[4])<<8 | uint32(mac[5])
 }
+
+// otherNode marks what rig.slot returns for a node.
+const otherNode = 1 << 16
 
 // buffer puts a frame into a buffer, as a driver does.
 func buffer(frame []byte) queue.Frame {

@@ -199,6 +199,32 @@ func (r *Rewrite) Apply(f *queue.Frame, p *packet.Parsed) stats.Reason {
 	return stats.ReasonNone
 }
 
+// Relay sends the packet in f on to another station as it is, but for the MAC
+// addresses: with the VLAN tag that it came with, and no tunnel. p is what Decode
+// made of f.Bytes(). It takes one hop off, since nothing else would end a loop of
+// nodes that give a packet to each other: the caller must have seen that more
+// than one is left. A packet longer than the link's MTU is left as it was.
+func (r *Rewrite) Relay(f *queue.Frame, p *packet.Parsed) stats.Reason {
+	if p.End-p.L3 > r.mtu {
+		return stats.TooBig
+	}
+	b := f.Bytes()
+	copy(b[:packet.EthernetLen-2], r.l2[:])
+	if p.Kind == packet.KindIPv4 {
+		packet.IPv4(b[p.L3:p.End]).DecrementTTL()
+	} else {
+		packet.IPv6(b[p.L3:p.End]).DecrementHopLimit()
+	}
+	return stats.ReasonNone
+}
+
+// Station returns the destination on the link.
+func (r *Rewrite) Station() packet.MAC { return packet.Ethernet(r.l2[:]).Dst() }
+
+// MTU returns the longest IP packet in bytes that the link takes, which is what
+// Relay does.
+func (r *Rewrite) MTU() uint32 { return r.mtu }
+
 // Room returns the longest IP packet in bytes that Apply or Frame takes.
 func (r *Rewrite) Room() uint32 { return r.mtu - uint32(r.outerLen) }
 

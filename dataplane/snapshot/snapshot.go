@@ -56,6 +56,9 @@ type SNAT struct {
 	// Shared says that the address is the box's own: the kernel answers for
 	// it, and all but the ports of Range is the kernel's.
 	Shared bool
+
+	// Silent is what VIPPolicy.Silent is for a VIP.
+	Silent bool
 }
 
 // answerKey tells the answers of a backend apart from what else it sends.
@@ -105,6 +108,7 @@ type Service struct {
 
 	Mode     Mode
 	guarded  bool // it has an access list or limits
+	spread   bool // other nodes take their share of it, by one of its VIPs at least
 	Affinity Affinity
 
 	// Empty says why Table is empty: stats.NoBackend or stats.Unresolved.
@@ -124,6 +128,9 @@ type Service struct {
 // Guarded tells whether the service has an access list or limits.
 func (s *Service) Guarded() bool { return s.guarded }
 
+// Spread tells whether one of the service's VIPs has a Spread that is for it.
+func (s *Service) Spread() bool { return s.spread }
+
 // Pick returns the slot of the backend that a new flow with this stable hash
 // belongs to, or None.
 func (s *Service) Pick(hash uint64) uint32 {
@@ -137,12 +144,16 @@ func (s *Service) Pick(hash uint64) uint32 {
 // Choose returns the slot of the backend that a new flow belongs to, or None. It
 // is the same on every node, so that nodes agree on a flow's backend without
 // talking to each other.
-func (s *Service) Choose(t *packet.Tuple) uint32 {
+func (s *Service) Choose(t *packet.Tuple) uint32 { return s.Pick(s.hash(t)) }
+
+// hash returns the stable hash of what stays together: a flow, or all flows of
+// a prefix of clients.
+func (s *Service) hash(t *packet.Tuple) uint64 {
 	if s.Affinity == AffinitySource {
 		source := limit.Mask(&t.Src, s.AffinityBits, s.AffinityBits)
-		return s.Pick(flow.HashStableSource(&source))
+		return flow.HashStableSource(&source)
 	}
-	return s.Pick(flow.HashStable(t))
+	return flow.HashStable(t)
 }
 
 // BackendState says what may be sent to a backend slot.
@@ -181,6 +192,7 @@ type Spec struct {
 	Backends   []Backend
 	VIPs       []VIPSpec
 	Policies   []VIPPolicy // a VIP without one answers ping and nothing else
+	Spreads    []Spread    // one of an address that is no VIP means nothing
 	SNAT       []SNAT
 	NewFlows   limit.Rate
 }
@@ -188,7 +200,8 @@ type Spec struct {
 // New builds a snapshot. It takes over the slices of spec. Its error names two
 // services that claim the same address, protocol and port, or what refers to
 // something that is not in spec and would have workers reach past the end.
-// The entries of the Maglev tables are not looked at: there are millions.
+// The entries of the Maglev tables, a Spread's too, are not looked at: there are
+// millions.
 func New(spec Spec) (*Snapshot, error) {
 	s := &Snapshot{
 		Generation: spec.Generation,
@@ -201,7 +214,7 @@ func New(spec Spec) (*Snapshot, error) {
 	}
 	for i := range s.Services {
 		svc := &s.Services[i]
-		svc.guarded = svc.ACL != nil || svc.Limits != (Limits{})
+		svc.guarded, svc.spread = svc.ACL != nil || svc.Limits != (Limits{}), false
 		for _, slot := range s.Services[i].Members {
 			if uint64(slot) >= uint64(len(s.Backends)) {
 				return nil, fmt.Errorf("build snapshot: service %s: there is no backend slot %d", s.Services[i].Name, slot)
@@ -210,6 +223,9 @@ func New(spec Spec) (*Snapshot, error) {
 	}
 	var err error
 	if s.vips, err = newVIPTable(&spec); err != nil {
+		return nil, err
+	}
+	if err = s.addSpreads(spec.Spreads); err != nil {
 		return nil, err
 	}
 	for _, a := range spec.SNAT {

@@ -32,6 +32,12 @@ type VIPPolicy struct {
 	Addr   [16]byte // IPv4-mapped for IPv4
 	Mute   bool     // does not answer ping (now)
 	Reject Reject
+
+	// Silent says that another node announces the VIP, or none does: nobody is
+	// answered who asks for it by ARP or NDP, and a station that claims it is not
+	// in conflict with this one. Packets that come for it all the same are
+	// handled as for any VIP.
+	Silent bool
 }
 
 // VIP is one virtual address and the services on it, or a SNAT address.
@@ -43,7 +49,13 @@ type VIP struct {
 
 	// SNAT is set for a SNAT address: backends send there, not clients.
 	SNAT *SNAT
+
+	// Spread is set for a VIP whose flows other nodes take their share of.
+	Spread *Spread
 }
+
+// Silent tells whether questions for the address are left to others.
+func (v *VIP) Silent() bool { return v.Policy.Silent || v.SNAT != nil && v.SNAT.Silent }
 
 type portRange struct {
 	lo, hi  uint16

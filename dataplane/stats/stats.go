@@ -27,6 +27,13 @@ type Backend struct {
 	NewFlows   uint64  // flows decided for it, since the slot was given to it
 	Flows      int64   // flows in the table now
 	Generation uint32  // which user of the slot these counts are of
+
+	// What becomes of TCP connections, for as long as they are in the table. Of
+	// those that are not (too many new ones, no room) nothing is known.
+	Opened      uint64 // entries made for a SYN
+	Established uint64 // of those, the ones whose client went on from its SYN: it was answered
+	Retries     uint64 // SYNs sent again before that
+	Resets      uint64 // connections that the backend reset, refused ones among them; only NAT sees it
 }
 
 // Counters are one worker's counts since it was started. The worker writes
@@ -35,6 +42,7 @@ type Counters struct {
 	Received    Traffic // frames taken from the queue
 	Transmitted Traffic // frames the queue accepted, those of other workers included
 	HandedOver  Traffic // frames given to another worker, or to itself once more
+	Spread      Traffic // frames given to other nodes, whose flows they are of
 	Drops       [NumReasons]uint64
 
 	ARPReplies  uint64
@@ -78,6 +86,7 @@ func (c *Counters) AddTo(sum *Counters) {
 	sum.Received.add(c.Received)
 	sum.Transmitted.add(c.Transmitted)
 	sum.HandedOver.add(c.HandedOver)
+	sum.Spread.add(c.Spread)
 	for i := range c.Drops {
 		sum.Drops[i] += c.Drops[i]
 	}
@@ -123,4 +132,8 @@ func (b *Backend) merge(o *Backend) {
 	b.Answers.add(o.Answers)
 	b.NewFlows += o.NewFlows
 	b.Flows += o.Flows
+	b.Opened += o.Opened
+	b.Established += o.Established
+	b.Retries += o.Retries
+	b.Resets += o.Resets
 }

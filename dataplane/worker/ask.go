@@ -57,6 +57,10 @@ func (w *Worker) Index() int { return w.cfg.Index }
 // CPU returns the CPU the worker is to be pinned to, negative for none.
 func (w *Worker) CPU() int { return w.cfg.CPU }
 
+// Turns returns how often the worker has looked for work, which it does every
+// quarter of a second at least. If it stays the same for long, the worker hangs.
+func (w *Worker) Turns() uint32 { return w.turns.Load() }
+
 // Status is a worker's state at one moment.
 type Status struct {
 	Index    int

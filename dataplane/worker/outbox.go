@@ -35,6 +35,14 @@ func (o *outbox) Learn(backend [16]byte, mtu int) {
 	}
 }
 
+// Claim implements forward.Outbox.
+func (o *outbox) Claim(addr [16]byte, by packet.MAC, probe bool) {
+	select {
+	case o.cfg.Claims <- Claim{packet.NetipAddr(addr), by, o.snap.Interfaces[o.cfg.Interface].Name, probe}:
+	default: // nobody listens; more come if it goes on
+	}
+}
+
 // push copies a frame to the worker at an index in peers.All, or counts it as
 // dropped.
 func (w *Worker) push(peer int, frame []byte, meta handover.Meta) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -42,7 +43,7 @@ func compile(t testing.TB, generation uint64, server func(int) packet.MAC) *snap
 	t.Helper()
 	spec := snapshot.Spec{Generation: generation}
 	for i := range 2 {
-		spec.Interfaces = append(spec.Interfaces, snapshot.Interface{MAC: ifaceMAC(i)})
+		spec.Interfaces = append(spec.Interfaces, snapshot.Interface{Name: fmt.Sprint("eth", i), MAC: ifaceMAC(i)})
 		rw, err := rewrite.DSR(rewrite.Link{Egress: uint16(i), Src: ifaceMAC(i), Dst: server(i), MTU: 1500}, false)
 		if err != nil {
 			t.Fatal(err)
@@ -91,6 +92,7 @@ type station struct {
 	snap   *atomic.Pointer[snapshot.Snapshot]
 	cancel context.CancelFunc
 	done   chan error
+	claims chan worker.Claim
 	ended  bool
 }
 
@@ -115,10 +117,10 @@ func (q sound) Wait(time.Duration) error { return q.Queue.Wait(-1) }
 // assemble makes a worker of a flow table and a queue, which it sees as seen.
 func assemble(t testing.TB, i int, snap *atomic.Pointer[snapshot.Snapshot], q *queuetest.Queue, seen queue.Queue, table *flow.Table) *station {
 	t.Helper()
-	s := &station{t: t, queue: q, snap: snap, done: make(chan error, 1)}
+	s := &station{t: t, queue: q, snap: snap, done: make(chan error, 1), claims: make(chan worker.Claim, 2)}
 	s.Worker = worker.New(worker.Config{
 		Number: uint16(i), Interface: uint16(i), Index: i, CPU: -1, Queue: seen, Flows: table, Snapshot: snap,
-		Log: slog.New(slog.DiscardHandler),
+		Claims: s.claims, Log: slog.New(slog.DiscardHandler),
 	})
 	t.Cleanup(func() {
 		s.stop()

@@ -24,6 +24,7 @@ import (
 	"weir/dataplane/forward"
 	"weir/dataplane/handover"
 	"weir/dataplane/nat"
+	"weir/dataplane/packet"
 	"weir/dataplane/queue"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
@@ -52,6 +53,7 @@ type Config struct {
 	Flows     *flow.Table
 	Space     *nat.Space                         // which worker has which SNAT ports
 	PathMTU   chan<- PathMTU                     // what is learned; dropped if there is no room
+	Claims    chan<- Claim                       // of weir's addresses by other stations; dropped if there is no room
 	Snapshot  *atomic.Pointer[snapshot.Snapshot] // swapped by the engine; never holds nil once the worker runs
 	Log       *slog.Logger
 }
@@ -60,6 +62,15 @@ type Config struct {
 type PathMTU struct {
 	Backend netip.Addr
 	MTU     int // largest IP packet in bytes that reaches it, outer header included
+}
+
+// Claim is what another station has said of one of weir's addresses by ARP or
+// NDP. Of many like it, few are told.
+type Claim struct {
+	Address   netip.Addr
+	MAC       packet.MAC // the station's: by ARP the one it names, by NDP the one it sends from
+	Interface string     // on whose link it is
+	Probe     bool       // it asks whether it may have the address (RFC 5227, RFC 4862 section 5.4); else it has it
 }
 
 // Peer is a worker as another one sees it.
@@ -101,6 +112,8 @@ type Worker struct {
 	metas    [forward.BatchSize]handover.Meta // of frames to decide about
 	long     longFrame
 	wake     []bool // by index in peers.All: frames were pushed for it in this batch
+
+	turns atomic.Uint32 // written by the worker; far from what other workers read
 }
 
 // longFrame is a frame longer than the queue's buffers, in memory of the
@@ -155,7 +168,8 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.stopping.Store(true)
 		w.cfg.Queue.Wake()
 	})()
-	for !w.stopping.Load() {
+	for turn := uint32(1); !w.stopping.Load(); turn++ {
+		w.turns.Store(turn)
 		if err := w.turn(); err != nil {
 			return fmt.Errorf("work queue %d: %w", w.cfg.Index, err)
 		}

@@ -198,6 +198,7 @@ func TestHandOverWhenThePeerHasStopped(t *testing.T) {
 	}
 	// The engine then takes the way out.
 	connect(pair[0])
+	pair[0].status() // after this turn, the next one begins with what is new
 	pair[0].queue.Inject(datagram(0, 1, 1))
 	pair[0].idle()
 	if n := pair[0].status().Counters.Drops[stats.NoEgress]; n != 1 {

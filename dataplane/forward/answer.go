@@ -76,6 +76,8 @@ func (f *Forwarder) refusesPing(p *packet.Parsed, vip *snapshot.VIP) stats.Reaso
 		return stats.ICMPUnhandled
 	case !oneStation(p.Src):
 		return stats.Malformed
+	case f.snap.IsStrayProbe(&p.Src, p.TTL):
+		return stats.Looped
 	case vip.Policy.Mute:
 		return stats.PingRefused
 	}

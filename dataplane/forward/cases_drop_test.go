@@ -41,6 +41,22 @@ func dropCases() []goldenCase {
 			one("tunnelled6in"+v.name, "a loop, or somebody's mistake", stats.Tunnelled, proto(v.vip, packet.ProtoIPv6, inner6)),
 		)
 	}
+	probe := func(from netip.Addr, ttl uint8, s packettest.Spec) packettest.Spec {
+		s.Src, s.TTL = netip.AddrPortFrom(from, 4000), ttl
+		return s
+	}
+	for _, v := range []struct {
+		name      string
+		node, vip netip.Addr
+	}{{"4", node4, vipDSR4}, {"6", node6, vip6in6}} {
+		cases = append(cases,
+			one("probe-stray"+v.name, "a check that a backend without the VIP has forwarded", stats.Looped,
+				frame(probe(v.node, 63, to(v.vip)))),
+			one("probe-stray-ping"+v.name, "nor is it answered", stats.Looped,
+				packettest.EchoRequest(probe(v.node, 63, to(v.vip)), 1, 1)),
+			sent("probe-direct"+v.name, "the node itself may be a client", frame(probe(v.node, 64, to(v.vip)))),
+		)
+	}
 	return append(cases,
 		one("no-backend", "every backend is down", stats.NoBackend, frame(to(vipEmpty))),
 		one("unresolved", "there are backends, but no neighbour answers", stats.Unresolved, frame(udpTo(vipNoHop))),

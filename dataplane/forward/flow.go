@@ -123,7 +123,7 @@ func (f *Forwarder) decide(old *flow.Entry, p *packet.Parsed, meta *handover.Met
 	} else if svc.Mode != snapshot.Direct {
 		return nil, 0, stats.NoFlow // its SNAT port is not known, so no backend would know it
 	}
-	if f.own(f.vip(p.Kind, &p.Src)) {
+	if f.own(f.vip(p.Kind, &p.Src)) || f.snap.IsStrayProbe(&p.Src, p.TTL) {
 		return nil, 0, stats.Looped // nobody is behind that address, and two services could talk to each other for ever
 	}
 	slot := svc.Choose(&p.Tuple)

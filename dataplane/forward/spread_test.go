@@ -57,7 +57,7 @@ func nodesThat(t *testing.T, change func(*snapshot.Spread), believes ...[]int) [
 			change(&spread)
 			spec.Spreads = []snapshot.Spread{spread}
 		}
-		all = append(all, &node{newRig(t, 1<<12, must(snapshot.New(spec))), number})
+		all = append(all, &node{newRig(t, 1<<14, must(snapshot.New(spec))), number})
 	}
 	return all
 }

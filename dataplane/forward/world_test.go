@@ -80,12 +80,18 @@ func must[T any](v T, err error) T {
 	return v
 }
 
+// Addresses of a node of weir, which checks backends from there.
+var (
+	node4 = netip.MustParseAddr("10.0.0.3")
+	node6 = netip.MustParseAddr("2001:db8::3")
+)
+
 // worldSnapshot is the fixed world.
 func worldSnapshot() *snapshot.Snapshot { return must(snapshot.New(worldSpec())) }
 
 // worldSpec is what the fixed world is made of.
 func worldSpec() snapshot.Spec {
-	spec := snapshot.Spec{Generation: 1, Interfaces: interfaces()}
+	spec := snapshot.Spec{Generation: 1, Interfaces: interfaces(), Nodes: [][16]byte{node4.As16(), node6.As16()}}
 	add := func(vip netip.Addr, make func(slot uint32) (rewrite.Rewrite, error)) {
 		service, slot := uint32(len(spec.Services)), uint32(len(spec.Backends))
 		spec.Services = append(spec.Services, snapshot.Service{

@@ -34,6 +34,7 @@ type Snapshot struct {
 	SNAT6      []SNAT     // the same for IPv6
 	NewFlows   limit.Rate // entries a worker may make per second; beyond it, Maglev alone decides where that is possible
 
+	nodes   [][16]byte
 	vips    vipTable
 	snat    []nat.Range            // by slot of nat.Space; one that is not in use has no port
 	answers map[answerKey]struct{} // of modes that leave the client's address
@@ -195,6 +196,10 @@ type Spec struct {
 	Spreads    []Spread    // one of an address that is no VIP means nothing
 	SNAT       []SNAT
 	NewFlows   limit.Rate
+
+	// Nodes are the own addresses of weir's nodes, IPv4-mapped for IPv4: where
+	// health checks come from. There are few.
+	Nodes [][16]byte
 }
 
 // New builds a snapshot. It takes over the slices of spec. Its error names two
@@ -209,6 +214,7 @@ func New(spec Spec) (*Snapshot, error) {
 		Services:   spec.Services,
 		Backends:   spec.Backends,
 		NewFlows:   spec.NewFlows,
+		nodes:      spec.Nodes,
 		answers:    make(map[answerKey]struct{}),
 		tunnels:    make(map[[16]byte]uint32),
 	}
@@ -300,6 +306,17 @@ func (s *Snapshot) IsAnswer(addr *[16]byte, proto uint8, port uint16) bool {
 	}
 	_, ok := s.answers[answerKey{*addr, proto, port}]
 	return ok
+}
+
+// ProbeTTL is the TTL or hop limit that a node's own packets start with.
+const ProbeTTL = 64
+
+// IsStrayProbe tells whether a packet is a health check that one of weir's nodes
+// has sent to one backend, and that this has forwarded instead of taking it,
+// because it does not hold the VIP. Were it served, another backend would answer
+// for that one.
+func (s *Snapshot) IsStrayProbe(src *[16]byte, ttl uint8) bool {
+	return ttl < ProbeTTL && slices.Contains(s.nodes, *src)
 }
 
 // HasAnswers tells whether IsAnswer can be true of anything.

@@ -92,8 +92,12 @@ func complete(c *cli.Context) {
 		}
 		return
 	}
-	if c.Command.Name == "drain" || c.Command.Name == "undrain" {
+	switch c.Command.Name {
+	case "drain", "undrain":
 		printAll(c, func(b *api.Backend) string { return b.Address.String() })
+		return
+	case "doctor":
+		printAll(c, func(b *api.Backend) string { return b.Service })
 		return
 	}
 	for _, below := range c.Command.VisibleCommands() {

@@ -1,3 +1,8 @@
+// Linux refuses TCP MD5 (RFC 2385), which BGP peers may ask for, on a listener of
+// Multipath TCP, which Go's are by default.
+
+//go:debug multipathtcp=0
+
 // Command weir is the load balancer appliance: it runs the data plane and its
 // control plane, checks configurations, and asks a running weir what it does.
 package main
@@ -45,7 +50,7 @@ func newApp() *cli.App {
 			return unknownCommand(c)
 		},
 		Commands: []*cli.Command{
-			runCommand(), checkCommand(), planCommand(), reloadCommand(), showCommand(), drainCommand(), undrainCommand(),
+			runCommand(), checkCommand(), planCommand(), reloadCommand(), showCommand(), doctorCommand(), drainCommand(), undrainCommand(),
 			decapCommand(), completionCommand(),
 		},
 	}

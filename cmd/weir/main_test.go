@@ -160,6 +160,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"show", "services", "--socket", none}, "no weir is running on " + none},
 		{[]string{"reload", "--socket", none}, "no weir is running on " + none},
 		{[]string{"drain", "10.0.0.11", "--socket", none}, "no weir is running on " + none},
+		{[]string{"doctor", "--socket", none}, "no weir is running on " + none},
 		{[]string{"plan", "/dev/null", "-s", none}, "no weir is running on " + none + "; start one with `weir run`"},
 		{[]string{"show", "services", "-o", "yaml"}, `output format "yaml" is neither text nor json`},
 		{[]string{"show", "flows", "now"}, `unexpected argument "now"`},
@@ -175,9 +176,9 @@ func TestErrors(t *testing.T) {
 
 // Whatever is wrong with the words of a command is one line, and not all help.
 func TestUsageErrors(t *testing.T) {
-	const nouns = "; did you mean one of services, backends, flows, workers, drops, nat, interfaces, announcements?"
+	const nouns = "; did you mean one of services, backends, flows, workers, drops, nat, interfaces, announcements, pools, members, peers?"
 	for _, tc := range []struct{ command, want string }{
-		{"bogus", `unknown command "weir bogus"; did you mean one of run, check, plan, reload, show, drain, undrain, decap, completion, help?`},
+		{"bogus", `unknown command "weir bogus"; did you mean one of run, check, plan, reload, show, doctor, drain, undrain, decap, completion, help?`},
 		{"drain", "name one backend by its address: weir drain BACKEND"},
 		{"undrain 10.0.0.11 10.0.0.12", "name one backend by its address: weir undrain BACKEND"},
 		{"drain web1", `"web1" is not the address of a backend, as 10.0.0.11 or 2001:db8::11; weir show backends lists them`},
@@ -186,11 +187,14 @@ func TestUsageErrors(t *testing.T) {
 		{"drain 10.0.0.11 --over", "flag needs an argument: -over; see `weir drain --help`"},
 		{"undrain 10.0.0.11 --over 5s", "flag provided but not defined: -over; see `weir undrain --help`"},
 		{"plan", "name one file: weir plan FILE"},
+		{"doctor web dns", "name one service, or none for all: weir doctor [SERVICE]"},
+		{"doctor web -o yaml", `output format "yaml" is neither text nor json`},
+		{"doctor --fix", "flag provided but not defined: -fix; see `weir doctor --help`"},
 		{"plan a b", "name one file: weir plan FILE"},
 		{"plan /nowhere/weir.yaml", "read configuration: open /nowhere/weir.yaml: no such file or directory"},
 		{"plan -o yaml /dev/null", `output format "yaml" is neither text nor json`},
 		{"show", `unknown command "weir show"` + nouns},
-		{"show pools", `unknown command "weir show pools"` + nouns},
+		{"show pond", `unknown command "weir show pond"` + nouns},
 		{"help bogus", "No help topic for 'bogus'"},
 		{"show help", `unknown command "weir show help"` + nouns},
 		{"completion fish", `unknown command "weir completion fish"; did you mean one of bash, zsh?`},
@@ -228,6 +232,7 @@ func TestHelp(t *testing.T) {
 		"drain --help":      "weir drain [command options] BACKEND",
 		"undrain --help":    "slow_start",
 		"plan --help":       "weir plan [command options] FILE",
+		"doctor --help":     "weir doctor [command options] [SERVICE]",
 	} {
 		code, out, errs := weir(t, strings.Fields(command)...)
 		if code != 0 || !strings.Contains(out, want) || errs != "" {
@@ -254,8 +259,8 @@ func TestCompletionListsWhatCanComeNext(t *testing.T) {
 		before []string
 		want   []string
 	}{
-		{nil, []string{"run", "check", "plan", "reload", "show", "drain", "undrain", "decap", "completion", "help"}},
-		{[]string{"show"}, []string{"services", "backends", "flows", "workers", "drops", "nat", "interfaces", "announcements"}},
+		{nil, []string{"run", "check", "plan", "reload", "show", "doctor", "drain", "undrain", "decap", "completion", "help"}},
+		{[]string{"show"}, []string{"services", "backends", "flows", "workers", "drops", "nat", "interfaces", "announcements", "pools", "members", "peers"}},
 		{[]string{"show", "-"}, []string{"--help", "-h"}},
 		{[]string{"completion"}, []string{"bash", "zsh"}},
 	} {
@@ -306,10 +311,10 @@ func TestCompletionInBash(t *testing.T) {
 		words []string
 		want  string
 	}{
-		{[]string{"weir", ""}, "run check plan reload show drain undrain decap completion help"},
+		{[]string{"weir", ""}, "run check plan reload show doctor drain undrain decap completion help"},
 		{[]string{"weir", "sh"}, "show"},
 		{[]string{"weir", "--"}, "--help --version"},
-		{[]string{"weir", "show", ""}, "services backends flows workers drops nat interfaces announcements"},
+		{[]string{"weir", "show", ""}, "services backends flows workers drops nat interfaces announcements pools members peers"},
 		{[]string{"weir", "show", "w"}, "workers"},
 		{[]string{"weir", "show", "backends", ""}, ""},
 		{[]string{"weir", "show", "backends", "-"}, "--socket -s --output -o --help -h"},
@@ -337,6 +342,7 @@ func TestCompletionInBash(t *testing.T) {
 		{[]string{"weir", "drain", "10.0.0.11", "--ov"}, "--over"},
 		{[]string{"weir", "drain", "--over", ""}, ""},
 		{[]string{"weir", "undrain", "-o", "j"}, "json"},
+		{[]string{"weir", "doctor", "--"}, "--socket --output --help"},
 		{[]string{"weir", "plan", "--o"}, "--output"},
 		{[]string{"weir", "plan", "we"}, ""},
 	} {
@@ -378,111 +384,4 @@ func answering(t *testing.T, code int, v any) (socket string, asked func() strin
 	go func() { defer close(done); _ = srv.Serve(l) }()
 	t.Cleanup(func() { _ = srv.Close(); <-done })
 	return socket, func() string { text, _ := last.Load().(string); return text }
-}
-
-func TestReload(t *testing.T) {
-	socket, asked := answering(t, 200, map[string]any{"generation": 12, "warnings": []string{"weir.yaml:3: warning: careful"}})
-	code, out, errs := weir(t, "reload", "--socket", socket)
-	if code != 0 || out != "reloaded; snapshot 12 is in force\n" || errs != "weir.yaml:3: warning: careful\n" || asked() != "POST /v1/reload" {
-		t.Errorf("exit %d, output %q, errors %q, asked %q", code, out, errs, asked())
-	}
-	socket, _ = answering(t, 422, map[string]any{"error": "flows changed, which needs a restart"})
-	code, out, errs = weir(t, "reload", "-s", socket)
-	if code != 1 || out != "" || errs != "weir: flows changed, which needs a restart\n" {
-		t.Errorf("exit %d, output %q, errors %q", code, out, errs)
-	}
-}
-
-func TestShowFlowsPassesItsFilterOn(t *testing.T) {
-	socket, asked := answering(t, 200, map[string]any{"flows": []any{}})
-	code, out, errs := weir(t, "show", "flows", "--socket", socket, "--limit", "5", "--service", "web", "--backend", "10.0.0.11")
-	if code != 0 || asked() != "GET /v1/flows?backend=10.0.0.11&limit=5&service=web" {
-		t.Errorf("exit %d, asked %q, output %q, errors %q", code, asked(), out, errs)
-	}
-	if !strings.HasPrefix(out, "PROTO  CLIENT") {
-		t.Errorf("output %q", out)
-	}
-}
-
-// A misspelt service must not look like one that has no flows.
-func TestShowFlowsOfNoService(t *testing.T) {
-	socket, asked := answering(t, 200, map[string]any{"flows": []any{}})
-	for _, format := range []string{"text", "json"} {
-		code, out, errs := weir(t, "show", "flows", "--socket", socket, "--service", "nope", "-o", format)
-		if code != 1 || out != "" || errs != "weir: no such service: \"nope\"; there are web\n" || asked() != "GET /v1/services" {
-			t.Errorf("exit %d, asked %q, output %q, errors %q", code, asked(), out, errs)
-		}
-	}
-}
-
-func TestDrain(t *testing.T) {
-	answer := map[string]any{
-		"backends": []any{map[string]any{"service": "web", "address": "10.0.0.11", "status": "draining", "drained": true, "flows": 7}},
-		"warnings": []string{"service web has no backend left"},
-	}
-	socket, asked := answering(t, 200, answer)
-	for _, tc := range []struct{ command, asked string }{
-		{"drain 10.0.0.11", "POST /v1/drain?backend=10.0.0.11"},
-		{"drain 10.0.0.11 --over 60s", "POST /v1/drain?backend=10.0.0.11&over=1m0s"},
-		{"drain --over=5m 2001:db8::0:11 --service web", "POST /v1/drain?backend=2001%3Adb8%3A%3A11&over=5m0s&service=web"},
-		{"undrain --service web 10.0.0.11", "POST /v1/undrain?backend=10.0.0.11&service=web"},
-	} {
-		code, out, errs := weir(t, append(strings.Fields(tc.command), "--socket", socket)...)
-		if code != 0 || asked() != tc.asked || errs != "service web has no backend left\n" ||
-			out != "web: 10.0.0.11 gets no new flows; 7 live flows stay until they end\n" {
-			t.Errorf("weir %s: exit %d, asked %q, output %q, errors %q", tc.command, code, asked(), out, errs)
-		}
-	}
-	code, out, _ := weir(t, "drain", "10.0.0.11", "-s", socket, "-o", "json")
-	var back map[string]any
-	if err := json.Unmarshal([]byte(out), &back); err != nil || code != 0 || len(back["warnings"].([]any)) != 1 {
-		t.Errorf("exit %d, output %q: %v", code, out, err)
-	}
-	socket, _ = answering(t, 422, map[string]any{"error": "no service has a backend 10.0.0.99"})
-	if code, out, errs := weir(t, "drain", "10.0.0.99", "-s", socket); code != 1 || out != "" || errs != "weir: no service has a backend 10.0.0.99\n" {
-		t.Errorf("exit %d, output %q, errors %q", code, out, errs)
-	}
-}
-
-func TestPlan(t *testing.T) {
-	path := file(t, "the text of the file")
-	fine := map[string]any{"services": []any{map[string]any{"name": "web", "change": "changed", "moved": 0.5}}, "warnings": []string{"careful"}}
-	socket, asked := answering(t, 200, fine)
-	code, out, errs := weir(t, "plan", path, "--socket", socket)
-	if code != 0 || !strings.HasPrefix(out, "SERVICE  CHANGE   SLOTS MOVED") || errs != "careful\n" || !strings.HasPrefix(asked(), "POST /v1/plan?name=%2F") {
-		t.Errorf("exit %d, asked %q, output %q, errors %q", code, asked(), out, errs)
-	}
-	if code, out, _ := weir(t, "plan", "-o", "json", "-s", socket, path); code != 0 || !json.Valid([]byte(out)) {
-		t.Errorf("exit %d, output %q", code, out)
-	}
-	fine["needs_restart"] = []string{"interfaces", "log"}
-	socket, _ = answering(t, 200, fine)
-	code, out, errs = weir(t, "plan", path, "--socket", socket)
-	if code != 1 || !strings.Contains(out, "needs a restart: interfaces, log") || !strings.HasSuffix(errs, "weir: interfaces, log changed, which needs a restart; weir reload would refuse the file\n") {
-		t.Errorf("exit %d, output %q, errors %q", code, out, errs)
-	}
-	socket, _ = answering(t, 422, map[string]any{"error": "a\nb", "mistakes": []string{path + ":1: a", path + ":2: b"}})
-	code, out, errs = weir(t, "plan", path, "--socket", socket)
-	if code != 1 || out != "" || errs != path+":1: a\n"+path+":2: b\n2 mistakes\n" {
-		t.Errorf("exit %d, output %q, errors %q", code, out, errs)
-	}
-}
-
-// Addresses of backends are offered as the running weir has them.
-func TestCompletionAsksWeir(t *testing.T) {
-	socket, asked := answering(t, 200, []any{
-		map[string]any{"service": "web", "address": "10.0.0.11"}, map[string]any{"service": "web", "address": "2001:db8::11"}, map[string]any{"service": "dns", "address": "10.0.0.11"},
-	})
-	t.Setenv("WEIR_SOCKET", socket)
-	for command, want := range map[string][]string{
-		"drain":                {"10.0.0.11", "2001:db8::11"},
-		"undrain":              {"10.0.0.11", "2001:db8::11"},
-		"drain --service":      {"web", "dns"},
-		"show flows --backend": {"10.0.0.11", "2001:db8::11"},
-	} {
-		code, out, errs := weir(t, append(strings.Fields(command), "--generate-bash-completion")...)
-		if words := strings.Fields(out); code != 0 || errs != "" || !slices.Equal(words, want) || asked() != "GET /v1/backends" {
-			t.Errorf("after %q: exit %d, errors %q, words %q", command, code, errs, words)
-		}
-	}
 }

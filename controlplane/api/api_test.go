@@ -76,7 +76,7 @@ func ask(t *testing.T, socket, method, path string) (int, string) {
 
 func TestNouns(t *testing.T) {
 	socket, _ := serve(t, newFake())
-	for _, noun := range []string{"info", "services", "backends", "workers", "drops", "nat", "interfaces", "announcements", "flows"} {
+	for _, noun := range []string{"info", "services", "backends", "workers", "drops", "nat", "interfaces", "announcements", "pools", "members", "peers", "doctor", "flows"} {
 		t.Run(noun, func(t *testing.T) {
 			code, body := ask(t, socket, "GET", "/v1/"+noun)
 			if code != http.StatusOK {
@@ -115,6 +115,7 @@ func TestNounsChangeNothingAndVerbsArePosted(t *testing.T) {
 		{"GET", "/v1/undrain?backend=10.0.0.11", http.StatusMethodNotAllowed},
 		{"GET", "/v1/plan", http.StatusMethodNotAllowed},
 		{"POST", "/v1/services", http.StatusMethodNotAllowed},
+		{"POST", "/v1/doctor", http.StatusMethodNotAllowed},
 		{"DELETE", "/v1/flows", http.StatusMethodNotAllowed},
 		{"GET", "/v1/nothing", http.StatusNotFound},
 		{"GET", "/", http.StatusNotFound},

@@ -55,12 +55,19 @@ func (c *Client) Plan(ctx context.Context, name string, text []byte) (Plan, erro
 	return p, err
 }
 
-func (c *Client) do(ctx context.Context, method, what string, body []byte, v any) error {
-	patience := answerTimeout
-	if strings.HasPrefix(what, "flows") || strings.HasPrefix(what, "plan") {
-		patience += listTimeout
+// patience is how long an answer may take.
+func patience(what string) time.Duration {
+	switch name, _, _ := strings.Cut(what, "?"); name {
+	case "flows", "plan":
+		return answerTimeout + listTimeout
+	case "doctor":
+		return answerTimeout + doctorTimeout
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	return answerTimeout
+}
+
+func (c *Client) do(ctx context.Context, method, what string, body []byte, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, patience(what))
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, "http://weir/v1/"+what, bytes.NewReader(body))
 	if err != nil {

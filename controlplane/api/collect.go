@@ -1,13 +1,12 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"net/netip"
 	"slices"
 	"time"
 
-	"weir/controlplane/announce/l2"
+	"weir/controlplane/announce"
 	"weir/controlplane/config"
 	"weir/controlplane/nexthop"
 	"weir/controlplane/reconcile"
@@ -25,9 +24,21 @@ type Appliance interface {
 	Interfaces() []engine.InterfaceStatus
 	Workers() []engine.Worker
 	Status(ctx context.Context) []engine.WorkerStatus
-	Announcements() map[l2.Key]l2.Status
 	NATSpace() *nat.Space
 	Reload() (Reloaded, error)
+
+	// Announcements is what has become of all of them, in the order in which they
+	// are to be shown. What the view has as not Ready need not be in it.
+	Announcements() []announce.Status
+
+	Pools() []Pool     // by name
+	Members() []Member // by name; without a cluster none, or this node
+	Peers() []Peer     // by name
+
+	// Doctor looks into a service, or into all if that is empty, until it has a
+	// diagnosis or ctx ends; what it has not found out by then is skipped. The error
+	// is for when there can be no diagnosis at all.
+	Doctor(ctx context.Context, service string) (Diagnosis, error)
 
 	// Plan says what a configuration would change, given as the text of a file of
 	// this name, and what is to be warned of. It changes nothing.
@@ -49,8 +60,9 @@ func totals(all []engine.WorkerStatus) *stats.Counters {
 	return sum
 }
 
-// loadOf is what a backend was sent, and what came back: the sum over its slots.
-func loadOf(b *reconcile.Backend, sum *stats.Counters) (l Load, answers Traffic) {
+// loadOf is what a backend was sent, what came back, and what became of its
+// connections: the sum over its slots.
+func loadOf(b *reconcile.Backend, sum *stats.Counters) (l Load, answers Traffic, tcp TCP) {
 	for _, slot := range b.Slots {
 		if int(slot.Number) >= len(sum.Backends) {
 			continue
@@ -59,9 +71,13 @@ func loadOf(b *reconcile.Backend, sum *stats.Counters) (l Load, answers Traffic)
 			l.add(Load{Traffic(c.Traffic), c.NewFlows, c.Flows})
 			answers.Packets += c.Answers.Packets
 			answers.Bytes += c.Answers.Bytes
+			tcp.Opened += c.Opened
+			tcp.Established += c.Established
+			tcp.Retries += c.Retries
+			tcp.Resets += c.Resets
 		}
 	}
-	return l, answers
+	return l, answers, tcp
 }
 
 func services(view *reconcile.View, sum *stats.Counters) []Service {
@@ -87,7 +103,7 @@ func services(view *reconcile.View, sum *stats.Counters) []Service {
 			s.Ports = append(s.Ports, p.String())
 		}
 		for k := range v.Backends {
-			load, _ := loadOf(&v.Backends[k], sum)
+			load, _, _ := loadOf(&v.Backends[k], sum)
 			s.Load.add(load)
 		}
 		all = append(all, s)
@@ -123,10 +139,10 @@ func backend(s *reconcile.Service, v *reconcile.Backend, sum *stats.Counters) Ba
 		Admin: string(v.Admin), Status: string(v.Status), Reason: v.Reason,
 		WeightNow: v.WeightNow(), WeightUntil: v.Until, Drained: v.Drained,
 	}
-	b.Load, b.Answers = loadOf(v, sum)
+	b.Load, b.Answers, b.TCP = loadOf(v, sum)
 	if v.Check != "" {
 		b.Health = &Health{
-			State: v.Health.State.String(), Since: v.Health.Since,
+			Kind: checkKind(s.Health), Target: string(s.Health.Address), Port: checkPort(s, v.Address), State: v.Health.State.String(), Since: v.Health.Since,
 			LastError: v.Health.LastError, LastMS: v.Health.LastDuration.Seconds() * 1000,
 		}
 	}
@@ -137,6 +153,31 @@ func backend(s *reconcile.Service, v *reconcile.Backend, sum *stats.Counters) Ba
 		}
 	}
 	return b
+}
+
+func checkKind(h *config.Health) string {
+	switch {
+	case h.HTTP != nil:
+		return "http"
+	case h.ICMP != nil:
+		return "icmp"
+	case h.UDP != nil:
+		return "udp"
+	case h.DNS != nil:
+		return "dns"
+	case h.GRPC != nil:
+		return "grpc"
+	}
+	return "tcp"
+}
+
+// checkPort is where the checks of a backend go; 0 if they have no port.
+func checkPort(s *reconcile.Service, backend netip.Addr) uint16 {
+	i := slices.IndexFunc(s.Service.Backends, func(b config.Backend) bool { return b.Address == backend })
+	if i < 0 || s.Health.ICMP != nil {
+		return 0
+	}
+	return s.Service.Backends[i].CheckPort
 }
 
 func workers(all []engine.WorkerStatus) []Worker {
@@ -150,7 +191,8 @@ func workers(all []engine.WorkerStatus) []Worker {
 			continue
 		}
 		c := &s.Counters
-		w.Received, w.Transmitted, w.HandedOver = Traffic(c.Received), Traffic(c.Transmitted), Traffic(c.HandedOver)
+		w.Received, w.Transmitted = Traffic(c.Received), Traffic(c.Transmitted)
+		w.HandedOver, w.Spread = Traffic(c.HandedOver), Traffic(c.Spread)
 		w.ARPReplies, w.NDPReplies, w.EchoReplies = c.ARPReplies, c.NDPReplies, c.EchoReplies
 		w.Flows, w.FlowCapacity = s.Flows, s.Capacity
 		w.FlowsEvicted, w.FlowsExpired, w.Untrusted = c.FlowsEvicted, c.FlowsExpired, c.FlowsUntrustedEvicted
@@ -184,7 +226,7 @@ func interfaces(all []engine.InterfaceStatus) []Interface {
 	out := make([]Interface, 0, len(all))
 	for _, s := range all {
 		i := Interface{
-			Name: s.Name, Up: s.Up, MAC: s.MAC.String(), MTU: s.MTU,
+			Name: s.Name, Up: s.Up, Stuck: s.Stuck, MAC: s.MAC.String(), MTU: s.MTU,
 			Driver: string(s.Driver), Mode: s.Mode, Reasons: s.Reasons, Workers: s.Workers,
 		}
 		if s.Err != nil {
@@ -192,24 +234,6 @@ func interfaces(all []engine.InterfaceStatus) []Interface {
 		}
 		out = append(out, i)
 	}
-	return out
-}
-
-func announcements(all map[l2.Key]l2.Status) []Announcement {
-	out := make([]Announcement, 0, len(all))
-	for k, s := range all {
-		protocol := "arp"
-		if k.Address.Is6() {
-			protocol = "ndp"
-		}
-		out = append(out, Announcement{
-			Address: k.Address, Interface: k.Interface, Protocol: protocol,
-			Sent: s.Sent, Last: s.Last, Error: s.Err,
-		})
-	}
-	slices.SortFunc(out, func(a, b Announcement) int {
-		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Interface, b.Interface))
-	})
 	return out
 }
 

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"weir/controlplane/announce/l2"
 	"weir/controlplane/config"
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
@@ -38,6 +37,9 @@ type fake struct {
 	refuse  error // what verbs return
 	reloads atomic.Int32
 	orders  []string // drains and undrains
+
+	members []Member // in place of those that there are else
+	doctor  func(ctx context.Context, service string) (Diagnosis, error)
 }
 
 func newFake() *fake {
@@ -53,13 +55,14 @@ func newFake() *fake {
 		Received:    stats.Traffic{Packets: 100, Bytes: 10000},
 		Transmitted: stats.Traffic{Packets: 80, Bytes: 8000},
 		HandedOver:  stats.Traffic{Packets: 8, Bytes: 800},
+		Spread:      stats.Traffic{Packets: 6, Bytes: 600},
 		ARPReplies:  3, NDPReplies: 2, EchoReplies: 1,
 		FlowsEvicted: 4, FlowsExpired: 5, Wakeups: 7,
 		FlowsUntrustedEvicted: 21, FlowsRefused: 22, FlowsUnrecorded: 23, NATFlows: 24, NATTakenOver: 25,
 		PathMTUAnswers: 26, PathMTULearned: 27, Rejects: 28, ErrorsRelayed: 29, Fragmented: 30, FragmentsHeld: 31,
 		Backends: []stats.Backend{
 			{Traffic: stats.Traffic{Packets: 50, Bytes: 5000}, Answers: stats.Traffic{Packets: 40, Bytes: 9000}, NewFlows: 20, Flows: 10, Generation: 1},
-			{Traffic: stats.Traffic{Packets: 30, Bytes: 3000}, NewFlows: 9, Flows: 4, Generation: 2},
+			{Traffic: stats.Traffic{Packets: 30, Bytes: 3000}, NewFlows: 9, Flows: 4, Generation: 2, Opened: 9, Established: 5, Retries: 7, Resets: 1},
 			{Traffic: stats.Traffic{Packets: 999, Bytes: 9999}, NewFlows: 99, Flows: 99, Generation: 6}, // of who had slot 2 before
 		},
 	}
@@ -98,6 +101,8 @@ func (f *fake) View() *reconcile.View {
 					Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8:1::10")},
 					Ports:     []config.Port{{Proto: config.TCP, Lo: 80, Hi: 80}, {Proto: config.UDP, Lo: 1000, Hi: 2000}},
 					Ping:      config.PingAlways, Reject: config.RejectDrop, SlowStart: 30 * time.Second,
+					Health:   &config.Health{HTTP: &config.HTTPCheck{Path: "/"}, Address: config.CheckVIP},
+					Backends: []config.Backend{{Address: backend(11), CheckPort: 80}, {Address: backend(12), CheckPort: 8080}},
 				},
 				Backends: []reconcile.Backend{
 					{
@@ -125,10 +130,11 @@ func (f *fake) View() *reconcile.View {
 					Ports:     []config.Port{{Proto: config.UDP, Lo: 53, Hi: 53}},
 					Ping:      config.PingHealthy, Reject: config.RejectICMP,
 					Limits: config.Limits{NewFlows: 1000, PerSource: config.SourceLimits{Prefix: 24, Prefix6: 56, Packets: 10}},
+					Health: &config.Health{ICMP: &config.ICMPCheck{}, Address: config.CheckBackend},
 					ACL:    config.ACL{Deny: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}},
 				},
 				Backends: []reconcile.Backend{{
-					Address: backend(53), Port: 5353, Weight: 1, Drained: true, Admin: config.Active, Status: reconcile.StatusResolving,
+					Check: "dns", Address: backend(53), Port: 5353, Weight: 1, Drained: true, Admin: config.Active, Status: reconcile.StatusResolving,
 					Reason: "its next hop is not known yet", Slots: []reconcile.SlotRef{{Number: 2, Generation: 5}, {Number: 9, Generation: 1}},
 				}},
 			},
@@ -137,6 +143,11 @@ func (f *fake) View() *reconcile.View {
 			{Service: "web", Backend: backend(11), Generation: 1},
 			{Service: "web", Backend: backend(12), Generation: 2},
 			{Service: "dns", Backend: backend(53), Generation: 5},
+		},
+		Addresses: []reconcile.Address{
+			{Address: netip.MustParseAddr("203.0.113.10"), Pool: "public", By: []config.Announce{config.AnnounceL2, config.AnnounceBGP}, Ready: true},
+			{Address: netip.MustParseAddr("203.0.113.53"), By: []config.Announce{config.AnnounceL2}, Reason: "service dns has 0 usable backends, of 1 that it needs"},
+			{Address: netip.MustParseAddr("203.0.113.54"), Reason: "nobody is told of it"},
 		},
 		SNAT: []reconcile.SNAT{
 			{Address: netip.MustParseAddr("10.0.0.240"), Range: nat.Range{Slot: 0, Lo: 2000, Hi: 3000}},
@@ -157,15 +168,6 @@ func (f *fake) Interfaces() []engine.InterfaceStatus {
 
 func (f *fake) Workers() []engine.Worker                     { return f.workers }
 func (f *fake) Status(context.Context) []engine.WorkerStatus { return f.status }
-
-func (f *fake) Announcements() map[l2.Key]l2.Status {
-	four, six := netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8:1::10")
-	return map[l2.Key]l2.Status{
-		{Address: six, Interface: "eth1"}:  {Sent: 2, Last: noon()},
-		{Address: four, Interface: "eth2"}: {Err: "look up interface: no such network interface"},
-		{Address: four, Interface: "eth1"}: {Sent: 3, Last: noon()},
-	}
-}
 
 func (f *fake) Reload() (Reloaded, error) {
 	f.reloads.Add(1)

@@ -10,6 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"weir/controlplane/announce"
+	"weir/controlplane/health"
+	"weir/controlplane/reconcile"
 	"weir/dataplane/engine"
 	"weir/dataplane/stats"
 )
@@ -54,7 +57,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			m.counter("weir_backend_answered_bytes_total", "Bytes from the backend to clients, under NAT.", float64(b.Answers.Bytes), l)
 			m.counter("weir_backend_flows_total", "Flows decided for the backend.", float64(b.NewFlows), l)
 			m.gauge("weir_backend_flows", "Flows of the backend in the flow tables.", float64(b.Flows), l)
+			m.counter("weir_backend_tcp_opened_total", "TCP connections that were opened towards the backend.", float64(b.TCP.Opened), l)
+			m.counter("weir_backend_tcp_established_total", "Of those, the ones that the backend answered.", float64(b.TCP.Established), l)
+			m.counter("weir_backend_tcp_retries_total", "SYNs that clients sent again.", float64(b.TCP.Retries), l)
+			m.counter("weir_backend_tcp_resets_total", "TCP connections that the backend reset, under NAT.", float64(b.TCP.Resets), l)
 		}
+		m.health(b.Health, l)
 		m.gauge("weir_backend_up", "1 if the backend gets new flows.", truth(b.Status == "up"), l)
 		m.gauge("weir_backend_share", "The backend's part of new flows, 0 to 1.", b.Share, l)
 		m.gauge("weir_backend_weight", "What counts of the backend's weight at the moment.", b.WeightNow, l)
@@ -67,13 +75,14 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, i := range interfaces(c.appliance.Interfaces()) {
 		l := labels{"interface", i.Name}
-		m.gauge("weir_interface_up", "1 if the interface is up and worked.", truth(i.Up && i.Error == ""), l)
+		m.gauge("weir_interface_up", "1 if the interface is up and worked.", truth(i.Up && !i.Stuck && i.Error == ""), l)
 	}
 	for _, a := range natOf(view, c.appliance.NATSpace(), sum).Addresses {
 		l := labels{"address", a.Address.String()}
 		m.gauge("weir_nat_blocks", "Blocks of 64 ports of the SNAT address.", float64(a.Blocks), l)
 		m.gauge("weir_nat_blocks_in_use", "Blocks of ports that a worker has.", float64(a.InUse), l)
 	}
+	m.network(c.appliance, view)
 	m.gauge("weir_snapshot_generation", "Number of the snapshot in force.", float64(view.Generation), nil)
 }
 
@@ -101,6 +110,18 @@ func (m emitter) gauge(name, help string, v float64, l labels) {
 	m.emit(prometheus.GaugeValue, name, help, v, l)
 }
 
+// health writes what a check says; nothing while it says nothing.
+func (m emitter) health(h *Health, l labels) {
+	if h == nil || h.State == health.Unknown.String() {
+		return
+	}
+	l = l.with("kind", h.Kind)
+	m.gauge("weir_backend_health_up", "1 if the backend's check says that it is up; absent while it says nothing.",
+		truth(h.State == health.Up.String()), l)
+	m.gauge("weir_backend_health_since_timestamp_seconds", "When it began to say so.", float64(h.Since.UnixMilli())/1000, l)
+	m.gauge("weir_backend_health_probe_seconds", "How long the latest probe took.", h.LastMS/1000, l)
+}
+
 func (m emitter) worker(w *Worker) {
 	l := labels{"interface", w.Interface, "queue", strconv.Itoa(w.Queue)}
 	m.gauge("weir_worker_up", "1 if the worker answers.", truth(w.Error == ""), l)
@@ -113,6 +134,7 @@ func (m emitter) worker(w *Worker) {
 	m.counter("weir_worker_transmitted_bytes_total", "Bytes sent.", float64(w.Transmitted.Bytes), l)
 	m.counter("weir_worker_handed_over_packets_total", "Packets handed to a worker of another interface for sending.",
 		float64(w.HandedOver.Packets), l)
+	m.counter("weir_worker_spread_packets_total", "Packets given to other nodes that an address is spread over.", float64(w.Spread.Packets), l)
 	for r := stats.ReasonNone + 1; r < stats.NumReasons; r++ {
 		m.counter("weir_worker_dropped_packets_total", "Packets dropped, by reason.",
 			float64(w.Drops[r.String()]), l.with("reason", r.String()))
@@ -140,6 +162,51 @@ func (m emitter) worker(w *Worker) {
 	m.counter("weir_worker_nat_taken_over_total", "Flows that were over and lost their SNAT port to a new one.", float64(w.NATTakenOver), l)
 	m.counter("weir_worker_flows_expired_total", "Flows that were idle for too long.", float64(w.FlowsExpired), l)
 	m.counter("weir_worker_wakeups_total", "Times the worker came back from sleeping.", float64(w.Wakeups), l)
+}
+
+// network writes what this node says to others, and hears of them.
+func (m emitter) network(a Appliance, view *reconcile.View) {
+	for _, p := range a.Pools() {
+		for family, c := range map[string]*PoolCount{"ipv4": p.IPv4, "ipv6": p.IPv6} {
+			if c == nil {
+				continue
+			}
+			l := labels{"pool", p.Name, "family", family}
+			const help = "Addresses of the pool."
+			used, _ := c.Used.Float64()
+			free, _ := c.Free.Float64()
+			m.gauge("weir_pool_addresses", help, used, l.with("state", "used"))
+			m.gauge("weir_pool_addresses", help, free, l.with("state", "free"))
+		}
+	}
+	for _, v := range view.Addresses {
+		m.gauge("weir_vip_ready", "1 if this node can serve the VIP, and so may announce it.", truth(v.Ready), labels{"address", v.Address.String(), "pool", v.Pool})
+	}
+	type way struct{ address, protocol, to string }
+	up := make(map[way]bool) // each once, or the whole scrape would be refused
+	for _, s := range a.Announcements() {
+		w := way{prefixText(s.Address), s.Protocol, s.To}
+		up[w] = up[w] || s.State == announce.Announced
+	}
+	for w, announced := range up {
+		m.gauge("weir_announcement_up", "1 if this node announces the address there.", truth(announced), labels{"address", w.address, "protocol", w.protocol, "to", w.to})
+	}
+	for _, p := range a.Peers() {
+		l := labels{"peer", p.Name}
+		m.gauge("weir_bgp_session_up", "1 if the session is established.", truth(p.State == established), l)
+		m.gauge("weir_bgp_session_prefixes", "Prefixes announced to the peer.", float64(p.Prefixes), l)
+		m.counter("weir_bgp_session_flaps_total", "Times the session was established and then lost.", float64(p.Flaps), l)
+	}
+	members := a.Members()
+	alive := 0
+	for _, n := range members {
+		if n.Alive {
+			alive++
+		}
+	}
+	const help = "Nodes of the cluster that this one knows of."
+	m.gauge("weir_cluster_members", help, float64(alive), labels{"state", "alive"})
+	m.gauge("weir_cluster_members", help, float64(len(members)-alive), labels{"state", "dead"})
 }
 
 func truth(b bool) float64 {

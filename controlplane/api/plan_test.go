@@ -14,11 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"weir/controlplane/announce"
 	"weir/controlplane/announce/l2"
 	"weir/controlplane/config"
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
 	"weir/controlplane/reconcile"
+	"weir/controlplane/via"
 	"weir/dataplane/engine"
 	"weir/dataplane/nat"
 	"weir/dataplane/packet"
@@ -66,10 +68,20 @@ func (s *stage) SetTargets(addrs []netip.Addr) {
 	}
 }
 func (s *stage) Hops() map[netip.Addr]nexthop.Hop  { return s.hops }
-func (s *stage) Addresses() []netip.Addr           { return nil }
+func (s *stage) Addresses() []nexthop.Address      { return nil }
 func (s *stage) SetChecks([]health.Check)          {}
 func (s *stage) Results() map[string]health.Result { return nil }
-func (s *stage) Set([]netip.Addr, []l2.Interface)  {}
+func (s *stage) SetWays(map[string]via.Way)        {}
+
+// quiet has no links to tell anything.
+type quiet struct{}
+
+func (quiet) SetInterfaces([]l2.Interface)            {}
+func (quiet) SetOwn([]netip.Addr)                     {}
+func (quiet) SetBackends(map[packet.MAC]netip.Addr)   {}
+func (quiet) Nodes() []netip.Addr                     { return nil }
+func (quiet) Stances() map[netip.Addr]announce.Stance { return nil }
+func (quiet) Changes() <-chan struct{}                { return nil }
 
 // planning makes the fake plan for a configuration, with a worker that has flows
 // of it.
@@ -83,7 +95,7 @@ func (f *fake) planning(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &stage{nat.NewSpace(), make(chan *snapshot.Snapshot, 8), make(map[netip.Addr]nexthop.Hop)}
-	r := reconcile.New(cfg, reconcile.Parts{DataPlane: s, NextHops: s, Health: s, Announcer: s}, slog.New(slog.DiscardHandler))
+	r := reconcile.New(cfg, reconcile.Parts{DataPlane: s, NextHops: s, Health: s, Ways: s, Links: quiet{}}, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()

@@ -31,6 +31,10 @@ const (
 	// It is below what the client waits.
 	listTimeout = 20 * time.Second
 
+	// doctorTimeout bounds a diagnosis, which waits for many answers that do not
+	// come. It is below what the client waits.
+	doctorTimeout = 55 * time.Second
+
 	// idleTimeout is how long a client may keep a connection for its next
 	// request.
 	idleTimeout = 2 * time.Minute
@@ -169,7 +173,25 @@ func (s *Server) handler() http.Handler {
 	get("nat", func(r *http.Request) (any, error) {
 		return natOf(a.View(), a.NATSpace(), totals(a.Status(r.Context()))), nil
 	})
-	get("announcements", func(*http.Request) (any, error) { return announcements(a.Announcements()), nil })
+	get("announcements", func(*http.Request) (any, error) { return announcements(a.Announcements(), a.View()), nil })
+	get("pools", func(*http.Request) (any, error) { return orEmpty(a.Pools()), nil })
+	get("members", func(*http.Request) (any, error) { return orEmpty(a.Members()), nil })
+	get("peers", func(*http.Request) (any, error) { return orEmpty(a.Peers()), nil })
+	mux.HandleFunc("GET /v1/doctor", func(w http.ResponseWriter, r *http.Request) {
+		if err := onlyKeys(r, []string{"service"}); err != nil {
+			fail(w, http.StatusBadRequest, err)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), doctorTimeout)
+		defer cancel()
+		d, err := doctor(ctx, a, r.URL.Query().Get("service"))
+		if err != nil {
+			fail(w, http.StatusUnprocessableEntity, err)
+			return
+		}
+		answer(w, d, nil)
+	})
+	refuse("/v1/doctor", http.StatusMethodNotAllowed)
 	mux.HandleFunc("GET /v1/flows", func(w http.ResponseWriter, r *http.Request) {
 		filter, err := parseFlowFilter(r)
 		if err != nil {
@@ -255,6 +277,14 @@ func parseFlowFilter(r *http.Request) (flowFilter, error) {
 		f.backend = a
 	}
 	return f, nil
+}
+
+// orEmpty has a list without anything in it say so.
+func orEmpty[T any](all []T) []T {
+	if all == nil {
+		return []T{}
+	}
+	return all
 }
 
 func answer(w http.ResponseWriter, v any, err error) {

@@ -87,12 +87,22 @@ type Backend struct {
 	Path    *Path      `json:"path,omitempty"`   // absent while no next hop is resolved
 	Load
 	Answers Traffic `json:"answers"` // from the backend, under NAT
+	TCP     TCP     `json:"tcp"`
 
 	// WeightNow is what counts of the weight at the moment. WeightUntil is when
 	// all of it will, or none if it is drained; absent if that is so already.
 	WeightNow   float64   `json:"weight_now"`
 	WeightUntil time.Time `json:"weight_until,omitzero"`
 	Drained     bool      `json:"drained"` // by weir drain
+}
+
+// TCP is what became of TCP connections to a backend, as far as they had an entry
+// in a flow table.
+type TCP struct {
+	Opened      uint64 `json:"opened"`      // by a client's SYN
+	Established uint64 `json:"established"` // of those, the ones whose client went on: the backend had answered
+	Retries     uint64 `json:"retries"`     // SYNs sent again before that
+	Resets      uint64 `json:"resets"`      // by the backend; only NAT sees them
 }
 
 // Ordered is the answer to a drain or an undrain.
@@ -103,7 +113,10 @@ type Ordered struct {
 
 // Health is the state of a backend's check.
 type Health struct {
-	State     string    `json:"state"` // up, down, unknown
+	Kind      string    `json:"kind"`           // tcp, http, icmp, udp, dns, grpc
+	Target    string    `json:"target"`         // vip: each VIP, by the way that traffic takes; backend: its own address
+	Port      uint16    `json:"port,omitempty"` // absent if the check has none
+	State     string    `json:"state"`          // up, down, unknown
 	Since     time.Time `json:"since,omitzero"`
 	LastError string    `json:"last_error,omitempty"`
 	LastMS    float64   `json:"last_ms"` // how long the latest probe took
@@ -150,6 +163,7 @@ type Worker struct {
 	Received      Traffic           `json:"received"`
 	Transmitted   Traffic           `json:"transmitted"`
 	HandedOver    Traffic           `json:"handed_over"` // to workers of other interfaces
+	Spread        Traffic           `json:"spread"`      // to other nodes
 	Dropped       uint64            `json:"dropped"`
 	Drops         map[string]uint64 `json:"drops"` // by reason, those that are not zero
 	ARPReplies    uint64            `json:"arp_replies"`
@@ -197,6 +211,7 @@ type SNAT struct {
 type Interface struct {
 	Name    string   `json:"name"`
 	Up      bool     `json:"up"`
+	Stuck   bool     `json:"stuck,omitempty"` // a worker does not look for work
 	Error   string   `json:"error,omitempty"` // why it is not worked
 	MAC     string   `json:"mac"`
 	MTU     int      `json:"mtu"`
@@ -204,16 +219,6 @@ type Interface struct {
 	Mode    string   `json:"mode,omitempty"`
 	Reasons []string `json:"reasons,omitempty"` // why nothing better works
 	Workers int      `json:"workers"`
-}
-
-// Announcement is one VIP announced on one interface.
-type Announcement struct {
-	Address   netip.Addr `json:"address"`
-	Interface string     `json:"interface"`
-	Protocol  string     `json:"protocol"` // arp, ndp
-	Sent      uint64     `json:"sent"`
-	Last      time.Time  `json:"last,omitzero"`
-	Error     string     `json:"error,omitempty"`
 }
 
 // Drop is a reason for which frames were dropped, over all workers.

@@ -5,7 +5,6 @@ package appliance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -18,8 +17,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weir/controlplane/announce/bgp"
 	"weir/controlplane/announce/l2"
 	"weir/controlplane/api"
+	"weir/controlplane/cluster"
 	"weir/controlplane/config"
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
@@ -45,95 +46,95 @@ type Appliance struct {
 	log        *slog.Logger
 	started    time.Time
 	reconciler *reconcile.Reconciler
-	announcer  *l2.Announcer
+	hops       *nexthop.Tracker
+	checker    *health.Checker
+	network    network // of the checks
 	reserved   *reserve.Reservation
+	addresses  addresses
+	cluster    *cluster.Cluster // nil without one
+	l2         *l2.Announcer
+	bgp        *bgp.Speaker // nil without BGP
 
 	reload sync.Mutex // one reload at a time
 }
 
 // Run runs weir until ctx ends or a part fails. SIGHUP reloads the
 // configuration. All that is wrong with the file is in the error, a line each.
+// When ctx ends, VIPs are given up in good order before forwarding ends, which
+// takes as long as bgp.shutdown_delay says.
 func Run(ctx context.Context, opt Options) error {
 	hup := make(chan os.Signal, 1) // from the start, since an unexpected SIGHUP ends a process
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	cfg, warnings, err := Load(opt.ConfigPath)
+	l, err := load(opt.ConfigPath)
 	if err != nil {
 		return err
 	}
+	cfg := l.cfg
 	if err := checkPrivilege(); err != nil {
 		return err
 	}
 	log := newLogger(opt.Log, cfg.Log)
-	for _, w := range warnings {
+	for _, w := range l.warnings {
 		log.Warn(w)
 	}
-	a := &Appliance{opt: opt, log: log, started: time.Now(), announcer: l2.New(log)}
-	if a.Engine, err = engine.New(engineConfig(cfg, log)); err != nil {
+	a := &Appliance{opt: opt, log: log, started: time.Now()}
+	if err := a.build(l); err != nil {
 		return err
 	}
-	hops, checker := nexthop.New(log), health.New(log)
-	a.reconciler = reconcile.New(cfg, reconcile.Parts{
-		DataPlane: a.Engine, NextHops: hops, Health: checker, Announcer: a.announcer,
-		DrainsPath: filepath.Join(stateDir(cfg), "drains.json"),
-	}, log)
+	defer a.closeNetwork()
 	server, err := api.Listen(cfg.API.Socket, cfg.API.Metrics, a, log)
 	if err != nil {
 		return err
 	}
 	defer server.Close()
+	a.addresses.put(l.given) // only now, as another weir might have had the socket, and the file beside it
 	if err := a.reserve(cfg); err != nil {
 		return err
 	}
 	defer a.release()
+	if a.cluster != nil {
+		if err := a.cluster.Listen(); err != nil {
+			return err
+		}
+	}
 	if err := a.Open(); err != nil {
 		return err
 	}
 	a.logStart(cfg)
 
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.Engine.Run(ctx) })
-	g.Go(func() error { return hops.Run(ctx) })
-	g.Go(func() error { return checker.Run(ctx) })
-	g.Go(func() error { return a.reconciler.Run(ctx) })
-	g.Go(func() error { return a.announcer.Run(ctx) })
-	g.Go(func() error { return server.Run(ctx) })
-	g.Go(func() error { return a.reloadOnSignal(ctx, hup) })
-	g.Go(func() error { return a.watch(ctx) })
+	// The parts go on for a while when ctx has ended: weir says goodbye first.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, running := errgroup.WithContext(running)
+	for _, part := range []func(context.Context) error{
+		a.Engine.Run, a.hops.Run, a.network.Run, a.checker.Run, a.reconciler.Run, a.l2.Run, server.Run,
+		a.watch, a.watchFlows, a.hearClaims, a.agree,
+		func(ctx context.Context) error { return a.reloadOnSignal(ctx, hup) },
+	} {
+		g.Go(func() error { return part(running) })
+	}
+	if a.cluster != nil {
+		g.Go(func() error { return a.cluster.Run(running) })
+	}
+	if a.bgp != nil {
+		g.Go(func() error { return a.bgp.Run(running) })
+	}
+	g.Go(func() error {
+		defer stop()
+		select {
+		case <-ctx.Done():
+			a.leave()
+		case <-running.Done():
+		}
+		return nil
+	})
 	err = g.Wait()
 	if err == nil || errors.Is(err, context.Canceled) {
 		log.Info("stopped")
 		return nil
 	}
 	return err
-}
-
-// Load reads a configuration file and checks it, also against this host.
-func Load(path string) (*config.Config, []string, error) {
-	host, err := thisHost(nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	return loaded(config.Load(path, &host))
-}
-
-// loaded turns the warnings of a configuration into texts, and holds its
-// nat.shared.ports against this host's.
-func loaded(cfg *config.Config, warnings config.Warnings, err error) (*config.Config, []string, error) {
-	var texts []string
-	for _, w := range warnings {
-		texts = append(texts, w.Error())
-	}
-	if err != nil || len(cfg.NAT.Shared.Addresses) == 0 {
-		return cfg, texts, err
-	}
-	if err := reserve.Check(shared(cfg)); err != nil {
-		return nil, texts, fmt.Errorf("nat.shared.ports: %w", err)
-	}
-	if warning := socketsOn(shared(cfg)); warning != "" {
-		texts = append(texts, warning)
-	}
-	return cfg, texts, nil
 }
 
 func newLogger(w io.Writer, cfg config.Log) *slog.Logger {
@@ -226,6 +227,3 @@ func (a *Appliance) Info() api.Info {
 
 // View implements api.Appliance.
 func (a *Appliance) View() *reconcile.View { return a.reconciler.View() }
-
-// Announcements implements api.Appliance.
-func (a *Appliance) Announcements() map[l2.Key]l2.Status { return a.announcer.Status() }

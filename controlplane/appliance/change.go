@@ -24,11 +24,13 @@ func (a *Appliance) Reload() (api.Reloaded, error) {
 	if err != nil {
 		return api.Reloaded{}, err
 	}
-	cfg, warnings, err := loaded(config.Load(a.opt.ConfigPath, &host))
+	cfg, found, err := config.Load(a.opt.ConfigPath, &host)
+	l, err := reload(cfg, found, err, &host, a.addresses.given())
 	if err != nil {
 		return api.Reloaded{}, err
 	}
-	warnings = append(warnings, fewPorts(cfg, a.workerCount())...)
+	cfg = l.cfg
+	warnings := append(l.warnings, fewPorts(cfg, a.workerCount())...)
 	for _, w := range warnings {
 		a.log.Warn(w)
 	}
@@ -36,7 +38,7 @@ func (a *Appliance) Reload() (api.Reloaded, error) {
 	if fixed := diff.Fixed(); len(fixed) > 0 {
 		return api.Reloaded{}, fmt.Errorf("%s changed, which needs a restart; nothing was reloaded", strings.Join(fixed, ", "))
 	}
-	if err := a.putInForce(before, cfg); err != nil {
+	if err := a.putInForce(before, l); err != nil {
 		return api.Reloaded{}, err
 	}
 	generation := a.View().Generation
@@ -46,8 +48,39 @@ func (a *Appliance) Reload() (api.Reloaded, error) {
 	return api.Reloaded{Generation: generation, Warnings: warnings}, nil
 }
 
-// putInForce keeps what is reserved in the kernel ahead of what is used.
-func (a *Appliance) putInForce(before, after *config.Config) error {
+// putInForce keeps what is reserved in the kernel ahead of what is used, and what
+// is known of pools ahead of their addresses.
+func (a *Appliance) putInForce(before *config.Config, l loaded) error {
+	after := l.cfg
+	if a.bgp != nil {
+		c, err := bgpConfig(after, l.host)
+		if err == nil {
+			err = a.bgp.Configure(c)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	a.l2.Configure(l2Config(after))
+	err := a.putServices(before, after)
+	if err == nil {
+		a.addresses.put(l.given)
+		return nil
+	}
+	a.l2.Configure(l2Config(before))
+	if a.bgp != nil {
+		c, back := bgpConfig(before, l.host)
+		if back == nil {
+			back = a.bgp.Configure(c)
+		}
+		if back != nil {
+			a.log.Error("cannot go back to the old peers", "error", back)
+		}
+	}
+	return err
+}
+
+func (a *Appliance) putServices(before, after *config.Config) error {
 	if err := a.reserved.Update(append(shared(before), shared(after)...)); err != nil {
 		return fmt.Errorf("nat.shared.ports: %w", err)
 	}
@@ -137,12 +170,13 @@ func (a *Appliance) Plan(name string, text []byte) (*reconcile.Plan, []string, e
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg, warnings, err := loaded(config.Parse(name, text, &host))
+	cfg, found, err := config.Parse(name, text, &host)
+	l, err := reload(cfg, found, err, &host, a.addresses.given())
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := a.reconciler.Plan(cfg)
-	return p, warnings, err
+	p, err := a.reconciler.Plan(l.cfg)
+	return p, l.warnings, err
 }
 
 // Drain implements api.Appliance.

@@ -73,6 +73,11 @@ type tap struct {
 }
 
 func (t *tap) Options(fd int) error {
+	if t.base != nil {
+		if err := t.base.Options(fd); err != nil {
+			return err
+		}
+	}
 	if t.ttl != 0 {
 		// The socket is of one family or the other, and takes its own.
 		err4 := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, t.ttl)
@@ -81,10 +86,7 @@ func (t *tap) Options(fd int) error {
 			return fmt.Errorf("set TTL: %w", err4)
 		}
 	}
-	if t.base == nil {
-		return nil
-	}
-	return t.base.Options(fd)
+	return nil
 }
 
 func (t *tap) Source(way string, to netip.Addr) (netip.Addr, error) {

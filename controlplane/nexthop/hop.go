@@ -64,3 +64,9 @@ type Hop struct {
 	Source  netip.Addr // the kernel's preferred source address towards the backend
 	MTU     int        // in bytes of IP packet: the route's if it sets one, else the link's
 }
+
+// Address is one of the machine's own addresses.
+type Address struct {
+	Prefix    netip.Prefix // the address itself, not masked, and the prefix that is on the link
+	Interface string       // that has it: of a VLAN interface, the parent; empty if that is not known
+}

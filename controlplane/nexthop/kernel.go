@@ -12,7 +12,7 @@ type kernel interface {
 	Neighbours() ([]neighbour, error)
 
 	// Addresses returns the machine's own addresses, in no order.
-	Addresses() ([]netip.Addr, error)
+	Addresses() ([]ownAddress, error)
 
 	// Route looks an address up as if the machine itself would send to it.
 	// The error wraps the kernel's errno when there is no way.
@@ -53,6 +53,13 @@ type link struct {
 
 	vlan   uint16 // 802.1Q VLAN ID; 0 if it is no VLAN interface
 	parent int    // of a VLAN interface: what it is on; 0 if that cannot be used
+}
+
+// ownAddress is an address of the machine itself, with the length of the prefix
+// that is on the link.
+type ownAddress struct {
+	prefix  netip.Prefix
+	ifindex int
 }
 
 // neighKey names an entry of the neighbour table.

@@ -95,22 +95,23 @@ func (k *rtnetlink) Neighbours() ([]neighbour, error) {
 	return neighbours, nil
 }
 
-func (k *rtnetlink) Addresses() ([]netip.Addr, error) {
+func (k *rtnetlink) Addresses() ([]ownAddress, error) {
 	list, err := dump(func() ([]netlink.Addr, error) { return k.requests.AddrList(nil, unix.AF_UNSPEC) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	var addrs []netip.Addr
+	var own []ownAddress
 	for i := range list {
 		// Of a point-to-point link this is the near end, IFA_LOCAL.
 		if list[i].IPNet == nil {
 			continue
 		}
 		if addr := addrOf(list[i].IP); addr.IsValid() {
-			addrs = append(addrs, addr.Unmap())
+			bits, _ := list[i].Mask.Size()
+			own = append(own, ownAddress{netip.PrefixFrom(addr.Unmap(), bits), list[i].LinkIndex})
 		}
 	}
-	return addrs, nil
+	return own, nil
 }
 
 // dump repeats a dump that a concurrent change has torn (NLM_F_DUMP_INTR). A

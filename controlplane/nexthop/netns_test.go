@@ -45,7 +45,7 @@ func TestKernelOwnAddresses(t *testing.T) {
 	has := func(addr string, want bool) {
 		t.Helper()
 		a := netip.MustParseAddr(addr)
-		for deadline := time.Now().Add(20 * time.Second); slices.Contains(tr.Addresses(), a) != want; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(20 * time.Second); slices.ContainsFunc(tr.Addresses(), func(o Address) bool { return o.Prefix.Addr() == a }) != want; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("own addresses are %v; is %s to be one: %v", tr.Addresses(), addr, want)
 			}

@@ -1,6 +1,7 @@
 package nexthop
 
 import (
+	"cmp"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -48,10 +49,10 @@ type state struct {
 	sources  map[neighKey]netip.Addr // own address towards a gateway; invalid if there is none
 	watch    *watch
 	beats    int
-	own      []netip.Addr // the machine's addresses, ascending
-	reread   bool         // the tables have to be read again
-	recount  bool         // own has to be read again
-	altered  bool         // the set of targets has changed
+	own      []Address // the machine's addresses, ascending
+	reread   bool      // the tables have to be read again
+	recount  bool      // own has to be read again
+	altered  bool      // the set of targets has changed
 }
 
 func newState(log *slog.Logger) *state {
@@ -244,10 +245,20 @@ func (s *state) readAddresses(k kernel) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	slices.SortFunc(own, netip.Addr.Compare)
-	own = slices.Compact(own)
-	changed = !slices.Equal(own, s.own)
-	s.own = own
+	addresses := make([]Address, 0, len(own))
+	for _, o := range own {
+		l := s.links[o.ifindex]
+		if l.vlan != 0 {
+			l = s.links[l.parent]
+		}
+		addresses = append(addresses, Address{o.prefix, l.name})
+	}
+	slices.SortFunc(addresses, func(a, b Address) int {
+		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), cmp.Compare(a.Interface, b.Interface))
+	})
+	addresses = slices.Compact(addresses)
+	changed = !slices.Equal(addresses, s.own)
+	s.own = addresses
 	return changed, nil
 }
 

@@ -47,7 +47,7 @@ type Tracker struct {
 	retarget chan struct{} // capacity 1: wanted has changed
 	changes  chan struct{}
 	hops     atomic.Pointer[map[netip.Addr]Hop] // the map is never written once stored
-	own      atomic.Pointer[[]netip.Addr]       // likewise
+	own      atomic.Pointer[[]Address]          // likewise
 }
 
 // New returns a tracker without targets. It does nothing until Run.
@@ -62,7 +62,7 @@ func newTracker(log *slog.Logger, open func() (kernel, error), w wire) *Tracker 
 		changes:  make(chan struct{}, 1),
 	}
 	t.hops.Store(&map[netip.Addr]Hop{})
-	t.own.Store(new([]netip.Addr))
+	t.own.Store(new([]Address))
 	return t
 }
 
@@ -89,7 +89,7 @@ func (t *Tracker) Hops() map[netip.Addr]Hop { return *t.hops.Load() }
 // Addresses returns the machine's own addresses on all interfaces, ascending,
 // those of loopback interfaces included; none before Run has read them. All
 // callers share them: they must not be modified.
-func (t *Tracker) Addresses() []netip.Addr { return *t.own.Load() }
+func (t *Tracker) Addresses() []Address { return *t.own.Load() }
 
 // Changes signals that Hops or Addresses differs from before. It has a capacity
 // of one: a signal stands for any number of changes.

@@ -23,7 +23,7 @@ type fakeKernel struct {
 	links      map[int]link
 	neighbours map[neighKey]neighbour
 	routes     map[netip.Prefix]route // no two overlap
-	addresses  []netip.Addr
+	addresses  []ownAddress
 	dumpErr    error
 
 	dumps   int
@@ -62,7 +62,7 @@ func (k *fakeKernel) Neighbours() ([]neighbour, error) {
 	return slices.Collect(maps.Values(k.neighbours)), nil
 }
 
-func (k *fakeKernel) Addresses() ([]netip.Addr, error) {
+func (k *fakeKernel) Addresses() ([]ownAddress, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.addresses), nil

@@ -28,7 +28,9 @@ func (c *compilation) snat() error {
 			ports = n.Shared.Ports
 		}
 		r := nat.Range{Slot: slots[i], Lo: ports.Lo, Hi: ports.Hi}
-		c.spec.SNAT = append(c.spec.SNAT, snapshot.SNAT{Addr: addr, Range: r, Shared: shared})
+		c.spec.SNAT = append(c.spec.SNAT, snapshot.SNAT{
+			Addr: addr, Range: r, Shared: shared, Silent: !shared && c.silent(packet.NetipAddr(addr)),
+		})
 		c.view.SNAT = append(c.view.SNAT, SNAT{Address: packet.NetipAddr(addr), Range: r, Shared: shared})
 	}
 	return nil
@@ -54,7 +56,7 @@ func (c *compilation) policies() {
 				continue
 			}
 			seen[a] = true
-			p := snapshot.VIPPolicy{Addr: packet.Addr16(a)}
+			p := snapshot.VIPPolicy{Addr: packet.Addr16(a), Silent: c.silent(a)}
 			p.Mute = s.Ping == config.PingNever || s.Ping == config.PingHealthy && !c.awake[a]
 			switch s.Reject {
 			case config.RejectICMP:
@@ -88,8 +90,10 @@ func (c *compilation) steerSet() steer.Set {
 	set := steer.Set{
 		VIPs:    Addresses(cfg),
 		Answers: c.answers(),
-		Local:   c.in.local,
 		Tunnels: tunnelled(cfg),
+	}
+	for _, a := range c.in.own {
+		set.Local = append(set.Local, a.Prefix.Addr())
 	}
 	for _, a := range cfg.NAT.Shared.Addresses {
 		set.Shared = append(set.Shared, steer.Shared{Addr: a, Lo: cfg.NAT.Shared.Ports.Lo, Hi: cfg.NAT.Shared.Ports.Hi})

@@ -27,8 +27,8 @@ func (c *compilation) judge(s *config.Service, b *config.Backend) Backend {
 		v.Hop.VLAN = b.VLAN
 	}
 	c.pathMTU(b, &v)
-	if s.Health != nil && b.CheckPort != 0 {
-		v.Check = checkID(s, b)
+	if s.Checked(b) {
+		v.Check = checkID(s, b.Address)
 		v.Health = c.in.health[v.Check]
 	}
 	// Why there is no way to a backend says more than that its check fails.
@@ -159,38 +159,4 @@ func (c *compilation) tunnel(v *Backend) rewrite.Tunnel {
 		t.Source = source
 	}
 	return t
-}
-
-func checkID(s *config.Service, b *config.Backend) string { return s.Name + " " + b.Address.String() }
-
-// checks returns the health checks that a configuration asks for.
-func checks(c *config.Config) []health.Check {
-	var all []health.Check
-	for i := range c.Services {
-		s := &c.Services[i]
-		for k := range s.Backends {
-			if b := &s.Backends[k]; s.Health != nil && b.CheckPort != 0 && b.State != config.Disabled {
-				all = append(all, check(s, b))
-			}
-		}
-	}
-	return all
-}
-
-func check(s *config.Service, b *config.Backend) health.Check {
-	h := s.Health
-	check := health.Check{
-		ID: checkID(s, b), Address: b.Address, Port: b.CheckPort,
-		Interval: h.Interval, Timeout: h.Timeout, Rise: h.Rise, Fall: h.Fall,
-	}
-	if h.TCP != nil {
-		check.Kind = health.TCP
-		return check
-	}
-	check.Kind = health.HTTP
-	check.Path, check.Host, check.Method = h.HTTP.Path, h.HTTP.Host, h.HTTP.Method
-	for _, codes := range h.HTTP.Codes {
-		check.Codes = append(check.Codes, health.Codes(codes))
-	}
-	return check
 }

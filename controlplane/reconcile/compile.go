@@ -7,9 +7,11 @@ import (
 	"slices"
 	"time"
 
+	"weir/controlplane/announce"
 	"weir/controlplane/config"
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
+	"weir/controlplane/via"
 	"weir/dataplane/engine"
 	"weir/dataplane/limit"
 	"weir/dataplane/maglev"
@@ -25,7 +27,9 @@ type input struct {
 	hops       map[netip.Addr]nexthop.Hop
 	health     map[string]health.Result
 	interfaces []engine.InterfaceStatus
-	local      []netip.Addr // the box's own addresses
+	own        []nexthop.Address              // the box's own addresses
+	nodes      []netip.Addr                   // addresses of the other nodes
+	stances    map[netip.Addr]announce.Stance // of VIPs and SNAT addresses on links; nil: this node answers for all
 	mtus       map[netip.Addr]int
 	drains     map[member]Drain
 	now        time.Time
@@ -45,7 +49,8 @@ type output struct {
 	snap *snapshot.Snapshot
 	view *View
 	set  steer.Set
-	next time.Time // when the same input but for now would make another; zero for never
+	ways map[string]via.Way // by what a check calls it
+	next time.Time          // when the same input but for now would make another; zero for never
 }
 
 // compiler turns input into snapshots. It remembers from one to the next what
@@ -56,6 +61,7 @@ type compiler struct {
 	tables     *tables
 	paces      *paces
 	acls       *acls
+	announced  map[netip.Addr]bool // VIPs that could be served
 	generation uint64
 }
 
@@ -71,7 +77,7 @@ func (c *compiler) clone() *compiler {
 	return &compiler{
 		slots: c.slots.clone(), services: c.services.clone(),
 		tables: &tables{current: c.tables.current}, paces: c.paces.clone(),
-		acls: newACLs(), generation: c.generation,
+		acls: newACLs(), announced: c.announced, generation: c.generation,
 	}
 }
 
@@ -84,7 +90,10 @@ type compilation struct {
 	spec    snapshot.Spec
 	view    *View
 	next    time.Time
-	awake   map[netip.Addr]bool // VIPs that have a backend that gets new flows
+	awake   map[netip.Addr]bool       // VIPs that have a backend that gets new flows
+	ready   map[netip.Addr]*readiness // of VIPs
+	order   []netip.Addr              // of VIPs, as in the file
+	ways    map[string]via.Way
 }
 
 // compile builds the snapshot for in and the view that explains it. An error
@@ -102,11 +111,19 @@ func (c *compiler) compile(in input) (output, error) {
 		spec:     snapshot.Spec{Generation: c.generation, NewFlows: rate(in.config.Flows.NewRate)},
 		view:     &View{Generation: c.generation},
 		awake:    make(map[netip.Addr]bool),
+		ready:    make(map[netip.Addr]*readiness),
+		ways:     make(map[string]via.Way),
 	}
 	for i, ifc := range in.interfaces {
 		run.egress[ifc.Name] = uint16(i)
 		run.workers = max(run.workers, ifc.Workers)
 		run.spec.Interfaces = append(run.spec.Interfaces, snapshot.Interface{Name: ifc.Name, MAC: ifc.MAC, MTU: uint32(ifc.MTU)})
+	}
+	for _, a := range in.own {
+		run.spec.Nodes = append(run.spec.Nodes, packet.Addr16(a.Prefix.Addr()))
+	}
+	for _, a := range in.nodes {
+		run.spec.Nodes = append(run.spec.Nodes, packet.Addr16(a))
 	}
 	run.growBackends()
 	errs := []error{run.snat()}
@@ -115,9 +132,11 @@ func (c *compiler) compile(in input) (output, error) {
 			errs = append(errs, fmt.Errorf("service %s: %w", in.config.Services[i].Name, err))
 		}
 	}
+	errs = append(errs, run.spreads())
 	if err := errors.Join(errs...); err != nil {
 		return output{}, err
 	}
+	run.view.Addresses = run.addresses()
 	for n := range run.spec.Backends {
 		run.spec.Backends[n].Generation = c.slots.generations[n]
 	}
@@ -131,7 +150,11 @@ func (c *compiler) compile(in input) (output, error) {
 	c.services.keep()
 	c.tables.keep()
 	c.paces.keep()
-	return output{snap, run.view, set, run.next}, nil
+	c.announced = make(map[netip.Addr]bool)
+	for _, a := range run.view.Addresses {
+		c.announced[a.Address] = a.Ready
+	}
+	return output{snap: snap, view: run.view, set: set, ways: run.ways, next: run.next}, nil
 }
 
 // wake says that there will be something to do at a moment, if it is one.
@@ -175,14 +198,18 @@ func families(s *config.Service) []bool {
 	return all
 }
 
-// backendsOf returns the indices of the backends that serve VIPs of a family:
-// all of them through a tunnel or by SNAT, those of the same family if their
-// packets keep the client's address.
-func backendsOf(s *config.Service, ipv6 bool) []int {
+// Serves tells whether a backend serves VIPs of a family: any does through a
+// tunnel or by SNAT, one of the same family if packets keep the client's address.
+func Serves(s *config.Service, backend netip.Addr, ipv6 bool) bool {
 	mixes := s.Mode == config.ModeIPIP || s.Mode == config.ModeNAT && s.ClientAddress == config.ClientSNAT
+	return mixes || backend.Is6() == ipv6
+}
+
+// backendsOf returns the indices of the backends that serve VIPs of a family.
+func backendsOf(s *config.Service, ipv6 bool) []int {
 	var all []int
 	for i := range s.Backends {
-		if mixes || s.Backends[i].Address.Is6() == ipv6 {
+		if Serves(s, s.Backends[i].Address, ipv6) {
 			all = append(all, i)
 		}
 	}
@@ -194,6 +221,7 @@ func (c *compilation) service(s *config.Service) error {
 	view := &c.view.Services[len(c.view.Services)-1]
 	for i := range s.Backends {
 		view.Backends[i] = c.judge(s, &s.Backends[i])
+		c.way(s, &view.Backends[i])
 	}
 	for _, family := range families(s) {
 		if err := c.family(s, view, family); err != nil {
@@ -245,6 +273,7 @@ func (c *compilation) family(s *config.Service, view *Service, ipv6 bool) error 
 		view.Backends[i].Share = max(view.Backends[i].Share, table.shares[k])
 	}
 	c.spec.Services = append(c.spec.Services, svc)
+	c.note(s, ipv6, members, view)
 	c.claim(s, ipv6, index, len(weighted) > 0)
 	return nil
 }

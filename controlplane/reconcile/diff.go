@@ -107,6 +107,25 @@ type section struct {
 func sections() []section {
 	return []section{
 		{"node", false, func(c *config.Config) any { return c.Node }},
+		{"cluster", true, func(c *config.Config) any {
+			if c.Cluster == nil {
+				return nil
+			}
+			return []any{c.Node, c.Cluster} // by its name the others know this one
+		}},
+		{"pools", false, func(c *config.Config) any { return c.Pools }},
+		{"bgp", true, func(c *config.Config) any {
+			if c.BGP == nil {
+				return nil
+			}
+			return []any{c.BGP.ASN, c.BGP.RouterID, c.BGP.Listen}
+		}},
+		{"bgp.peers", false, func(c *config.Config) any {
+			if c.BGP == nil {
+				return nil
+			}
+			return []any{c.BGP.NextHop, c.BGP.NextHop6, c.BGP.ShutdownDelay, c.BGP.Peers}
+		}},
 		{"interfaces", true, func(c *config.Config) any { return c.Interfaces }},
 		{"flows", true, func(c *config.Config) any {
 			f := c.Flows
@@ -143,6 +162,12 @@ func serviceChange(before, after *config.Service) ServiceChange {
 	note("limits", before.Limits, after.Limits)
 	note("acl", before.ACL, after.ACL)
 	note("health", before.Health, after.Health)
+	note("pool", before.Pool, after.Pool)
+	note("ip_families", before.Families, after.Families)
+	note("labels", before.Labels, after.Labels)
+	note("share", before.Share, after.Share)
+	note("announce", before.Announce, after.Announce)
+	note("min_backends", before.MinBackends, after.MinBackends)
 	if len(c.Backends) > 0 {
 		c.Keys = append(c.Keys, "backends")
 	}

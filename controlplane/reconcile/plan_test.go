@@ -383,9 +383,12 @@ func TestDiffKnowsAllKeys(t *testing.T) {
 		known []string
 	}{
 		{service, []string{"Name", "Addresses", "Ports", "Mode", "TableSize", "Health", "Backends", "ClientAddress", "Affinity",
-			"AffinityPrefix", "AffinityPrefix6", "Ping", "Reject", "SlowStart", "Limits", "ACL"}},
+			"AffinityPrefix", "AffinityPrefix6", "Ping", "Reject", "SlowStart", "Limits", "ACL",
+			"Pool", "Families", "Labels", "Share", "Announce", "MinBackends"}},
 		{backend, []string{"Address", "Weight", "State", "VLAN", "Port", "MTU", "CheckPort"}}, // the last follows from others
-		{reflect.TypeFor[config.Config](), []string{"Node", "Interfaces", "Services", "Flows", "IPIP", "NAT", "PathMTU", "API", "Log", "pos", "snat"}},
+		{reflect.TypeFor[config.Config](), []string{"Node", "Interfaces", "Pools", "Services", "Flows", "IPIP", "NAT", "PathMTU",
+			"Cluster", "BGP", "API", "Log", "pos", "snat"}},
+		{reflect.TypeFor[config.BGP](), []string{"ASN", "RouterID", "Listen", "NextHop", "NextHop6", "ShutdownDelay", "Peers"}},
 	} {
 		for f := range tc.of.NumField() {
 			if name := tc.of.Field(f).Name; !slices.Contains(tc.known, name) {

@@ -18,10 +18,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"weir/controlplane/announce/l2"
+	"weir/controlplane/announce"
 	"weir/controlplane/config"
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
+	"weir/controlplane/via"
 	"weir/dataplane/engine"
 	"weir/dataplane/nat"
 	"weir/dataplane/snapshot"
@@ -55,7 +56,7 @@ type DataPlane interface {
 type NextHops interface {
 	SetTargets(addrs []netip.Addr)
 	Hops() map[netip.Addr]nexthop.Hop
-	Addresses() []netip.Addr
+	Addresses() []nexthop.Address
 	Changes() <-chan struct{}
 }
 
@@ -66,9 +67,9 @@ type Health interface {
 	Changes() <-chan struct{}
 }
 
-// Announcer tells the links where weir's addresses are.
-type Announcer interface {
-	Set(addrs []netip.Addr, interfaces []l2.Interface)
+// Ways takes the checks of VIPs to the backend that each is about.
+type Ways interface {
+	SetWays(ways map[string]via.Way)
 }
 
 // Parts are what a Reconciler reads from and writes to.
@@ -76,7 +77,12 @@ type Parts struct {
 	DataPlane DataPlane
 	NextHops  NextHops
 	Health    Health
-	Announcer Announcer
+	Ways      Ways
+	Links     Links
+
+	// Announcers are told which addresses can be served, each those that are
+	// announced by its name.
+	Announcers []announce.Announcer
 
 	// DrainsPath is the file in which it is kept what is drained; empty for none.
 	DrainsPath string
@@ -176,6 +182,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case <-r.parts.DataPlane.Changes():
 		case <-r.parts.NextHops.Changes():
 		case <-r.parts.Health.Changes():
+		case <-r.parts.Links.Changes():
 		case m := <-r.parts.DataPlane.PathMTU():
 			if !r.learn(m) {
 				continue
@@ -254,7 +261,11 @@ func (r *Reconciler) compile() error {
 	default:
 	}
 	err = r.parts.DataPlane.Apply(out.snap, out.set)
-	r.parts.Announcer.Set(out.set.VIPs, links(in.interfaces))
+	r.parts.Ways.SetWays(out.ways)
+	r.parts.Links.SetInterfaces(links(in.interfaces, in.own))
+	r.parts.Links.SetOwn(in.config.NAT.Addresses)
+	r.parts.Links.SetBackends(stations(in.hops))
+	r.advertise(out.view.Addresses)
 	r.report(r.view.Swap(out.view), out.view)
 	if err != nil {
 		return fmt.Errorf("apply snapshot: %w", err)
@@ -272,7 +283,9 @@ func (r *Reconciler) input(now time.Time) (in input, expiry time.Time) {
 		hops:       r.parts.NextHops.Hops(),
 		health:     r.parts.Health.Results(),
 		interfaces: r.parts.DataPlane.Interfaces(),
-		local:      r.parts.NextHops.Addresses(),
+		own:        r.parts.NextHops.Addresses(),
+		nodes:      r.parts.Links.Nodes(),
+		stances:    r.parts.Links.Stances(),
 		drains:     r.drains,
 		now:        now,
 		snatSlots:  r.parts.DataPlane.NATSpace().Preview,
@@ -281,16 +294,9 @@ func (r *Reconciler) input(now time.Time) (in input, expiry time.Time) {
 	if cfg.PathMTU != config.PathMTULearn {
 		wanted = nil
 	}
+	if in.stances == nil {
+		in.stances = map[netip.Addr]announce.Stance{} // nothing has been decided yet
+	}
 	in.mtus, expiry = r.mtus.current(wanted, now)
 	return in, expiry
-}
-
-// links returns the interfaces on which a VIP may be announced: those whose
-// workers would take what the announcement attracts.
-func links(interfaces []engine.InterfaceStatus) []l2.Interface {
-	var all []l2.Interface
-	for _, i := range interfaces {
-		all = append(all, l2.Interface{Name: i.Name, MAC: i.MAC, Up: i.Up && workable(i)})
-	}
-	return all
 }

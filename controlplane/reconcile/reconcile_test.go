@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,37 +16,46 @@ import (
 	"testing/synctest"
 	"time"
 
+	"weir/controlplane/announce"
+	"weir/controlplane/announce/announcetest"
 	"weir/controlplane/announce/l2"
 	"weir/controlplane/config"
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
+	"weir/controlplane/via"
 	"weir/dataplane/engine"
 	"weir/dataplane/nat"
+	"weir/dataplane/packet"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/steer"
 )
 
 // parts are a Reconciler's surroundings, played by a world.
 type parts struct {
-	mu        sync.Mutex
-	world     *world
-	applied   []*snapshot.Snapshot
-	set       steer.Set
-	refuse    error // what Apply returns
-	targets   []netip.Addr
-	checks    []health.Check
-	announced []l2.Interface
-	addresses []netip.Addr // that are announced
+	mu       sync.Mutex
+	world    *world
+	applied  []*snapshot.Snapshot
+	set      steer.Set
+	refuse   error // what Apply returns
+	targets  []netip.Addr
+	checks   []health.Check
+	links    []l2.Interface
+	own      []netip.Addr // that are this node's alone
+	stations map[packet.MAC]netip.Addr
+	ways     map[string]via.Way
+	l2, bgp  *announcetest.Fake
+	stances  map[netip.Addr]announce.Stance
 
 	drainsPath string
 
-	dataPlane, nextHops, health chan struct{}
-	pathMTU                     chan engine.PathMTU
+	dataPlane, nextHops, health, stanced chan struct{}
+	pathMTU                              chan engine.PathMTU
 }
 
 func newParts(w *world) *parts {
 	return &parts{
 		world: w, dataPlane: make(chan struct{}, 1), nextHops: make(chan struct{}, 1), health: make(chan struct{}, 1),
+		stanced: make(chan struct{}, 1), l2: announcetest.NewFake("l2"), bgp: announcetest.NewFake("bgp"),
 		pathMTU: make(chan engine.PathMTU, 8),
 	}
 }
@@ -85,7 +95,8 @@ type (
 	fakeDataPlane struct{ *parts }
 	fakeNextHops  struct{ *parts }
 	fakeHealth    struct{ *parts }
-	fakeAnnouncer struct{ *parts }
+	fakeLinks     struct{ *parts }
+	fakeWays      struct{ *parts }
 )
 
 func (f fakeDataPlane) Apply(snap *snapshot.Snapshot, set steer.Set) error {
@@ -116,10 +127,10 @@ func (f fakeNextHops) Hops() map[netip.Addr]nexthop.Hop {
 	defer f.mu.Unlock()
 	return maps.Clone(f.world.hops)
 }
-func (f fakeNextHops) Addresses() []netip.Addr {
+func (f fakeNextHops) Addresses() []nexthop.Address {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.world.local)
+	return slices.Clone(f.world.input.own)
 }
 func (f fakeNextHops) Changes() <-chan struct{} { return f.nextHops }
 
@@ -136,14 +147,45 @@ func (f fakeHealth) Results() map[string]health.Result {
 }
 func (f fakeHealth) Changes() <-chan struct{} { return f.parts.health }
 
-func (f fakeAnnouncer) Set(addrs []netip.Addr, interfaces []l2.Interface) {
+func (f fakeLinks) SetInterfaces(interfaces []l2.Interface) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.addresses, f.announced = addrs, interfaces
+	f.links = interfaces
+}
+
+func (f fakeLinks) SetOwn(addrs []netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.own = addrs
+}
+
+func (f fakeLinks) SetBackends(backends map[packet.MAC]netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stations = backends
+}
+
+func (f fakeLinks) Nodes() []netip.Addr { return []netip.Addr{netip.MustParseAddr("10.0.0.3")} }
+
+func (f fakeLinks) Stances() map[netip.Addr]announce.Stance {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.stances)
+}
+
+func (f fakeLinks) Changes() <-chan struct{} { return f.stanced }
+
+func (f fakeWays) SetWays(ways map[string]via.Way) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ways = ways
 }
 
 func (p *parts) reconciler(cfg *config.Config, log *slog.Logger) *Reconciler {
-	return New(cfg, Parts{fakeDataPlane{p}, fakeNextHops{p}, fakeHealth{p}, fakeAnnouncer{p}, p.drainsPath}, log)
+	return New(cfg, Parts{
+		DataPlane: fakeDataPlane{p}, NextHops: fakeNextHops{p}, Health: fakeHealth{p}, Ways: fakeWays{p}, Links: fakeLinks{p},
+		Announcers: []announce.Announcer{p.l2, p.bgp}, DrainsPath: p.drainsPath,
+	}, log)
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -199,9 +241,13 @@ services:
 	synctest.Test(t, func(t *testing.T) {
 		r, p := running(t, checked)
 		status := func() Status { return r.View().Services[0].Backends[0].Status }
-		if len(p.checks) != 1 || p.checks[0].Address.String() != "10.0.0.11" || p.checks[0].Kind != health.HTTP ||
-			p.checks[0].Port != 80 || p.checks[0].Path != "/healthz" || p.checks[0].Interval != 3*time.Second {
-			t.Errorf("checks are %+v", p.checks)
+		want := health.Check{
+			ID: "web 10.0.0.11", Way: "web 10.0.0.11", Targets: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.10:80")},
+			Probe:    health.HTTP{Path: "/healthz", Method: "GET", Codes: []health.Codes{{Lo: 200, Hi: 200}}},
+			Interval: 3 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3,
+		}
+		if len(p.checks) != 1 || !reflect.DeepEqual(p.checks[0], want) {
+			t.Errorf("checks are %+v, want %+v", p.checks, want)
 		}
 		for i, step := range []struct {
 			signal chan struct{}
@@ -244,21 +290,6 @@ func TestBurstsAreSettled(t *testing.T) {
 		// once more.
 		if n := p.count(); n < 2 || n > 5 {
 			t.Errorf("%d snapshots, want one for the burst and a few for what it left", n)
-		}
-	})
-}
-
-func TestAnnouncesWhereFramesWouldBeTaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		_, p := running(t, web)
-		p.change(p.dataPlane, func(w *world) { w.interfaces[1].Err, w.interfaces[1].Workers = errors.New("gone"), 0 })
-		time.Sleep(settle)
-		synctest.Wait()
-		if len(p.announced) != 2 || !p.announced[0].Up || p.announced[1].Up || p.announced[0].MAC != p.world.interfaces[0].MAC {
-			t.Errorf("announced on %+v", p.announced)
-		}
-		if want := []netip.Addr{netip.MustParseAddr("203.0.113.10")}; !slices.Equal(p.set.VIPs, want) {
-			t.Errorf("VIPs are %v, want %v", p.set.VIPs, want)
 		}
 	})
 }

@@ -18,6 +18,7 @@ type View struct {
 	Services   []Service
 	Slots      []SlotUse // by slot of the snapshot
 	SNAT       []SNAT
+	Addresses  []Address // VIPs
 }
 
 // Service is a configured service.

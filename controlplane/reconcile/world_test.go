@@ -59,7 +59,7 @@ func newWorld(cfg *config.Config) *world {
 			{Name: "eth1", Ifindex: 2, MAC: packet.MAC{2, 0, 0, 0, 1, 1}, MTU: 1500, Up: true, Workers: 1},
 			{Name: "eth2", Ifindex: 3, MAC: packet.MAC{2, 0, 0, 0, 1, 2}, MTU: 1500, Up: true, Workers: 1},
 		},
-		local:     []netip.Addr{netip.MustParseAddr("10.0.0.2")},
+		own:       []nexthop.Address{{Prefix: netip.MustParsePrefix("10.0.0.2/24"), Interface: "eth1"}},
 		mtus:      make(map[netip.Addr]int),
 		drains:    make(map[member]Drain),
 		now:       noon,

@@ -38,7 +38,10 @@ func Nouns() []Noun {
 		noun("drops", "dropped frames by reason", dropsTable),
 		noun("nat", "SNAT addresses and how many of their ports are in use", natTable),
 		noun("interfaces", "interfaces: driver, state, and why nothing better works", interfacesTable),
-		noun("announcements", "VIPs and SNAT addresses announced on links", announcementsTable),
+		noun("announcements", "addresses: where each is announced, or why it is not", announcementsTable),
+		noun("pools", "pools of addresses: how full they are, and who has which", poolsTable),
+		noun("members", "nodes of the cluster", membersTable),
+		noun("peers", "BGP sessions", peersTable),
 	}
 }
 
@@ -218,7 +221,7 @@ func workersTable(all []api.Worker) []Row {
 		if w.FlowCapacity > 0 {
 			full = fmt.Sprintf(" (%d%%)", 100*w.Flows/w.FlowCapacity)
 		}
-		notes = append(notes, tableText(&w), doorText(&w))
+		notes = append(notes, tableText(&w), doorText(&w), counts(count{w.Spread.Packets, "given to other nodes"}))
 		rows = append(rows, Row{[]string{
 			fmt.Sprintf("%s/%d", w.Interface, w.Queue), cpu,
 			fmt.Sprint(w.Received.Packets), fmt.Sprint(w.Transmitted.Packets), fmt.Sprint(w.HandedOver.Packets),
@@ -257,8 +260,11 @@ func interfacesTable(all []api.Interface) []Row {
 	rows := []Row{{Cells: []string{"INTERFACE", "STATE", "DRIVER", "MODE", "QUEUES", "MAC", "MTU"}}}
 	for _, i := range all {
 		state, notes := "up", slices.Clone(i.Reasons)
-		if !i.Up {
+		switch {
+		case !i.Up:
 			state = "down"
+		case i.Stuck:
+			state = "stuck"
 		}
 		if i.Error != "" {
 			state, notes = "failed", append([]string{i.Error}, notes...)
@@ -266,18 +272,6 @@ func interfacesTable(all []api.Interface) []Row {
 		rows = append(rows, Row{[]string{
 			i.Name, state, dash(i.Driver), dash(i.Mode), fmt.Sprint(i.Workers), i.MAC, fmt.Sprint(i.MTU),
 		}, notes})
-	}
-	return rows
-}
-
-func announcementsTable(all []api.Announcement) []Row {
-	rows := []Row{{Cells: []string{"ADDRESS", "INTERFACE", "BY", "SENT", "LAST"}}}
-	for _, a := range all {
-		last := "never"
-		if !a.Last.IsZero() {
-			last = time.Since(a.Last).Round(time.Second).String() + " ago"
-		}
-		rows = append(rows, Row{[]string{a.Address.String(), a.Interface, a.Protocol, fmt.Sprint(a.Sent), last}, []string{a.Error}})
 	}
 	return rows
 }

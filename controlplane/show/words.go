@@ -39,7 +39,14 @@ func healthText(h *api.Health) string {
 	if h == nil {
 		return "not checked"
 	}
-	return h.State
+	if h.Kind == "" {
+		return h.State
+	}
+	port := ""
+	if h.Port != 0 {
+		port = fmt.Sprintf(" port %d", h.Port)
+	}
+	return fmt.Sprintf("%s (%s to %s%s)", h.State, h.Kind, h.Target, port)
 }
 
 // weightText says what counts of a weight, if that is not all or nothing.

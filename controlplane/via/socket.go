@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/controlplane/health"
+	"weir/dataplane/snapshot"
 	"weir/dataplane/packet"
 )
 
@@ -63,11 +64,22 @@ func (c *conn) Read(b []byte) (int, error) {
 
 func (c *conn) Close() error { return c.network.flows.close(c.Conn) }
 
-// Options implements health.Steering: it marks a socket.
+// Options implements health.Steering: it marks a socket. The TTL tells workers of a
+// packet that comes back whether a backend has forwarded it, whatever the box's
+// own default.
 func (n *Network) Options(fd int) error {
 	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(n.routing.mark))
 	if err != nil {
 		return fmt.Errorf("set SO_MARK (run as root or with CAP_NET_ADMIN): %w: %w", health.ErrUnable, err)
+	}
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err == nil && domain == unix.AF_INET6 {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, snapshot.ProbeTTL)
+	} else if err == nil {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, snapshot.ProbeTTL)
+	}
+	if err != nil {
+		return fmt.Errorf("set TTL: %w", err)
 	}
 	return nil
 }

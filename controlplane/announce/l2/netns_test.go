@@ -1,105 +1,211 @@
 package l2
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
+	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	mdpacket "github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"weir/controlplane/announce"
+	"weir/dataplane/packet"
+	"weir/lab/netlab"
 )
 
-// newWire puts the test's thread into a new network namespace with a veth pair,
-// and returns a packet socket on its far end. All ends with the test.
-func newWire(t *testing.T) int {
+// newLAN makes a lab of two hosts on one cable, both with an interface eth1.
+func newLAN(t *testing.T) (weir, other *netlab.Host) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root: makes a network namespace")
+			t.Fatal("needs root: makes network namespaces")
 		}
-		t.Skip("needs root: makes a network namespace")
+		t.Skip("needs root: makes network namespaces")
 	}
-	runtime.LockOSThread() // never unlocked: the thread ends with the test
-	ns, err := netns.New()
+	lab, err := netlab.New("l2")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = ns.Close() })
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "eth1"
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}); err != nil {
-		t.Fatal(err)
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	t.Cleanup(func() {
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	weir, err = lab.Host("weir")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = unix.Close(fd) })
-	for _, name := range []string{"eth1", "peer"} {
-		l, err := netlink.LinkByName(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := netlink.LinkSetUp(l); err != nil {
-			t.Fatal(err)
-		}
-		if name == "peer" {
-			all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
-			err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: l.Attrs().Index})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100000}); err != nil {
+	other, err = lab.Host("other")
+	if err != nil {
 		t.Fatal(err)
 	}
-	return fd
+	if err := weir.ConnectTo(other, netlab.Iface{Name: "eth1"}, netlab.Iface{Name: "eth1"}); err != nil {
+		t.Fatal(err)
+	}
+	return weir, other
 }
 
-func TestAnnouncesOnTheWire(t *testing.T) {
-	wire := newWire(t)
-	a := New(slog.New(slog.DiscardHandler))
-	vips := []netip.Addr{vip4(), vip6()}
-	a.Set(vips, []Interface{{"eth1", mac1(), true}, {"eth9", mac1(), true}})
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	seen := make(map[netip.Addr]bool)
+// claims reads what another station says on the weir's interface, as the data
+// plane does, until the test ends.
+func claims(t *testing.T, h *netlab.Host, tell func(Claim)) {
+	t.Helper()
+	var conn *mdpacket.Conn
+	err := h.Do(func() error {
+		ifi, err := net.InterfaceByName("eth1")
+		if err != nil {
+			return err
+		}
+		conn, err = mdpacket.Listen(ifi, mdpacket.Raw, unix.ETH_P_ALL, nil)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
 	go func() {
-		// Run keeps to this thread, which is the one in the namespace, so the
-		// reading is done by another; a socket stays in its namespace.
-		defer cancel()
 		buf := make([]byte, 2048)
-		for deadline := time.Now().Add(20 * time.Second); len(seen) < len(vips) && time.Now().Before(deadline); {
-			n, err := unix.Read(wire, buf)
+		for {
+			n, _, err := conn.ReadFrom(buf)
 			if err != nil {
-				continue
+				return
 			}
-			for _, v := range vips {
-				if bytes.Equal(buf[:n], Frame(v, mac1())) {
-					seen[v] = true
-				}
+			if c, is := claimIn(buf[:n]); is {
+				tell(c)
 			}
 		}
 	}()
-	if err := a.Run(ctx); err != nil {
+}
+
+func claimIn(frame []byte) (Claim, bool) {
+	if len(frame) < packet.EthernetLen+packet.ARPLen {
+		return Claim{}, false
+	}
+	eth := packet.Ethernet(frame)
+	switch body := eth.Payload(); eth.Type() {
+	case packet.EtherTypeARP:
+		if arp := packet.ARP(body); arp.IsEthernetIPv4() && arp.Operation() == packet.ARPReply {
+			return Claim{Address: netip.AddrFrom4(arp.SenderIP()), MAC: arp.SenderMAC(), Interface: "eth1"}, true
+		}
+	case packet.EtherTypeIPv6:
+		ip := packet.IPv6(body)
+		if ip.NextHeader() != packet.ProtoICMPv6 || len(ip.Payload()) < packet.NeighborLen {
+			return Claim{}, false
+		}
+		if icmp := packet.ICMPv6(ip.Payload()); icmp.Type() == packet.ICMPv6NeighborAdvert {
+			return Claim{Address: netip.AddrFrom16(icmp.Target()), MAC: eth.Src(), Interface: "eth1"}, true
+		}
+	}
+	return Claim{}, false
+}
+
+// A kernel that has an address is found by the probe for it, and one that has old
+// news of an address learns from the announcement.
+func TestRealFrames(t *testing.T) {
+	weir, other := newLAN(t)
+	taken4, taken6 := netip.MustParseAddr("203.0.113.66"), netip.MustParseAddr("2001:db8:1::66")
+	for _, a := range []netip.Addr{taken4, taken6} {
+		if err := other.AddAddr("eth1", netip.PrefixFrom(a, a.BitLen())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := net.HardwareAddr{2, 0, 0, 0, 0, 99}
+	err := other.Do(func() error {
+		l, err := netlink.LinkByName("eth1")
+		if err != nil {
+			return err
+		}
+		for _, a := range []netip.Addr{vip4(), vip6()} {
+			err = errors.Join(err, netlink.NeighSet(&netlink.Neigh{
+				LinkIndex: l.Attrs().Index, IP: a.AsSlice(), HardwareAddr: old, State: netlink.NUD_STALE,
+			}))
+		}
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(seen) != len(vips) {
-		t.Errorf("seen on the wire: %v, want %v", seen, vips)
+	eth1, err := weir.Link("eth1")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if s := a.Status()[Key{vip6(), "eth1"}]; s.Sent == 0 || s.Err != "" {
-		t.Errorf("status %+v", s)
+
+	a := New("lb1", nil, slog.New(slog.DiscardHandler))
+	a.SetInterfaces([]Interface{{Name: "eth1", MAC: packet.MAC(eth1.MAC), Up: true, Workers: true}})
+	a.Set(advertise(vip4(), vip6(), taken4, taken6))
+	claims(t, weir, a.Claim)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- weir.Do(func() error { return a.Run(ctx) }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+
+	want := map[netip.Addr]announce.State{
+		vip4(): announce.Announced, vip6(): announce.Announced, taken4: announce.Conflict, taken6: announce.Conflict,
 	}
-	if s := a.Status()[Key{vip6(), "eth9"}]; s.Sent != 0 || !strings.Contains(s.Err, "no such network interface") {
-		t.Errorf("status on an interface that is not there: %+v", s)
+	until(t, func() (string, bool) {
+		var wrong []string
+		for _, s := range a.Status() {
+			if s.State != want[s.Address.Addr()] {
+				wrong = append(wrong, s.Address.String()+" is "+string(s.State))
+			}
+		}
+		return strings.Join(wrong, ", "), len(wrong) == 0 && len(a.Status()) == len(want)
+	})
+	until(t, func() (string, bool) {
+		var macs []string
+		err := other.Do(func() error {
+			list, err := netlink.NeighList(0, 0)
+			for _, n := range list {
+				if ip, _ := netip.AddrFromSlice(n.IP); ip.Unmap() == vip4() || ip == vip6() {
+					macs = append(macs, n.HardwareAddr.String())
+				}
+			}
+			return err
+		})
+		is := eth1.MAC.String()
+		return strings.Join(macs, " "), err == nil && len(macs) == 2 && macs[0] == is && macs[1] == is
+	})
+	other6, err := other.Link("eth1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range a.Status() {
+		if s.State == announce.Conflict && s.Owner != other6.MAC.String() {
+			t.Errorf("%v is said to be at %s, not %v", s.Address, s.Owner, other6.MAC)
+		}
+	}
+}
+
+func TestInterfaceThatIsNotThere(t *testing.T) {
+	err := packetLink{}.send("weir-none0", []message{{addr: vip4(), frame: Frame(vip4(), mac1())}})
+	if err == nil || !strings.Contains(err.Error(), "look up interface") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// until waits until a condition holds; what it says else is for the failure.
+func until(t *testing.T, is func() (string, bool)) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		what, ok := is()
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not in 20 s: %s", what)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }

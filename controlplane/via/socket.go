@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/controlplane/health"
-	"weir/dataplane/snapshot"
 	"weir/dataplane/packet"
+	"weir/dataplane/snapshot"
 )
 
 var (

@@ -36,13 +36,18 @@ func (r *request) end() time.Time { return r.Start.Add(r.Duration) }
 type course struct {
 	started  time.Time // the first request
 	stopped  time.Time // just before the backend was stopped
-	noticed  time.Time // no service sends it anything any more, as the api says
+	noticed  time.Time // no service sends it anything any more, as the weirs' apis say
 	returned time.Time // just before it was started again
-	restored time.Time // all services send it new flows again, as the api says
+	restored time.Time // all services send it new flows again, as the apis say
+	asked    time.Time // the weir that is killed was asked for its counters for the last time
+	killed   time.Time // just before it was killed
+	rerouted time.Time // the router sends it nothing any more, as its kernel says
+	revived  time.Time // just before the weir was started again
+	rejoined time.Time // the router sends it flows again, as its kernel says
 	ended    time.Time // no more requests are started
 }
 
-// phase is a time in which weir has nothing to find out: the shares of the
+// phase is a time in which nobody has anything to find out: the shares of the
 // backends are settled, and no request may fail.
 type phase int
 
@@ -50,24 +55,20 @@ const (
 	allUp phase = iota
 	oneDown
 	allBack
+	weirDown
+	weirBack
 	numPhases
 )
 
 // phaseOf returns the phase in which a request was started, and false for one
 // that was started between two phases.
 func (c *course) phaseOf(start time.Time) (phase, bool) {
-	before := func(t time.Time) bool { return t.IsZero() || start.Before(t) }
-	switch {
-	case before(c.stopped):
-		return allUp, true
-	case before(c.noticed):
-		return 0, false
-	case before(c.returned):
-		return oneDown, true
-	case before(c.restored):
-		return 0, false
+	for i, t := range []time.Time{c.stopped, c.noticed, c.returned, c.restored, c.killed, c.rerouted, c.revived, c.rejoined} {
+		if t.IsZero() || start.Before(t) {
+			return phase(i / 2), i%2 == 0
+		}
 	}
-	return allBack, true
+	return weirBack, true
 }
 
 // evidence is all that the demo has seen. What the clients have seen and what
@@ -76,6 +77,8 @@ type evidence struct {
 	streams  []stream
 	backends []string // names, in the order in which they are shown
 	victim   string   // the backend that is stopped
+	weirs    []string // names
+	killed   string   // the weir that is killed
 	course   course
 	requests []request
 
@@ -87,7 +90,13 @@ type evidence struct {
 	// phase, stream and name.
 	shares [numPhases][]map[string]float64
 
-	newFlows map[string]uint64 // that weir has decided, by service
+	newFlows map[string]uint64 // that the weirs have decided, by service
+
+	// decided is how many flows each weir has decided, by phase and name. It has
+	// none of one that was not there.
+	decided [numPhases]map[string]uint64
+
+	long longReport
 }
 
 // account is what the evidence adds up to.
@@ -101,6 +110,10 @@ type account struct {
 	slowest time.Duration // of the rescued
 	faults  []request     // failed without an excuse, in order of their starts
 	early   int           // of these: started before the stop
+
+	moved int           // requests under way when the weir was killed, or begun before the router knew
+	wait  time.Duration // the longest of these took, of those that were answered
+	gap   time.Duration // the longest time after the kill in which no request was answered
 }
 
 // streamAccount is what became of a stream's requests.
@@ -177,6 +190,10 @@ func (e *evidence) add() *account {
 			continue
 		}
 		took[r.stream] = append(took[r.stream], r.Duration)
+		if e.moved(r) {
+			a.moved++
+			a.wait = max(a.wait, r.Duration)
+		}
 		if settled {
 			s.answered[phase]++
 		}
@@ -189,8 +206,37 @@ func (e *evidence) add() *account {
 		a.streams[i].latency = latencyOf(took[i])
 	}
 	slices.SortStableFunc(a.faults, func(a, b request) int { return a.Start.Compare(b.Start) })
+	a.gap = e.gap()
 	e.addShares(a)
 	return a
+}
+
+// moved says whether a request had to do with the killed weir: it was under way
+// at some time between the kill and the moment when the router knew.
+func (e *evidence) moved(r *request) bool {
+	c := &e.course
+	return !c.killed.IsZero() && !c.rerouted.IsZero() && r.Start.Before(c.rerouted) && r.end().After(c.killed)
+}
+
+// gap is the longest time between two answers from the kill until the weir was
+// started again, or the end.
+func (e *evidence) gap() (longest time.Duration) {
+	c := &e.course
+	if c.killed.IsZero() {
+		return 0
+	}
+	last := c.killed
+	var ends []time.Time
+	for i := range e.requests {
+		if r := &e.requests[i]; r.Err == nil && r.end().After(c.killed) && (c.revived.IsZero() || r.end().Before(c.revived)) {
+			ends = append(ends, r.end())
+		}
+	}
+	slices.SortFunc(ends, time.Time.Compare)
+	for _, t := range ends {
+		longest, last = max(longest, t.Sub(last)), t
+	}
+	return longest
 }
 
 // caught says whether the victim's stop had a part in what became of a request:

@@ -32,16 +32,16 @@ const (
 func (d *Demo) load(ctx, requesting context.Context) error {
 	var group errgroup.Group
 	for i, s := range d.streams {
-		source := d.site.Client4
+		source := d.pair.Client4
 		if s.vip.Addr().Is6() {
-			source = d.site.Client6
+			source = d.pair.Client6
 		}
 		steady := traffic.NewSteady(traffic.SteadyConfig{
 			Interval: requestInterval,
 			Request: func(context.Context) traffic.Result {
 				number := d.recorder.begin(i)
 				local := netip.AddrPortFrom(source, firstPort+uint16((number*len(d.streams)+i)%ports))
-				client := traffic.Client{Dial: d.site.ClientHost.DialFrom(local), Timeout: requestTimeout}
+				client := traffic.Client{Dial: d.pair.ClientHost.DialFrom(local), Timeout: requestTimeout}
 				r := client.Fetch(ctx, s.vip, pageSize)
 				r.Local = local // also of one that was never established
 				return r

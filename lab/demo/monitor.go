@@ -7,20 +7,26 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"weir/controlplane/api"
+	"weir/lab/netlab"
 )
 
-// monitor asks weir what it does, and the kernel what that costs. It belongs to
-// one goroutine at a time.
+// monitor asks a weir what it does, and the kernel what that costs. It knows
+// when the weir is not there, and then asks nobody.
 type monitor struct {
-	api *api.Client
-	pid int
+	name        string
+	api         *api.Client
+	description string // of the driver; set once by appear
 
-	description      string // of the driver
+	mu               sync.Mutex
+	process          *netlab.Process // nil while it is not there
 	first            answers
 	previous, latest answers
+	past             []answers // the last of each weir that was there before
+	past0            []answers // the first of each
 }
 
 // answers are what weir and the kernel said at one moment.
@@ -29,20 +35,59 @@ type answers struct {
 	services []api.Service
 	backends []api.Backend
 	drops    []api.Drop
+	peers    []api.Peer
 	cpu      time.Duration // that weir has used since it was started
 }
 
-func newMonitor(client *api.Client, pid int) (*monitor, error) {
-	m := &monitor{api: client, pid: pid}
-	_, err := m.cpu()
-	return m, err
+func newMonitor(name string, client *api.Client) *monitor { return &monitor{name: name, api: client} }
+
+// appear says that a weir is there, and asks it for the first time.
+func (m *monitor) appear(ctx context.Context, p *netlab.Process) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.process = p
+	m.first, m.previous, m.latest = answers{}, answers{}, answers{}
+	if m.description == "" {
+		if err := m.describe(ctx); err != nil {
+			return err
+		}
+	}
+	return m.ask(ctx)
+}
+
+// vanish asks once more, and says that weir is about to be gone. It returns when
+// it began to ask: what happened after that has not been seen.
+func (m *monitor) vanish(ctx context.Context) (time.Time, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	asked := time.Now()
+	err := m.ask(ctx)
+	m.past, m.past0 = append(m.past, m.latest), append(m.past0, m.first)
+	m.process = nil
+	m.first, m.previous, m.latest = answers{}, answers{}, answers{}
+	return asked, err
+}
+
+// died says whether weir has ended without having been said to vanish.
+func (m *monitor) died() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.process == nil {
+		return false
+	}
+	select {
+	case <-m.process.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // describe says how weir takes its frames.
-func (m *monitor) describe(ctx context.Context) (string, error) {
+func (m *monitor) describe(ctx context.Context) error {
 	var all []api.Interface
 	if err := m.api.Get(ctx, "interfaces", &all); err != nil {
-		return "", err
+		return err
 	}
 	var texts []string
 	for _, i := range all {
@@ -56,20 +101,31 @@ func (m *monitor) describe(ctx context.Context) (string, error) {
 		texts = append(texts, driver)
 	}
 	m.description = strings.Join(texts, ", ")
-	return m.description, nil
+	return nil
 }
 
-// poll asks for everything once.
+// poll asks for everything once, if weir is there.
 func (m *monitor) poll(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.process == nil {
+		return nil
+	}
+	return m.ask(ctx)
+}
+
+// ask is called with mu held.
+func (m *monitor) ask(ctx context.Context) error {
 	now := answers{at: time.Now()}
-	cpu, err := m.cpu()
+	cpu, err := cpuOf(m.process.PID())
 	now.cpu = cpu
 	err = errors.Join(err,
 		m.api.Get(ctx, "services", &now.services),
 		m.api.Get(ctx, "backends", &now.backends),
-		m.api.Get(ctx, "drops", &now.drops))
+		m.api.Get(ctx, "drops", &now.drops),
+		m.api.Get(ctx, "peers", &now.peers))
 	if err != nil {
-		return fmt.Errorf("poll weir: %w", err)
+		return fmt.Errorf("poll %s: %w", m.name, err)
 	}
 	m.previous, m.latest = m.latest, now
 	if m.first.at.IsZero() {
@@ -81,9 +137,9 @@ func (m *monitor) poll(ctx context.Context) error {
 // userHZ is the unit of times in /proc, proc_pid_stat(5).
 const userHZ = 100
 
-// cpu returns the time that weir has spent on CPUs.
-func (m *monitor) cpu() (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.pid))
+// cpuOf returns the time that a process has spent on CPUs.
+func cpuOf(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read weir's cpu time: %w", err)
 	}
@@ -108,13 +164,79 @@ func parseCPU(stat string) (time.Duration, error) {
 	return time.Duration(ticks) * time.Second / userHZ, nil
 }
 
-// newFlows returns how many flows weir has decided, by service.
-func (a *answers) newFlows() map[string]uint64 {
+// newFlows returns how many flows the weir, and those that were there before,
+// have decided, by service.
+func (m *monitor) newFlows() map[string]uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	all := make(map[string]uint64)
-	for _, s := range a.services {
-		all[s.Name] = s.NewFlows
+	for _, a := range append([]answers{m.latest}, m.past...) {
+		for _, s := range a.services {
+			all[s.Name] += s.NewFlows
+		}
 	}
 	return all
+}
+
+// busy returns the time that the weir, and those before, have spent on CPUs
+// while they were watched.
+func (m *monitor) busy() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	sum := m.latest.cpu - m.first.cpu
+	for i := range m.past {
+		sum += m.past[i].cpu - m.past0[i].cpu
+	}
+	return sum
+}
+
+// dropped returns the frames dropped, by reason.
+func (m *monitor) dropped() (all []dropRow) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range append([]answers{m.latest}, m.past...) {
+		for _, d := range a.drops {
+			if d.Packets > 0 {
+				all = append(all, dropRow{d.Reason, d.Help, d.Packets})
+			}
+		}
+	}
+	return all
+}
+
+// rows is what the weir has sent on, with what those before have.
+func (m *monitor) rows(names map[string]string) []serviceRow {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	rows := serviceRows(&m.previous, &m.latest, names)
+	for i := range m.past {
+		before := serviceRows(&m.past[i], &m.past[i], names)
+		for j := range before {
+			before[j].ended()
+		}
+		rows = mergeRows(rows, before)
+	}
+	return rows
+}
+
+// row is the weir as a whole.
+func (m *monitor) row() weirRow {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := weirRow{name: m.name, status: "killed"}
+	if m.process == nil {
+		return w
+	}
+	w.status, w.cpu, w.sessions = "forwards", cpuShare(&m.previous, &m.latest), len(m.latest.peers)
+	for _, p := range m.latest.peers {
+		if p.State == "established" {
+			w.up++
+		}
+	}
+	for _, s := range serviceRows(&m.previous, &m.latest, nil) {
+		w.load.add(s.load)
+	}
+	return w
 }
 
 // cpuShare is the part of one CPU that was used between two answers.
@@ -123,103 +245,4 @@ func cpuShare(from, to *answers) float64 {
 		return float64(to.cpu-from.cpu) / float64(took)
 	}
 	return 0
-}
-
-// serviceRows arranges weir's answers for the screen: a backend's addresses,
-// one of each family, are one line.
-func serviceRows(previous, latest *answers, names map[string]string) []serviceRow {
-	var rows []serviceRow
-	for _, s := range latest.services {
-		row := serviceRow{name: s.Name, mode: s.Mode, load: loadOf(s.Load)}
-		for _, a := range s.Addresses {
-			row.vips = append(row.vips, a.String())
-		}
-		for _, b := range latest.backends {
-			if b.Service == s.Name {
-				row.backend(names[b.Address.String()]).merge(b.Status, loadOf(b.Load))
-			}
-		}
-		rows = append(rows, row)
-	}
-	took := latest.at.Sub(previous.at).Seconds()
-	if took <= 0 {
-		return rows
-	}
-	for i := range rows {
-		row := &rows[i]
-		for _, s := range previous.services {
-			if s.Name == row.name {
-				row.load.rateSince(loadOf(s.Load), took)
-			}
-		}
-		before := serviceRow{}
-		for _, b := range previous.backends {
-			if b.Service == row.name {
-				before.backend(names[b.Address.String()]).merge(b.Status, loadOf(b.Load))
-			}
-		}
-		for k := range row.backends {
-			row.backends[k].load.rateSince(before.backend(row.backends[k].name).load, took)
-		}
-	}
-	return rows
-}
-
-func loadOf(l api.Load) load {
-	return load{packets: l.Packets, bytes: l.Bytes, flows: l.Flows}
-}
-
-// backend returns the line of a backend, a new one if there is none.
-func (s *serviceRow) backend(name string) *backendRow {
-	for i := range s.backends {
-		if s.backends[i].name == name {
-			return &s.backends[i]
-		}
-	}
-	s.backends = append(s.backends, backendRow{name: name})
-	return &s.backends[len(s.backends)-1]
-}
-
-// merge adds what weir says about one of the backend's addresses.
-func (b *backendRow) merge(status string, l load) {
-	switch b.status {
-	case "", status:
-		b.status = status
-	default:
-		b.status = "partly up"
-	}
-	b.load.packets += l.packets
-	b.load.bytes += l.bytes
-	b.load.flows += l.flows
-}
-
-// rateSince sets the rates from the counters of a number of seconds ago.
-// Counters that have gone back belong to another slot, and have no rate.
-func (l *load) rateSince(before load, seconds float64) {
-	if l.packets >= before.packets && l.bytes >= before.bytes {
-		l.packetRate = float64(l.packets-before.packets) / seconds
-		l.bitRate = 8 * float64(l.bytes-before.bytes) / seconds
-	}
-}
-
-// state is what is shown of the demo at a moment. It is called by the goroutine
-// that the monitor belongs to.
-func (d *Demo) state(started, now time.Time) *state {
-	m := d.monitor
-	s := &state{
-		elapsed: min(now.Sub(started), d.opt.Duration), total: d.opt.Duration,
-		driver: m.description, cpu: cpuShare(&m.previous, &m.latest), meanCPU: cpuShare(&m.first, &m.latest),
-		services: serviceRows(&m.previous, &m.latest, d.names),
-		requests: d.recorder.tally(now),
-		events:   d.journal.all(),
-	}
-	for i := range s.requests {
-		s.requests[i].service, s.requests[i].family = d.streams[i].service, d.streams[i].family()
-	}
-	for _, drop := range m.latest.drops {
-		if drop.Packets > 0 {
-			s.drops = append(s.drops, dropRow{drop.Reason, drop.Help, drop.Packets})
-		}
-	}
-	return s
 }

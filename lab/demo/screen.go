@@ -13,19 +13,27 @@ import (
 type state struct {
 	elapsed, total time.Duration
 	driver         string
-	cpu            float64 // that weir used since the last poll, as a part of one CPU
+	cpu            float64 // that the weirs used since the last poll, as a part of one CPU
 	meanCPU        float64 // the same since the start
-	services       []serviceRow
+	weirs          []weirRow
+	services       []serviceRow // of all weirs together
 	requests       []requestRow
+	long           longReport
 	drops          []dropRow
 	events         []event
 }
 
+type weirRow struct {
+	name, status string
+	up, sessions int // BGP sessions that are up, of so many
+	cpu          float64
+	load         load
+}
+
 type serviceRow struct {
-	name, mode string
-	vips       []string
-	load       load
-	backends   []backendRow
+	name     string
+	load     load
+	backends []backendRow
 }
 
 type backendRow struct {
@@ -142,9 +150,18 @@ func render(s *state, width, height int, colour bool) []string {
 		c.line()
 	}
 	c.line()
+	c.weirs(s.weirs)
 	c.services(s.services)
 	c.line()
 	c.requests(s.requests)
+	if l := &s.long; l.opened > 0 {
+		style := green
+		if len(l.broken) > 0 {
+			style = red
+		}
+		c.line(styled{fmt.Sprintf("long connections: %d open, ", l.opened-len(l.broken)), ""}, styled{fmt.Sprintf("%d broken", len(l.broken)), style},
+			styled{fmt.Sprintf("; the longest wait of one was %s", span(l.slowest)), ""})
+	}
 	if room := height - len(c.lines) - 1; room > 0 && len(s.events) > 0 {
 		c.line()
 		for _, e := range s.events[max(0, len(s.events)-room):] {
@@ -161,6 +178,19 @@ const (
 	serviceStatus = " %-11s"
 	serviceLoad   = " %6s %9s %11s %10s %13s"
 )
+
+// weirs says what each weir forwards; the columns are those of services.
+func (c *canvas) weirs(all []weirRow) {
+	c.line(styled{fmt.Sprintf(serviceName+serviceStatus+serviceLoad, "WEIR", "STATUS", "FLOWS", "BGP UP", "CPU", "PACKETS/S", "BIT/S"), faint})
+	for _, w := range all {
+		style, bgp, cpu := red, "-", "-"
+		if w.status == "forwards" {
+			style, bgp, cpu = green, fmt.Sprintf("%d of %d", w.up, w.sessions), fmt.Sprintf("%.0f %%", 100*w.cpu)
+		}
+		c.line(styled{fmt.Sprintf(serviceName, cut(w.name, 10)), bold}, styled{fmt.Sprintf(serviceStatus, w.status), style},
+			styled{fmt.Sprintf(serviceLoad, fmt.Sprint(w.load.flows), bgp, cpu, fmt.Sprintf("%.0f", w.load.packetRate), bits(w.load.bitRate)), ""})
+	}
+}
 
 func (c *canvas) services(all []serviceRow) {
 	c.line(styled{fmt.Sprintf(serviceName+serviceStatus+serviceLoad, "TO SERVICE", "STATUS", "FLOWS", "PACKETS", "BYTES", "PACKETS/S", "BIT/S"), faint})
@@ -229,6 +259,16 @@ func plainLine(s *state) string {
 			}
 		}
 		parts = append(parts, part)
+	}
+	for _, w := range s.weirs {
+		if w.status == "forwards" {
+			parts = append(parts, fmt.Sprintf("by %s %.0f/s", w.name, w.load.packetRate))
+		} else {
+			parts = append(parts, w.name+" "+w.status)
+		}
+	}
+	if l := &s.long; l.opened > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d long connections intact", l.opened-len(l.broken), l.opened))
 	}
 	return fmt.Sprintf("%4.1f s  %d requests, %d succeeded, %d failed, %d waiting, median %s, p99 %s; packets to %s",
 		s.elapsed.Seconds(), sum.sent, sum.answered, sum.failed, sum.waiting(), span(slow.median), span(slow.p99), strings.Join(parts, "; "))

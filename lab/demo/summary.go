@@ -17,27 +17,41 @@ func summary(e *evidence, a *account, s *state, reasons []string, colour bool) s
 	for _, s := range a.streams {
 		sent, failed = sent+s.sent, failed+s.failed
 	}
-	plain("weir       %s, %.1f %% of one CPU", s.driver, 100*s.meanCPU)
+	plain("weirs      %s, %.1f %% of one CPU together", s.driver, 100*s.meanCPU)
 	plain("requests   %d in %.0f s: %d succeeded, verified byte for byte, and %d failed",
 		sent, e.course.since(e.course.ended).Seconds(), sent-failed, failed)
 	plain("failed     %d with %s as it stopped, which no balancer can prevent; %d before that, %d later", a.lost, e.victim, a.early, len(a.faults)-a.early)
 	if c := &e.course; !c.noticed.IsZero() {
-		plain("outage     %s stopped at %.1f s; weir noticed after %.1f s", e.victim, c.since(c.stopped).Seconds(), c.noticed.Sub(c.stopped).Seconds())
+		plain("backend    %s stopped at %.1f s; both weirs noticed after %.1f s", e.victim, c.since(c.stopped).Seconds(), c.noticed.Sub(c.stopped).Seconds())
 		plain("           %s", outage(e, a))
 		if !c.restored.IsZero() {
-			plain("           %s came back at %.1f s; weir used it again after %.1f s",
+			plain("           %s came back at %.1f s; the weirs used it again after %.1f s",
 				e.victim, c.since(c.returned).Seconds(), c.restored.Sub(c.returned).Seconds())
 		}
+	}
+	if c := &e.course; !c.rerouted.IsZero() {
+		plain("weir       %s killed at %.1f s; the router took it out after %.2f s", e.killed, c.since(c.killed).Seconds(), c.rerouted.Sub(c.killed).Seconds())
+		plain("           %d requests were under way: the longest took %s; no time without", a.moved, span(a.wait))
+		plain("           an answer to any request was longer than %s", span(a.gap))
+		if !c.rejoined.IsZero() {
+			plain("           %s was started at %.1f s; the router used it again after %.1f s",
+				e.killed, c.since(c.revived).Seconds(), c.rejoined.Sub(c.revived).Seconds())
+		}
+	}
+	if l := &e.long; l.opened > 0 {
+		plain("long       %d of %d connections outlived it, on the backend they had; the longest wait was %s", l.opened-len(l.broken), l.opened, span(l.slowest))
 	}
 	plain("dropped    %s", drops(s.drops))
 	c.line()
 	c.streams(e, a)
 	c.line()
+	c.weirShares(e)
+	c.line()
 	c.shares(e, a)
 	c.line()
 	if len(reasons) == 0 {
 		c.line(styled{"PASSED", joinStyles(bold, green)},
-			styled{": every request that had to succeed did, and each backend got its share", ""})
+			styled{": every request that had to succeed did, each backend got its share, and no connection broke with the weir", ""})
 	} else {
 		c.line(styled{"FAILED", joinStyles(bold, red)}, styled{":", ""})
 		for _, r := range reasons {
@@ -77,15 +91,46 @@ func (c *canvas) streams(e *evidence, a *account) {
 	}
 }
 
+// titles are what the phases are called in tables.
+func (e *evidence) titles() [numPhases]string {
+	v, w := strings.ToUpper(e.victim), strings.ToUpper(e.killed)
+	return [numPhases]string{allUp: "ALL UP", oneDown: v + " OUT", allBack: v + " BACK", weirDown: w + " KILLED", weirBack: w + " BACK"}
+}
+
+const shareColumns = "  %-12s  %-12s  %-12s  %-12s  %-12s"
+
+// row puts a text for each phase behind its head.
+func (c *canvas) row(head string, texts [numPhases]string, style string) {
+	c.line(styled{head + fmt.Sprintf(shareColumns, texts[allUp], texts[oneDown], texts[allBack], texts[weirDown], texts[weirBack]), style})
+}
+
+func (c *canvas) weirShares(e *evidence) {
+	c.line(styled{"Which weir decided about new connections:", ""})
+	c.row(fmt.Sprintf("%-15s", "WEIR"), e.titles(), faint)
+	for _, name := range e.weirs {
+		var texts [numPhases]string
+		for p := range numPhases {
+			sum := uint64(0)
+			for _, n := range e.decided[p] {
+				sum += n
+			}
+			texts[p] = "-"
+			if n, there := e.decided[p][name]; there && sum > 0 {
+				texts[p] = fmt.Sprintf("%5.1f %%", 100*float64(n)/float64(sum))
+			}
+		}
+		c.row(fmt.Sprintf("%-15s", name), texts, "")
+	}
+}
+
 func (c *canvas) shares(e *evidence, a *account) {
-	const format = "%-10s %-8s  %-16s  %-16s  %-16s"
-	c.line(styled{"Who answered, and in brackets the share by weight:", ""})
-	c.line(styled{fmt.Sprintf(format, "SERVICE", "BACKEND", "ALL UP", strings.ToUpper(e.victim)+" OUT", strings.ToUpper(e.victim)+" BACK"), faint})
+	c.line(styled{"Who answered, and behind it the share by weight, in per cent:", ""})
+	c.row(fmt.Sprintf("%-10s %-4s", "SERVICE", ""), e.titles(), faint)
 	for _, cell := range a.cells {
 		var texts [numPhases]string
 		for p, s := range cell.shares {
-			texts[p] = fmt.Sprintf("%4.1f %% (%4.1f %%)", s.part(float64(s.got)), s.part(s.expected))
+			texts[p] = fmt.Sprintf("%4.1f (%4.1f)", s.part(float64(s.got)), s.part(s.expected))
 		}
-		c.line(styled{fmt.Sprintf(format, cell.service, cell.backend, texts[allUp], texts[oneDown], texts[allBack]), ""})
+		c.row(fmt.Sprintf("%-10s %-4s", cell.service, cell.backend), texts, "")
 	}
 }

@@ -11,10 +11,13 @@ var phaseNames = [numPhases]string{
 	allUp:   "while all backends were up",
 	oneDown: "while %s was out",
 	allBack: "after %s was back",
+
+	weirDown: "while %w was gone",
+	weirBack: "after %w was back",
 }
 
 func (e *evidence) when(p phase) string {
-	return strings.ReplaceAll(phaseNames[p], "%s", e.victim)
+	return strings.NewReplacer("%s", e.victim, "%w", e.killed).Replace(phaseNames[p])
 }
 
 // judge returns all reasons for which the demo has failed; none if it has
@@ -31,11 +34,19 @@ func judge(e *evidence, a *account) []string {
 	case c.stopped.IsZero():
 		fail("%s was never stopped", e.victim)
 	case c.noticed.IsZero():
-		fail("weir did not notice that %s had stopped", e.victim)
+		fail("the weirs did not notice that %s had stopped", e.victim)
 	case c.returned.IsZero():
 		fail("%s was never started again", e.victim)
 	case c.restored.IsZero():
-		fail("weir did not take %s back", e.victim)
+		fail("the weirs did not take %s back", e.victim)
+	case c.killed.IsZero():
+		fail("%s was never killed", e.killed)
+	case c.rerouted.IsZero():
+		fail("the router did not notice that %s was killed", e.killed)
+	case c.revived.IsZero():
+		fail("%s was never started again", e.killed)
+	case c.rejoined.IsZero():
+		fail("the router did not take %s back", e.killed)
 	case c.ended.IsZero():
 		fail("the demo did not come to its end")
 	}
@@ -62,18 +73,62 @@ func judge(e *evidence, a *account) []string {
 			judgeShare(e, &cell, phase(p), s, fail)
 		}
 	}
+	judgeWeirs(e, fail)
+	judgeLong(e, fail)
 	for _, name := range e.services() {
-		answered := 0
-		for i, s := range e.streams {
-			if s.service == name {
-				answered += a.streams[i].sent - a.streams[i].failed
+		seen := 0
+		for i := range e.requests {
+			r := &e.requests[i]
+			if r.Err == nil && e.streams[r.stream].service == name && !e.unseen(r) {
+				seen++
 			}
 		}
-		if e.newFlows[name] < uint64(answered) {
-			fail("%s: %d requests were answered, but weir counted only %d new flows: not all went through it", name, answered, e.newFlows[name])
+		if e.newFlows[name] < uint64(seen) {
+			fail("%s: %d requests were answered, but the weirs counted only %d new flows: not all went through them", name, seen, e.newFlows[name])
 		}
 	}
 	return reasons
+}
+
+// unseen says whether a weir may have forwarded a request and been killed before
+// it could tell.
+func (e *evidence) unseen(r *request) bool {
+	c := &e.course
+	return !c.asked.IsZero() && r.Start.Before(c.killed) && r.end().After(c.asked)
+}
+
+// judgeWeirs wants both weirs to have worked whenever they were there.
+func judgeWeirs(e *evidence, fail func(string, ...any)) {
+	for p := range numPhases {
+		for _, name := range e.weirs {
+			n, there := e.decided[p][name]
+			gone := p == weirDown && name == e.killed
+			switch {
+			case e.decided[p] == nil:
+				// Said already: it did not come to that.
+			case gone && there:
+				fail("%s was there %s", name, e.when(p))
+			case !gone && n == 0:
+				fail("%s decided about no connection %s", name, e.when(p))
+			}
+		}
+	}
+}
+
+// judgeLong wants long connections to have been there, and all to have outlived
+// the weir.
+func judgeLong(e *evidence, fail func(string, ...any)) {
+	l := &e.long
+	if l.opened == 0 {
+		fail("there was no long connection that could have broken")
+		return
+	}
+	if n := len(l.broken); n > 0 {
+		fail("%d of %d long connections broke, the first, to %s by %s, with: %v", n, l.opened, l.broken[0].Remote, l.broken[0].Backend, l.broken[0].Err)
+	}
+	if !l.ended {
+		fail("the long connections were not used at the end")
+	}
 }
 
 func judgeShare(e *evidence, c *cell, p phase, s share, fail func(string, ...any)) {

@@ -48,7 +48,7 @@ func TestLinkDownUp(t *testing.T) {
 // weir says what has happened, and takes the interface up again when it is back.
 func TestInterfaceRemoved(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
-		s := startSite(t, site.Options{TwoArmed: true, Driver: d.driver, XDPMode: d.xdpMode}, nil)
+		s := startSite(t, site.Options{TwoArmed: true, Driver: d.driver, XDPMode: d.xdpMode}, announceAlways)
 		for _, gone := range []string{site.Back, site.Front} {
 			other := site.Front
 			if gone == site.Front {

@@ -183,6 +183,14 @@ func withoutZeros(table string) string {
 	return strings.Join(kept, "")
 }
 
+// announceAlways has weir announce VIPs that it has no backend for.
+func announceAlways(c *site.Config) {
+	none := 0
+	for i := range c.Services {
+		c.Services[i].MinBackends = &none
+	}
+}
+
 func (s *testSite) must(err error) {
 	s.t.Helper()
 	if err != nil {

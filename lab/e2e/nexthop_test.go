@@ -166,6 +166,7 @@ func TestUnresolvedBackend(t *testing.T) {
 	s := newSite(t, site.Options{Backends: 1, Modes: site.DSR})
 	absent := netip.MustParseAddr("10.0.0.99")
 	s.Config.Service(site.DSR4).Backends[0].Address = absent.String()
+	announceAlways(s.Config)
 	s.must(s.StartWeir(s.ctx))
 	s.await("the backend is not usable, and why", func() error {
 		if b := s.backend(site.DSR4, absent); b.Status != "unreachable" || b.Reason == "" || b.Path != nil {

@@ -16,7 +16,7 @@ import (
 // TestPing asks VIPs for an echo as the policy of each allows.
 func TestPing(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
-		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Health: true, Modes: site.DSR}, nil)
+		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Health: true, Modes: site.DSR}, announceAlways)
 		set := func(policy string) {
 			s.reload(func(c *site.Config) {
 				for i := range c.Services {

@@ -3,9 +3,6 @@ package site
 import (
 	"fmt"
 	"net/netip"
-	"os"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // Config is weir's configuration file. It is written apart from the package
@@ -13,11 +10,14 @@ import (
 type Config struct {
 	Node       string      `yaml:"node,omitempty"`
 	Interfaces []Interface `yaml:"interfaces"`
+	Pools      []Pool      `yaml:"pools,omitempty"`
 	Services   []Service   `yaml:"services"`
 	Flows      Flows       `yaml:"flows,omitempty"`
 	IPIP       IPIPConfig  `yaml:"ipip,omitempty"`
 	NAT        NATConfig   `yaml:"nat,omitempty"`
 	PathMTU    string      `yaml:"path_mtu,omitempty"`
+	Cluster    *Cluster    `yaml:"cluster,omitempty"`
+	BGP        *BGP        `yaml:"bgp,omitempty"`
 	API        API         `yaml:"api"`
 	Log        Log         `yaml:"log,omitempty"`
 }
@@ -34,7 +34,7 @@ type Interface struct {
 // Service is one service.
 type Service struct {
 	Name      string           `yaml:"name"`
-	Addresses []string         `yaml:"addresses,flow"`
+	Addresses []string         `yaml:"addresses,omitempty,flow"`
 	Ports     []string         `yaml:"ports,flow"`
 	Mode      string           `yaml:"mode,omitempty"`
 	Affinity  string           `yaml:"affinity,omitempty"`
@@ -50,6 +50,13 @@ type Service struct {
 	SlowStart       string  `yaml:"slow_start,omitempty"`
 	Limits          *Limits `yaml:"limits,omitempty"`
 	ACL             *ACL    `yaml:"acl,omitempty"`
+
+	Pool        string            `yaml:"pool,omitempty"`
+	Families    []string          `yaml:"ip_families,omitempty,flow"`
+	Labels      map[string]string `yaml:"labels,omitempty,flow"`
+	Share       string            `yaml:"share,omitempty"`
+	Announce    *[]string         `yaml:"announce,omitempty,flow"` // nil: weir's default
+	MinBackends *int              `yaml:"min_backends,omitempty"`  // nil: weir's default
 }
 
 // Limits are a service's rates per second.
@@ -73,27 +80,6 @@ type ACL struct {
 	Deny  []string `yaml:"deny,omitempty,flow"`
 }
 
-// Health is how a service's backends are checked.
-type Health struct {
-	HTTP     *HTTPCheck `yaml:"http,omitempty,flow"`
-	TCP      *TCPCheck  `yaml:"tcp,omitempty,flow"`
-	Interval string     `yaml:"interval,omitempty"`
-	Timeout  string     `yaml:"timeout,omitempty"`
-	Rise     int        `yaml:"rise,omitempty"`
-	Fall     int        `yaml:"fall,omitempty"`
-}
-
-// HTTPCheck is a check by HTTP.
-type HTTPCheck struct {
-	Path string `yaml:"path,omitempty"`
-	Port uint16 `yaml:"port,omitempty"`
-}
-
-// TCPCheck is a check by TCP.
-type TCPCheck struct {
-	Port uint16 `yaml:"port,omitempty"`
-}
-
 // ServiceBackend is a backend of a service.
 type ServiceBackend struct {
 	Address string `yaml:"address"`
@@ -113,9 +99,10 @@ type Flows struct {
 
 // NATConfig is what mode nat takes SNAT addresses and ports from.
 type NATConfig struct {
-	Addresses []string   `yaml:"addresses,omitempty,flow"`
-	Ports     string     `yaml:"ports,omitempty"`
-	Shared    *NATShared `yaml:"shared,omitempty"`
+	Addresses []string            `yaml:"addresses,omitempty,flow"`
+	Nodes     map[string][]string `yaml:"nodes,omitempty"`
+	Ports     string              `yaml:"ports,omitempty"`
+	Shared    *NATShared          `yaml:"shared,omitempty"`
 }
 
 // NATShared are SNAT addresses that are weir's host's own, and the ports of them
@@ -201,8 +188,7 @@ func (s *Site) defaultConfig() *Config {
 	c := &Config{
 		Node:       "lb1",
 		Interfaces: []Interface{{Name: Front, Driver: s.opt.Driver, XDPMode: s.opt.XDPMode}},
-		Flows:      Flows{Entries: flowEntries},
-		API:        API{Socket: s.Socket},
+		Flows:      Flows{Entries: FlowEntries},
 	}
 	if s.opt.TwoArmed {
 		c.Interfaces = append(c.Interfaces, Interface{Name: Back, Driver: s.opt.Driver, XDPMode: s.opt.XDPMode})
@@ -229,40 +215,36 @@ func (s *Site) defaultConfig() *Config {
 	return c
 }
 
-// flowEntries is enough for the lab, whose memory is shared.
-const flowEntries = 65536
+// FlowEntries is enough for the lab, whose memory is shared.
+const FlowEntries = 65536
 
 // service returns a service with all backends, under their IPv6 or IPv4
 // addresses.
 func (s *Site) service(name, mode string, vip netip.AddrPort, ipv6 bool) Service {
-	port := vip.Port()
-	v := Service{
-		Name: name, Mode: mode, Addresses: []string{vip.Addr().String()},
-		Ports: []string{fmt.Sprintf("tcp/%d", port), fmt.Sprintf("udp/%d", port)},
-	}
+	v := NewService(name, mode, vip, s.Backends, ipv6)
 	if s.opt.Health {
-		v.Health = &Health{
-			HTTP:     &HTTPCheck{Path: "/healthz", Port: HealthPort},
-			Interval: "200ms", Timeout: "200ms", Rise: 1, Fall: 3,
-		}
-	}
-	for _, b := range s.Backends {
-		v.Add(b.addr(ipv6))
+		v.Health = FastHealth()
 	}
 	return v
 }
 
-// WriteConfig changes Config, if mutate is not nil, and writes it to ConfigPath.
-func (s *Site) WriteConfig(mutate func(*Config)) error {
-	if mutate != nil {
-		mutate(s.Config)
+// NewService returns a service without health checks, TCP and UDP on one port,
+// with backends under their IPv6 or IPv4 addresses.
+func NewService(name, mode string, vip netip.AddrPort, backends []*Backend, ipv6 bool) Service {
+	v := Service{
+		Name: name, Mode: mode, Addresses: []string{vip.Addr().String()},
+		Ports: []string{fmt.Sprintf("tcp/%d", vip.Port()), fmt.Sprintf("udp/%d", vip.Port())},
 	}
-	text, err := yaml.Marshal(s.Config)
-	if err != nil {
-		return fmt.Errorf("render configuration: %w", err)
+	for _, b := range backends {
+		v.Add(b.Addr(ipv6))
 	}
-	if err := os.WriteFile(s.ConfigPath, text, 0o600); err != nil {
-		return fmt.Errorf("write configuration: %w", err)
+	return v
+}
+
+// FastHealth asks a backend's HealthPort five times a second.
+func FastHealth() *Health {
+	return &Health{
+		HTTP:     &HTTPCheck{Path: "/healthz", Port: HealthPort},
+		Interval: "200ms", Timeout: "200ms", Rise: 1, Fall: 3,
 	}
-	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -34,13 +35,7 @@ var (
 	vipNAT46, vipNAT64 = netip.MustParseAddrPort("10.0.0.203:80"), netip.MustParseAddrPort("[fd00::203]:80")
 )
 
-// Ports of the backends. On WebPort and HealthPort of its own addresses a
-// backend serves the same, on StreamPort of all its addresses TCP echo.
-const (
-	WebPort    uint16 = 80
-	HealthPort uint16 = 8080
-	StreamPort uint16 = 7
-)
+const clientTimeout = 20 * time.Second // of a client's call
 
 func (s *Site) buildClient() (err error) {
 	if s.ClientHost, err = s.Lab.Host("client"); err != nil {
@@ -82,16 +77,6 @@ func (s *Site) ConnectWeir(name string) error {
 	return err
 }
 
-// routed are the settings of a router. It reports as often as there is
-// something to report (icmp_ratelimit, Documentation/networking/ip-sysctl.rst),
-// so that no test depends on what one before it has caused.
-var routed = []struct{ key, value string }{
-	{"net.ipv4.ip_forward", "1"},
-	{"net.ipv6.conf.all.forwarding", "1"},
-	{"net.ipv4.icmp_ratelimit", "0"},
-	{"net.ipv6.icmp.ratelimit", "0"},
-}
-
 // buildRouter adds the router if there is anything behind it: on eth0 it has
 // the clients' segment, on eth1 the backends', if they have one.
 func (s *Site) buildRouter() (err error) {
@@ -101,10 +86,8 @@ func (s *Site) buildRouter() (err error) {
 	if s.Router, err = s.Lab.Host("router"); err != nil {
 		return err
 	}
-	for _, setting := range routed {
-		if err := s.Router.Sysctl(setting.key, setting.value); err != nil {
-			return err
-		}
+	if err := s.Router.Forward(); err != nil {
+		return err
 	}
 	if _, err := s.Router.Connect(s.FrontNet, netlab.Iface{Name: "eth0", Addrs: []netip.Prefix{routerFront4, routerFront6}}); err != nil {
 		return err
@@ -144,6 +127,15 @@ func (s *Site) buildFar() (err error) {
 			addRoute(route{to: front4, via: routerFar4.Addr(), mss: fullMSS4}, link, 0),
 			addRoute(route{to: front6, via: routerFar6.Addr(), mss: fullMSS6}, link, 0))
 	})
+}
+
+// Route adds a route to the calling thread's namespace, through a gateway that is
+// reachable directly. One to the same prefix is replaced.
+func Route(to netip.Prefix, via netip.Addr) error {
+	if err := netlink.RouteReplace(&netlink.Route{Dst: ipNet(to), Gw: via.AsSlice()}); err != nil {
+		return fmt.Errorf("add route to %s via %s: %w", to, via, err)
+	}
+	return nil
 }
 
 // route is a way to a network.

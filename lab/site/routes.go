@@ -79,16 +79,16 @@ func (s *Site) toClients(f family) (routes []route) {
 	return routes
 }
 
-// routes adds the ways to the clients, and once more with a smaller MSS for the
-// VIPs behind tunnels. It runs in the backend.
-func (b *Backend) routes() error {
+// backendRoutes adds the ways to the clients, and once more with a smaller MSS
+// for the VIPs behind tunnels. It runs in the backend.
+func (s *Site) backendRoutes() error {
 	link, err := netlink.LinkByName("eth0")
 	if err != nil {
 		return err
 	}
-	opt := &b.site.opt
-	for _, f := range b.site.families() {
-		routes := b.site.toClients(f)
+	opt := &s.opt
+	for _, f := range s.families() {
+		routes := s.toClients(f)
 		for _, r := range routes {
 			if !r.via.IsValid() {
 				continue // the kernel has it

@@ -46,7 +46,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"weir/controlplane/api"
 	"weir/lab/netlab"
 	"weir/lab/traffic"
 )
@@ -139,17 +138,15 @@ type Site struct {
 
 	Backends []*Backend
 
-	// Config is what StartWeir and WriteConfig render to ConfigPath.
+	// Config is what StartWeir and WriteConfig render to ConfigPath. What it
+	// points at may be changed.
 	Config     *Config
 	ConfigPath string
 	Socket     string // of weir's api
 
-	opt Options
-	dir string // of all files; removed by Close
-	api *api.Client
-	log logFile
-
-	weir *netlab.Process // nil if it is not running
+	opt  Options
+	dir  string // of all files; removed by Close
+	weir *Weir  // it has Config, ConfigPath and Socket too
 }
 
 // New builds a site and starts its backends, but not weir.
@@ -195,12 +192,6 @@ func (s *Site) build(ctx context.Context) (err error) {
 	if s.dir, err = os.MkdirTemp("", "weir-site-"); err != nil {
 		return err
 	}
-	s.ConfigPath = filepath.Join(s.dir, "weir.yaml")
-	s.Socket = filepath.Join(s.dir, "weir.sock")
-	s.api = api.NewClient(s.Socket)
-	if err := s.log.open(filepath.Join(s.dir, "weir.log"), s.opt.Log); err != nil {
-		return err
-	}
 	if s.Lab, err = netlab.New(s.opt.Name); err != nil {
 		return err
 	}
@@ -213,20 +204,25 @@ func (s *Site) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	for i := range s.opt.Backends {
-		s.Backends = append(s.Backends, newBackend(s, i))
-	}
+	s.Backends = make([]*Backend, s.opt.Backends)
 	var group errgroup.Group
 	group.Go(s.buildClient)
 	group.Go(s.buildWeir)
 	group.Go(s.buildRouter)
-	for _, b := range s.Backends {
-		group.Go(func() error { return b.build(ctx) })
+	for i := range s.Backends {
+		group.Go(func() (err error) {
+			s.Backends[i], err = NewBackend(ctx, s.Lab, s.backendSpec(i))
+			return err
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
 	s.Config = s.defaultConfig()
+	if s.weir, err = NewWeir(s.WeirHost, s.opt.Weir, s.dir, s.Config, s.opt.Log); err != nil {
+		return err
+	}
+	s.ConfigPath, s.Socket = s.weir.ConfigPath, s.weir.Socket
 	return nil
 }
 
@@ -242,7 +238,8 @@ func (s *Site) VIPs() []netip.AddrPort {
 	return vips
 }
 
-// localVIPs returns those that the backends hold themselves.
+// localVIPs returns those that the backends hold themselves. Health checks ask
+// there.
 func (s *Site) localVIPs() (vips []netip.AddrPort) {
 	if s.opt.Modes&DSR != 0 {
 		vips = append(vips, s.DSR4, s.DSR6)
@@ -253,6 +250,22 @@ func (s *Site) localVIPs() (vips []netip.AddrPort) {
 	return vips
 }
 
+// backendSpec says what backend number i, from 0, is like.
+func (s *Site) backendSpec(i int) BackendSpec {
+	number := byte(11 + i)
+	spec := BackendSpec{
+		Name: fmt.Sprintf("b%d", i+1), Net: s.BackNet, MTU: s.opt.HopMTU, VIPs: s.localVIPs(), Weir: s.opt.Weir, Routes: s.backendRoutes,
+		Addr4: netip.AddrFrom4([4]byte{10, 0, 0, number}), Addr6: netip.MustParseAddr(fmt.Sprintf("fd00::%d", number)),
+	}
+	if s.split() {
+		spec.Addr4, spec.Addr6 = netip.AddrFrom4([4]byte{10, 0, 1, number}), netip.MustParseAddr(fmt.Sprintf("fd00:1::%d", number))
+	}
+	if s.opt.Modes&IPIP != 0 {
+		spec.Tunnelled = []netip.Addr{s.IPIP4.Addr(), s.IPIP6.Addr()}
+	}
+	return spec
+}
+
 // split says whether the backends are on a segment of their own.
 func (s *Site) split() bool { return s.opt.TwoArmed || s.opt.HopMTU != 0 }
 
@@ -261,13 +274,16 @@ func (s *Site) split() bool { return s.opt.TwoArmed || s.opt.HopMTU != 0 }
 func (s *Site) Close() error {
 	var errs []error
 	for _, b := range s.Backends {
-		b.closeServers()
+		if b != nil {
+			b.Close()
+		}
 	}
 	if s.Lab != nil {
 		errs = append(errs, s.Lab.Close())
 	}
-	s.weir = nil
-	errs = append(errs, s.log.close())
+	if s.weir != nil {
+		errs = append(errs, s.weir.Close())
+	}
 	if s.dir != "" {
 		errs = append(errs, os.RemoveAll(s.dir))
 	}

@@ -66,14 +66,22 @@ func (c *Client) WhoAmI(ctx context.Context, target netip.AddrPort) (WhoAmI, err
 	return who, result.Err
 }
 
-// Healthy asks for the server's health: nil if it says it is well.
-func (c *Client) Healthy(ctx context.Context, target netip.AddrPort) error {
+// Get makes a request for a path, of which only that the answer is 200 and whole
+// is verified: for servers that are not a [Server], as long as they name
+// themselves as one does.
+func (c *Client) Get(ctx context.Context, target netip.AddrPort, path string) Result {
 	return c.once(ctx, target, func(ctx context.Context, s *session) error {
-		return s.do(ctx, http.MethodGet, "/healthz", nil, 0, func(body io.Reader) error {
-			_, err := io.Copy(io.Discard, body)
+		return s.do(ctx, http.MethodGet, path, nil, 0, func(body io.Reader) error {
+			n, err := io.Copy(io.Discard, body)
+			s.bytes += n
 			return err
 		})
-	}).Err
+	})
+}
+
+// Healthy asks for the server's health: nil if it says it is well.
+func (c *Client) Healthy(ctx context.Context, target netip.AddrPort) error {
+	return c.Get(ctx, target, "/healthz").Err
 }
 
 // once runs f over a connection of its own.

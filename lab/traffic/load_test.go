@@ -182,9 +182,9 @@ func TestSummarize(t *testing.T) {
 	}{
 		{"nothing", nil, Summary{}},
 		{"all well", []Result{at(0, 3, "a"), at(10, 5, "b"), at(20, 4, "a")},
-			Summary{Requests: 3, Backends: map[string]int{"a": 2, "b": 1}, Slowest: 5 * time.Millisecond}},
+			Summary{Requests: 3, Backends: map[string]int{"a": 2, "b": 1}, Slowest: 5 * time.Millisecond, Gap: 12 * time.Millisecond}},
 		{"two gaps, any order", []Result{at(40, 9, ""), at(20, 1, ""), at(0, 1, "a"), at(10, 50, ""), at(30, 1, "b"), at(50, 1, "b")},
-			Summary{Requests: 6, Failed: 3, Backends: map[string]int{"a": 1, "b": 2}, Slowest: time.Millisecond, Outage: 20 * time.Millisecond}},
+			Summary{Requests: 6, Failed: 3, Backends: map[string]int{"a": 1, "b": 2}, Slowest: time.Millisecond, Outage: 20 * time.Millisecond, Gap: 30 * time.Millisecond}},
 		{"down to the end", []Result{at(0, 1, "a"), at(10, 1, ""), at(20, 7, "")},
 			Summary{Requests: 3, Failed: 2, Backends: map[string]int{"a": 1}, Slowest: time.Millisecond, Outage: 17 * time.Millisecond}},
 	}

@@ -85,6 +85,10 @@ type Summary struct {
 	// of the first that failed to the start of the next that went well, or to
 	// the end of the last if none did.
 	Outage time.Duration
+
+	// Gap is the longest time in which no request went well: from the end of one
+	// that did to the end of the next. Without an outage it is about the interval.
+	Gap time.Duration
 }
 
 // Summarize sums results up. Their order does not matter.
@@ -112,5 +116,20 @@ func Summarize(results []Result) Summary {
 	if failing {
 		sum.Outage = max(sum.Outage, until.Sub(since))
 	}
+	sum.Gap = gap(results)
 	return sum
+}
+
+func gap(results []Result) (longest time.Duration) {
+	var ends []time.Time
+	for _, r := range results {
+		if r.Err == nil {
+			ends = append(ends, r.Start.Add(r.Duration))
+		}
+	}
+	slices.SortFunc(ends, time.Time.Compare)
+	for i := 1; i < len(ends); i++ {
+		longest = max(longest, ends[i].Sub(ends[i-1]))
+	}
+	return longest
 }

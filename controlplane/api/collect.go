@@ -140,7 +140,7 @@ func backend(s *reconcile.Service, v *reconcile.Backend, sum *stats.Counters) Ba
 		WeightNow: v.WeightNow(), WeightUntil: v.Until, Drained: v.Drained,
 	}
 	b.Load, b.Answers, b.TCP = loadOf(v, sum)
-	if v.Check != "" {
+	if len(v.Checks) > 0 {
 		b.Health = &Health{
 			Kind: checkKind(s.Health), Target: string(s.Health.Address), Port: checkPort(s, v.Address), State: v.Health.State.String(), Since: v.Health.Since,
 			LastError: v.Health.LastError, LastMS: v.Health.LastDuration.Seconds() * 1000,

@@ -106,7 +106,7 @@ func (f *fake) View() *reconcile.View {
 				},
 				Backends: []reconcile.Backend{
 					{
-						Address: backend(11), Weight: 100, Admin: config.Active, Status: reconcile.StatusUp, Check: "web",
+						Address: backend(11), Weight: 100, Admin: config.Active, Status: reconcile.StatusUp, Checks: []reconcile.Check{{ID: "web"}},
 						Health: health.Result{State: health.Up, Since: noon(), LastDuration: 1500 * time.Microsecond},
 						Hop: nexthop.Hop{
 							State: nexthop.Resolved, Interface: "eth1", VLAN: 7, SrcMAC: nexthop.MAC{2, 0, 0, 0, 1, 1},
@@ -116,7 +116,7 @@ func (f *fake) View() *reconcile.View {
 						Share: 0.75, Slots: []reconcile.SlotRef{{Number: 0, Generation: 1}},
 					},
 					{
-						Address: backend(12), Weight: 50, Admin: config.Draining, Status: reconcile.StatusDown, Reason: "connection refused", Check: "web",
+						Address: backend(12), Weight: 50, Admin: config.Draining, Status: reconcile.StatusDown, Reason: "connection refused", Checks: []reconcile.Check{{ID: "web"}},
 						Health: health.Result{State: health.Down, Since: noon(), LastError: "connection refused"},
 						Share:  0.25, Slots: []reconcile.SlotRef{{Number: 1, Generation: 2}},
 					},
@@ -134,7 +134,7 @@ func (f *fake) View() *reconcile.View {
 					ACL:    config.ACL{Deny: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}},
 				},
 				Backends: []reconcile.Backend{{
-					Check: "dns", Address: backend(53), Port: 5353, Weight: 1, Drained: true, Admin: config.Active, Status: reconcile.StatusResolving,
+					Checks: []reconcile.Check{{ID: "dns"}}, Address: backend(53), Port: 5353, Weight: 1, Drained: true, Admin: config.Active, Status: reconcile.StatusResolving,
 					Reason: "its next hop is not known yet", Slots: []reconcile.SlotRef{{Number: 2, Generation: 5}, {Number: 9, Generation: 1}},
 				}},
 			},

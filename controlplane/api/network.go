@@ -145,8 +145,8 @@ func announcements(all []announce.Status, view *reconcile.View) []Announcement {
 	}
 	for _, a := range view.Addresses {
 		for _, by := range a.By {
-			if !a.Ready {
-				out = append(out, Announcement{Address: a.Address.String(), Protocol: string(by), State: withheld, Error: a.Reason})
+			if reason := a.Withheld(by); reason != "" {
+				out = append(out, Announcement{Address: a.Address.String(), Protocol: string(by), State: withheld, Error: reason})
 			}
 		}
 	}

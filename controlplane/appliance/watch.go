@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"weir/dataplane/engine"
 	"weir/dataplane/stats"
 )
 
@@ -29,26 +30,29 @@ func (a *Appliance) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			now := a.totals(ctx)
+			now, silent := a.totals(ctx)
+			for _, s := range silent {
+				a.log.Error("a worker does not respond", "interface", s.Interface, "queue", s.Index, "cpu", s.CPU)
+			}
 			w.look(&now)
 		}
 	}
 }
 
-// totals adds up the counters of all workers that answer.
-func (a *Appliance) totals(ctx context.Context) stats.Counters {
+// totals adds up the counters of all workers that answer, and names those that
+// do not.
+func (a *Appliance) totals(ctx context.Context) (sum stats.Counters, silent []engine.WorkerStatus) {
 	ctx, cancel := context.WithTimeout(ctx, watchInterval/2)
 	defer cancel()
-	var sum stats.Counters
 	for _, s := range a.Status(ctx) {
 		switch {
 		case s.Err == nil:
 			s.Counters.AddTo(&sum)
 		case ctx.Err() != nil:
-			a.log.Error("a worker does not respond", "interface", s.Interface, "queue", s.Index, "cpu", s.CPU)
+			silent = append(silent, s)
 		}
 	}
-	return sum
+	return sum, silent
 }
 
 // trouble is a counter that should stand still.

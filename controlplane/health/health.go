@@ -77,6 +77,7 @@ type Result struct {
 	Since        time.Time     // when State was reached
 	LastError    string        // of the latest probe; empty if it succeeded, or none has ended
 	LastDuration time.Duration // how long the latest probe took
+	Unable       bool          // probes cannot be made, for a reason on this box that LastError tells; State is from before
 }
 
 // verdict turns the results of probes into a state.

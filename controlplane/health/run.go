@@ -89,6 +89,10 @@ func (c *Checker) observe(r *running, err error, took time.Duration, now time.Ti
 	} else if r.unable++; r.unable == worth {
 		c.log.Warn("a health check cannot be made; its backend keeps its state", "check", r.check.ID, "err", err)
 	}
+	if was := r.verdict.Unable; was != (r.unable >= worth) {
+		r.verdict.Unable = !was
+		signal(c.changes)
+	}
 	before := r.verdict.State
 	changed := r.verdict.observe(&r.check, err, took, now)
 	if unable || r.verdict.State == Down || err == nil && !r.again {

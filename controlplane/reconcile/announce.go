@@ -39,8 +39,19 @@ type Address struct {
 	Address netip.Addr
 	Pool    string            // that it is from; empty for none
 	By      []config.Announce // how it is announced
-	Ready   bool              // this node can serve it
+	Ready   bool              // its services have the backends that they need
 	Reason  string            // why it is not ready, in words
+
+	routed string // why no routes to it may lead here; empty if they may
+}
+
+// Withheld says in words why this node does not announce the address in one way; ""
+// if it does, as far as that is decided here.
+func (a *Address) Withheld(by config.Announce) string {
+	if a.Ready && by != config.AnnounceL2 { // which knows about its links
+		return a.routed
+	}
+	return a.Reason
 }
 
 // readiness is what becomes known about a VIP while its services are compiled.
@@ -49,25 +60,24 @@ type readiness struct {
 	min, healthy int // of the service that is nearest to being served
 }
 
-// note takes in how many backends of a service are healthy for its VIPs of one
-// family. One service that has enough is enough for a VIP that several share: the
+// note takes in how many backends of a service are healthy for some of its VIPs.
+// One service that has enough is enough for a VIP that several share: the
 // others would not be served better if it went away.
-func (c *compilation) note(s *config.Service, ipv6 bool, members []int, view *Service) {
+func (c *compilation) note(s *config.Service, g group, members []int, view *Service) {
 	healthy, hopeful := 0, 0
 	for _, i := range members {
 		b := &view.Backends[i]
-		if b.Status != StatusUp && b.Status != StatusDraining {
+		if status := b.statusFor(g.vip); status != StatusUp && status != StatusDraining {
 			continue
 		}
 		hopeful++
-		if b.Check == "" || b.Health.State == health.Up {
+		// A check that cannot be made on this box says nothing about the backend, which
+		// gets traffic; so the VIP is served.
+		if r, checked := b.healthFor(g.vip); !checked || r.State == health.Up || r.Unable {
 			healthy++
 		}
 	}
-	for _, a := range s.Addresses {
-		if a.Is6() != ipv6 {
-			continue
-		}
+	for _, a := range g.vips {
 		r := c.ready[a]
 		if r == nil {
 			r = &readiness{Address: &Address{Address: a}, min: -1}
@@ -103,14 +113,12 @@ func (a *Address) announce(pool *config.Pool, s *config.Service) {
 
 // addresses returns all VIPs, and whether they can be served here.
 func (c *compilation) addresses() []Address {
-	broken := unready(c.in.interfaces)
+	routed := c.unroutable()
 	var all []Address
 	for _, a := range c.order {
 		r := c.ready[a]
-		switch {
-		case broken != "":
-			r.Ready, r.Reason = false, broken
-		case !r.Ready:
+		r.routed = routed
+		if !r.Ready {
 			r.Reason = fmt.Sprintf("%d of its backends are healthy, and min_backends is %d", r.healthy, r.min)
 		}
 		all = append(all, *r.Address)
@@ -118,24 +126,46 @@ func (c *compilation) addresses() []Address {
 	return all
 }
 
-// unready says in words why this node cannot serve anything; "" if it can. That a
-// link is down is no reason: what was announced by it is for each announcer to
-// say.
-func unready(interfaces []engine.InterfaceStatus) string {
+// unroutable says in words why no routes may lead to this node; "" if they may. By
+// which interface a router's packets come in is for the router to decide, so what
+// there is has to work; one that is gone or down has taken its neighbours along,
+// unless a next hop that is configured is on it.
+func (c *compilation) unroutable() string {
+	hops := nextHops(c.in.config.BGP)
 	works := false
-	for _, i := range interfaces {
+	for i := range c.in.interfaces {
+		is := &c.in.interfaces[i]
 		switch {
-		case i.Stuck:
-			return fmt.Sprintf("a worker of %s is stuck", i.Name)
-		case i.Err != nil && !errors.Is(i.Err, queue.ErrGone):
-			return fmt.Sprintf("weir cannot work %s: %v", i.Name, i.Err)
+		case is.Stuck:
+			return fmt.Sprintf("a worker of %s is stuck", is.Name)
+		case is.Err != nil && !errors.Is(is.Err, queue.ErrGone):
+			return fmt.Sprintf("weir cannot work %s: %v", is.Name, is.Err)
+		case is.Alive():
+			works = true
+			continue
 		}
-		works = works || workable(i)
+		for _, own := range c.in.own {
+			if own.Interface == is.Name && slices.Contains(hops, own.Prefix.Addr()) {
+				return fmt.Sprintf("%s, which has the next hop %s, is down", is.Name, own.Prefix.Addr())
+			}
+		}
 	}
 	if !works {
-		return "weir works no interface"
+		return "weir works no interface that is up"
 	}
 	return ""
+}
+
+// nextHops returns the next hops that are configured.
+func nextHops(b *config.BGP) []netip.Addr {
+	if b == nil {
+		return nil
+	}
+	all := []netip.Addr{b.NextHop, b.NextHop6}
+	for _, p := range b.Peers {
+		all = append(all, p.NextHop, p.NextHop6)
+	}
+	return all
 }
 
 // advertise tells each announcer which addresses are its to announce.
@@ -143,7 +173,8 @@ func (r *Reconciler) advertise(addresses []Address) {
 	for _, announcer := range r.parts.Announcers {
 		ads := []announce.Advertisement{}
 		for _, a := range addresses {
-			if a.Ready && slices.Contains(a.By, config.Announce(announcer.Name())) {
+			by := config.Announce(announcer.Name())
+			if slices.Contains(a.By, by) && a.Withheld(by) == "" {
 				ads = append(ads, announce.Advertisement{Address: a.Address, Pool: a.Pool})
 			}
 		}

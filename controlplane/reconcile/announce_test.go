@@ -13,6 +13,7 @@ import (
 
 	"weir/controlplane/announce"
 	"weir/controlplane/announce/l2"
+	"weir/controlplane/config"
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
 	"weir/controlplane/via"
@@ -123,21 +124,46 @@ services:
 		{"healthy ones that drain serve the flows they have", strings.ReplaceAll(single, "}, {", ", state: draining}, {"), func(w *world) { up(w, "10.0.0.11") }, "ready"},
 		{"one service of a VIP is enough", sharing, func(w *world) { w.sick("mail", "10.0.0.13", health.Up) }, "ready"},
 		{"of none, the one that lacks least is named", sharing, func(*world) {}, few(0, 1)},
-		{"a worker is stuck", web, func(w *world) { w.interfaces[1].Stuck = true }, "a worker of eth2 is stuck"},
-		{"an interface cannot be worked", web, func(w *world) { w.interfaces[1].Err = errors.New("no memory") }, "weir cannot work eth2: no memory"},
-		{"one is gone, and so is its link", web, func(w *world) { w.interfaces[1].Err, w.interfaces[1].Workers = queue.ErrGone, 0 }, "ready"},
-		{"all are gone", web, func(w *world) {
-			for i := range w.interfaces {
-				w.interfaces[i].Err, w.interfaces[i].Workers = queue.ErrGone, 0
-				w.hop(both[i], func(h *nexthop.Hop) { h.Interface = "eth2" })
-			}
-		}, "weir works no interface"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(parse(t, tc.config))
 			tc.change(w)
 			if got := w.ready(t, newCompiler())["203.0.113.10"]; got != tc.want {
 				t.Errorf("it is %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// No routes lead to where packets would not be forwarded; who answers on which link
+// is not decided here.
+func TestUnroutable(t *testing.T) {
+	const hop = "bgp: {asn: 65010, next_hop: 10.0.0.2, peers: [{address: 10.0.0.1, asn: 65000}]}\n"
+	for _, tc := range []struct {
+		name, config string
+		change       func(*world)
+		want         string
+	}{
+		{"all is well", web + hop, func(*world) {}, ""},
+		{"a worker is stuck", web, func(w *world) { w.interfaces[1].Stuck = true }, "a worker of eth2 is stuck"},
+		{"an interface cannot be worked", web, func(w *world) { w.interfaces[1].Err = errors.New("no memory") }, "weir cannot work eth2: no memory"},
+		{"one is gone, and so is its link", web + hop, func(w *world) {
+			w.interfaces[1].Err, w.interfaces[1].Workers, w.interfaces[1].Up = queue.ErrGone, 0, false
+		}, ""},
+		{"one is down", web, func(w *world) { w.interfaces[0].Up = false }, ""},
+		{"the one with the next hop is down", web + hop, func(w *world) { w.interfaces[0].Up = false }, "eth1, which has the next hop 10.0.0.2, is down"},
+		{"all are down", web, func(w *world) { w.interfaces[0].Up, w.interfaces[1].Up = false, false }, "weir works no interface that is up"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(parse(t, tc.config))
+			tc.change(w)
+			_, view := w.compile(t, newCompiler())
+			a := &view.Addresses[0]
+			if got := a.Withheld(config.AnnounceBGP); got != tc.want {
+				t.Errorf("routes are withheld because %q, want %q", got, tc.want)
+			}
+			if got := a.Withheld(config.AnnounceL2); got != "" {
+				t.Errorf("on links it is withheld because %q", got)
 			}
 		})
 	}
@@ -164,6 +190,66 @@ func TestReloadDoesNotWithdraw(t *testing.T) {
 	delete(after.health, "web 10.0.0.21")
 	if got := after.ready(t, c); got["203.0.113.10"] == "ready" {
 		t.Error("withdrawn, it came back without any backend that is up:", got)
+	}
+}
+
+// A backend that lacks one of several VIPs serves the others, and a VIP that no
+// backend has takes none of the others along.
+func TestEachVIPIsJudgedByItself(t *testing.T) {
+	text := strings.Replace(web, "addresses: [203.0.113.10]", "addresses: [203.0.113.10, 203.0.113.11, 203.0.113.12]\n    limits: {new_flows: 100}\n    health: {tcp: {}}", 1)
+	w := newWorld(parse(t, text))
+	result := func(backend, vip string, state health.State) {
+		w.health["web "+backend+" "+vip] = health.Result{State: state, LastError: "no answer within 1s"}
+	}
+	for _, b := range []string{"10.0.0.11", "10.0.0.12"} {
+		result(b, "203.0.113.10", health.Up)
+		result(b, "203.0.113.11", health.Up)
+		result(b, "203.0.113.12", health.Down)
+	}
+	result("10.0.0.12", "203.0.113.11", health.Down)
+	c := newCompiler()
+	snap, view := w.compile(t, c)
+	ids := make(map[uint32]bool)
+	for vip, want := range map[string][]string{
+		"203.0.113.10": {"10.0.0.11", "10.0.0.12"}, "203.0.113.11": {"10.0.0.11"}, "203.0.113.12": nil,
+	} {
+		addr := packet.Addr16(netip.MustParseAddr(vip))
+		svc := &snap.Services[snap.VIP(&addr).Service(6, 80)]
+		var got []string
+		for _, slot := range svc.Members {
+			got = append(got, packet.NetipAddr(snap.Backends[slot].Addr).String())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s is served by %v, want %v", vip, got, want)
+		}
+		ids[svc.ID] = true
+	}
+	if len(ids) != 1 {
+		t.Errorf("the parts of one service have IDs %v, and so limits of their own", ids)
+	}
+	if got := w.ready(t, c); got["203.0.113.10"] != "ready" || got["203.0.113.11"] != "ready" || got["203.0.113.12"] == "ready" {
+		t.Errorf("ready: %v", got)
+	}
+	b := &view.Services[0].Backends[1]
+	if b.Status != StatusUp || !strings.Contains(b.Reason, "203.0.113.1") || b.Health.State != health.Down || len(b.Slots) != 3 {
+		t.Errorf("a backend without some of the VIPs is %s, health %v, slots %v: %q", b.Status, b.Health.State, b.Slots, b.Reason)
+	}
+	before := b.Slots
+
+	// One VIP more changes nothing for the others' flows.
+	w.config = parse(t, strings.Replace(text, "203.0.113.12]", "203.0.113.12, 203.0.113.13]", 1))
+	_, view = w.compile(t, c)
+	if got := view.Services[0].Backends[1].Slots; !slices.Equal(got[:3], before) {
+		t.Errorf("slots are %v, were %v", got, before)
+	}
+}
+
+// A check that cannot be made on this box does not keep a VIP from being announced.
+func TestUnableIsNotUnhealthy(t *testing.T) {
+	w := newWorld(parse(t, strings.Replace(web, "table_size", "health: {tcp: {}}\n    table_size", 1)))
+	w.health["web 10.0.0.11 203.0.113.10"] = health.Result{Unable: true, LastError: "no TUN device"}
+	if got := w.ready(t, newCompiler())["203.0.113.10"]; got != "ready" {
+		t.Error(got)
 	}
 }
 
@@ -274,11 +360,13 @@ nat: {addresses: [10.0.0.240]}
 		targets[c.ID] = fmt.Sprint(c.Targets, c.Way != "", c.Probe)
 	}
 	if want := map[string]string{
-		"dsr 10.0.0.11":    "[203.0.113.10:80 203.0.113.11:80] true http",
-		"dsr 2001:db8::12": "[[2001:db8:1::10]:80] true http",
-		"tun 10.0.0.13":    "[203.0.113.20:53 [2001:db8:1::20]:53] true dns",
-		"own 10.0.0.14":    "[10.0.0.14:0] false icmp",
-		"nat 10.0.0.15":    "[10.0.0.15:8443] false tcp",
+		"dsr 10.0.0.11 203.0.113.10":      "[203.0.113.10:80] true http",
+		"dsr 10.0.0.11 203.0.113.11":      "[203.0.113.11:80] true http",
+		"dsr 2001:db8::12 2001:db8:1::10": "[[2001:db8:1::10]:80] true http",
+		"tun 10.0.0.13 203.0.113.20":      "[203.0.113.20:53] true dns",
+		"tun 10.0.0.13 2001:db8:1::20":    "[[2001:db8:1::20]:53] true dns",
+		"own 10.0.0.14":                   "[10.0.0.14:0] false icmp",
+		"nat 10.0.0.15":                   "[10.0.0.15:8443] false tcp",
 	}; !maps.Equal(targets, want) {
 		t.Errorf("checks go to\n%v, want\n%v", targets, want)
 	}

@@ -27,10 +27,11 @@ func (c *compilation) judge(s *config.Service, b *config.Backend) Backend {
 		v.Hop.VLAN = b.VLAN
 	}
 	c.pathMTU(b, &v)
-	if s.Checked(b) {
-		v.Check = checkID(s, b.Address)
-		v.Health = c.in.health[v.Check]
+	for _, vip := range checkedVIPs(s, b) {
+		id := checkID(s, b.Address, vip)
+		v.Checks = append(v.Checks, Check{ID: id, VIP: vip, Result: c.in.health[id]})
 	}
+	v.Health = sum(v.Checks)
 	// Why there is no way to a backend says more than that its check fails.
 	switch reason := c.unreachable(s, &v.Hop); {
 	case b.State == config.Disabled:
@@ -39,7 +40,7 @@ func (c *compilation) judge(s *config.Service, b *config.Backend) Backend {
 		v.Status, v.Reason = StatusResolving, reason
 	case reason != "":
 		v.Status, v.Reason = StatusUnreachable, reason
-	case v.Health.State == health.Down:
+	case v.failsAll():
 		v.Status, v.Reason = StatusDown, v.Health.LastError
 	case b.State == config.Draining:
 		v.Status, v.Reason = StatusDraining, "its state is draining"
@@ -47,6 +48,9 @@ func (c *compilation) judge(s *config.Service, b *config.Backend) Backend {
 		v.Status, v.Reason = StatusDraining, "its weight is 0"
 	default:
 		v.Status = StatusUp
+		if v.Health.State == health.Down {
+			v.Reason = "it gets no packets for a VIP that it fails the check of: " + v.Health.LastError
+		}
 	}
 	c.pace(s, &v)
 	return v

@@ -12,8 +12,38 @@ import (
 // WayTo names the way to VIPs of a service on one of its backends, for Ways.
 func WayTo(service string, backend netip.Addr) string { return service + " " + backend.String() }
 
-// checkID names the check of a backend of a service.
-func checkID(s *config.Service, b netip.Addr) string { return s.Name + " " + b.String() }
+// checksVIPs tells whether the checks of a service ask for its VIPs.
+func checksVIPs(s *config.Service) bool {
+	return s.Health != nil && s.Health.Address == config.CheckVIP
+}
+
+// checkID names the check of a backend of a service, for one VIP or, if that is
+// not valid, of the backend's own address.
+func checkID(s *config.Service, b, vip netip.Addr) string {
+	id := s.Name + " " + b.String()
+	if vip.IsValid() {
+		id += " " + vip.String()
+	}
+	return id
+}
+
+// checkedVIPs returns the VIPs that a backend is checked for; one that is not valid
+// stands for its own address.
+func checkedVIPs(s *config.Service, b *config.Backend) []netip.Addr {
+	switch {
+	case !s.Checked(b):
+		return nil
+	case !checksVIPs(s):
+		return []netip.Addr{{}}
+	}
+	var all []netip.Addr
+	for _, a := range s.Addresses {
+		if Serves(s, b.Address, a.Is6()) {
+			all = append(all, a)
+		}
+	}
+	return all
+}
 
 // checks returns the health checks that a configuration asks for.
 func checks(c *config.Config) []health.Check {
@@ -21,35 +51,27 @@ func checks(c *config.Config) []health.Check {
 	for i := range c.Services {
 		s := &c.Services[i]
 		for k := range s.Backends {
-			if b := &s.Backends[k]; s.Checked(b) && b.State != config.Disabled {
-				all = append(all, check(s, b))
+			b := &s.Backends[k]
+			if b.State == config.Disabled {
+				continue
+			}
+			for _, vip := range checkedVIPs(s, b) {
+				all = append(all, check(s, b, vip))
 			}
 		}
 	}
 	return all
 }
 
-func check(s *config.Service, b *config.Backend) health.Check {
+func check(s *config.Service, b *config.Backend, vip netip.Addr) health.Check {
 	h := s.Health
 	c := health.Check{
-		ID: checkID(s, b.Address), Probe: probe(h),
+		ID: checkID(s, b.Address, vip), Targets: []netip.AddrPort{netip.AddrPortFrom(b.Address, b.CheckPort)}, Probe: probe(h),
 		Interval: h.Interval, Timeout: h.Timeout, Rise: h.Rise, Fall: h.Fall,
 	}
-	if h.Address != config.CheckVIP {
-		c.Targets = []netip.AddrPort{netip.AddrPortFrom(b.Address, b.CheckPort)}
-		return c
-	}
-	// Every VIP that it serves has to be on it.
-	c.Way = WayTo(s.Name, b.Address)
-	for _, ipv6 := range families(s) {
-		if !Serves(s, b.Address, ipv6) {
-			continue
-		}
-		for _, a := range s.Addresses {
-			if a.Is6() == ipv6 {
-				c.Targets = append(c.Targets, netip.AddrPortFrom(a, b.CheckPort))
-			}
-		}
+	if vip.IsValid() {
+		c.Targets = []netip.AddrPort{netip.AddrPortFrom(vip, b.CheckPort)}
+		c.Way = WayTo(s.Name, b.Address)
 	}
 	return c
 }

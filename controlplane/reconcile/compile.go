@@ -223,35 +223,65 @@ func (c *compilation) service(s *config.Service) error {
 		view.Backends[i] = c.judge(s, &s.Backends[i])
 		c.way(s, &view.Backends[i])
 	}
-	for _, family := range families(s) {
-		if err := c.family(s, view, family); err != nil {
+	for _, g := range groups(s) {
+		if err := c.group(s, view, g); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// family compiles the part of a service that one family of its VIPs makes up.
-func (c *compilation) family(s *config.Service, view *Service, ipv6 bool) error {
+// group is VIPs of a service, of one family, that the same backends serve.
+type group struct {
+	ipv6 bool
+	vips []netip.Addr
+	vip  netip.Addr // the only one, if each is judged by itself; else not valid
+}
+
+// groups returns the parts that a service is compiled in: one for each VIP if each
+// is checked on its own, so that a backend that lacks one still serves the others;
+// else one for each family.
+func groups(s *config.Service) []group {
+	var all []group
+	for _, ipv6 := range families(s) {
+		g := group{ipv6: ipv6}
+		for _, a := range s.Addresses {
+			switch {
+			case a.Is6() != ipv6:
+			case checksVIPs(s):
+				all = append(all, group{ipv6, []netip.Addr{a}, a})
+			default:
+				g.vips = append(g.vips, a)
+			}
+		}
+		if len(g.vips) > 0 {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// group compiles one part of a service.
+func (c *compilation) group(s *config.Service, view *Service, g group) error {
 	index := uint32(len(c.spec.Services))
-	members := backendsOf(s, ipv6)
-	svc := c.newService(s, ipv6)
+	members := backendsOf(s, g.ipv6)
+	svc := c.newService(s, g.ipv6)
 	var weighted []maglev.Backend
 	var ofTable []int // index into s.Backends of each of weighted
 	for _, i := range members {
 		v := &view.Backends[i]
-		slot := c.slots.get(keyOf(s, &s.Backends[i], ipv6))
+		slot := c.slots.get(keyOf(s, &s.Backends[i], g))
 		v.Slots = append(v.Slots, SlotRef{slot.number, slot.generation})
 		compiled, use := c.backend(slot)
 		compiled.Service, compiled.Addr, compiled.Port = index, packet.Addr16(v.Address), v.Port
 		*use = SlotUse{s.Name, v.Address, slot.generation}
 		if v.Status == StatusUp || v.Status == StatusDraining {
 			var err error
-			if compiled.Rewrite, err = c.rewrite(s, v, ipv6); err != nil {
+			if compiled.Rewrite, err = c.rewrite(s, v, g.ipv6); err != nil {
 				v.Status, v.Reason = StatusUnreachable, err.Error()
 			}
 		}
-		switch v.Status {
+		switch v.statusFor(g.vip) {
 		case StatusUnreachable, StatusResolving:
 			svc.Empty = stats.Unresolved
 		case StatusDraining:
@@ -273,8 +303,8 @@ func (c *compilation) family(s *config.Service, view *Service, ipv6 bool) error 
 		view.Backends[i].Share = max(view.Backends[i].Share, table.shares[k])
 	}
 	c.spec.Services = append(c.spec.Services, svc)
-	c.note(s, ipv6, members, view)
-	c.claim(s, ipv6, index, len(weighted) > 0)
+	c.note(s, g, members, view)
+	c.claim(s, g, index, len(weighted) > 0)
 	return nil
 }
 
@@ -290,8 +320,8 @@ func inSteps(view *Service, ofTable []int, weighted []maglev.Backend) {
 	}
 }
 
-func keyOf(s *config.Service, b *config.Backend, ipv6 bool) slotKey {
-	key := slotKey{service: s.Name, ipv6: ipv6, backend: b.Address, tunnel: s.Mode == config.ModeIPIP}
+func keyOf(s *config.Service, b *config.Backend, g group) slotKey {
+	key := slotKey{service: s.Name, ipv6: g.ipv6, vip: g.vip, backend: b.Address, tunnel: s.Mode == config.ModeIPIP}
 	if key.mode = modeOf(s); key.mode != snapshot.Direct {
 		key.port = b.Port
 	}
@@ -342,12 +372,9 @@ func (c *compilation) limits(l *config.Limits, ipv6 bool) snapshot.Limits {
 // rate is so many a second, 0 for no limit.
 func rate(n int) limit.Rate { return limit.Rate{PerSecond: uint32(n)} }
 
-// claim gives the service's ports on its VIPs of one family to it.
-func (c *compilation) claim(s *config.Service, ipv6 bool, index uint32, usable bool) {
-	for _, a := range s.Addresses {
-		if a.Is6() != ipv6 {
-			continue
-		}
+// claim gives the service's ports on VIPs to a part of it.
+func (c *compilation) claim(s *config.Service, g group, index uint32, usable bool) {
+	for _, a := range g.vips {
 		c.awake[a] = c.awake[a] || usable
 		for _, p := range s.Ports {
 			c.spec.VIPs = append(c.spec.VIPs, snapshot.VIPSpec{

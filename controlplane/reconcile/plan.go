@@ -164,8 +164,10 @@ func familiesOf(out output) map[serviceKey]*spread {
 	n := 0
 	for i := range out.view.Services {
 		s := out.view.Services[i].Service
-		for _, ipv6 := range families(s) {
-			all[serviceKey{s.Name, ipv6}] = &spread{&out.snap.Services[n], out.view}
+		for _, g := range groups(s) {
+			if key := (serviceKey{s.Name, g.ipv6}); all[key] == nil { // one VIP stands for all of its family
+				all[key] = &spread{&out.snap.Services[n], out.view}
+			}
 			n++
 		}
 	}

@@ -112,13 +112,14 @@ func New(cfg *config.Config, parts Parts, log *slog.Logger) *Reconciler {
 		compiler: newCompiler(), drains: make(map[member]Drain), mtus: make(pathMTUs),
 	}
 	r.view.Store(&View{})
+	r.config.Store(cfg)
 	r.adopt(cfg)
 	r.loadDrains()
 	return r
 }
 
+// adopt has what a configuration is about looked after, and nothing else.
 func (r *Reconciler) adopt(cfg *config.Config) {
-	r.config.Store(cfg)
 	r.parts.NextHops.SetTargets(backends(cfg))
 	r.parts.Health.SetChecks(checks(cfg))
 }
@@ -130,15 +131,17 @@ func (r *Reconciler) SetConfig(cfg *config.Config) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.config.Load()
-	r.adopt(cfg)
+	r.config.Store(cfg)
 	err := r.compile()
 	if err != nil {
-		r.adopt(before)
+		r.config.Store(before)
+		r.parts.NextHops.SetTargets(backends(before))
 		if err := r.compile(); err != nil {
 			r.log.Error("cannot go back to the old configuration", "error", err)
 		}
 		return err
 	}
+	r.adopt(cfg) // only now: going back would forget what is known of checks
 	r.forgetDrains(cfg)
 	return nil
 }

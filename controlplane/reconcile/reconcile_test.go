@@ -242,7 +242,7 @@ services:
 		r, p := running(t, checked)
 		status := func() Status { return r.View().Services[0].Backends[0].Status }
 		want := health.Check{
-			ID: "web 10.0.0.11", Way: "web 10.0.0.11", Targets: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.10:80")},
+			ID: "web 10.0.0.11 203.0.113.10", Way: "web 10.0.0.11", Targets: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.10:80")},
 			Probe:    health.HTTP{Path: "/healthz", Method: "GET", Codes: []health.Codes{{Lo: 200, Hi: 200}}},
 			Interval: 3 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3,
 		}
@@ -319,7 +319,7 @@ func TestViewHasTheLatestHealth(t *testing.T) {
 		before, snapshots := r.View(), p.count()
 		p.mu.Lock()
 		for id, result := range p.world.health {
-			if strings.HasSuffix(id, "10.0.0.11") {
+			if strings.HasPrefix(id, "web 10.0.0.11 ") {
 				result.LastError, result.LastDuration = "status 404", 7*time.Millisecond
 				p.world.health[id] = result
 			}

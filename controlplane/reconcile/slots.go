@@ -10,11 +10,12 @@ import (
 
 // slotKey names what a backend slot of the snapshot stands for. A backend of a
 // service with VIPs of both families has two, since what is done to packets
-// differs by family. With another mode or port it is another slot: what a flow
+// differs by family, and one for each VIP where these are checked. With another mode or port it is another slot: what a flow
 // was given before is of no use there.
 type slotKey struct {
 	service string
-	ipv6    bool // of the VIPs
+	ipv6    bool       // of the VIPs
+	vip     netip.Addr // the only one, if each is judged by itself
 	backend netip.Addr
 	mode    snapshot.Mode
 	tunnel  bool

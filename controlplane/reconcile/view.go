@@ -58,9 +58,9 @@ type Backend struct {
 	Weight  uint32 // as configured
 	Admin   config.State
 	Status  Status
-	Reason  string // why it gets no new flows, in words
-	Check   string // ID of its health check; empty without one
-	Health  health.Result
+	Reason  string        // why it gets no new flows, in words
+	Checks  []Check       // none if it is not checked
+	Health  health.Result // the worst of them
 	Hop     nexthop.Hop
 	Share   float64 // of the service's new flows, 0 to 1; by far the larger family's, if both have backends
 	Slots   []SlotRef
@@ -74,6 +74,64 @@ type Backend struct {
 
 	MTU       int       // of the path to it, in bytes of IP packet
 	MTUSource MTUSource // of MTU
+}
+
+// Check is a health check of a backend.
+type Check struct {
+	ID     string
+	VIP    netip.Addr // that it asks for; not valid if that is the backend's own address
+	Result health.Result
+}
+
+// sum returns the worst result of checks.
+func sum(checks []Check) (worst health.Result) {
+	for i, c := range checks {
+		r := c.Result
+		if r.LastError != "" && c.VIP.IsValid() && len(checks) > 1 {
+			r.LastError = c.VIP.String() + ": " + r.LastError
+		}
+		if i == 0 || badness(r) > badness(worst) {
+			worst = r
+		}
+	}
+	return worst
+}
+
+func badness(r health.Result) int {
+	switch {
+	case r.State == health.Down:
+		return 3
+	case r.Unable:
+		return 2
+	case r.State == health.Unknown:
+		return 1
+	}
+	return 0
+}
+
+// failsAll tells whether a backend is checked, and is down by all of its checks.
+func (b *Backend) failsAll() bool {
+	return len(b.Checks) > 0 && !slices.ContainsFunc(b.Checks, func(c Check) bool { return c.Result.State != health.Down })
+}
+
+// healthFor returns what is known of a backend's health for a VIP; checked is false
+// if it is not checked.
+func (b *Backend) healthFor(vip netip.Addr) (r health.Result, checked bool) {
+	for _, c := range b.Checks {
+		if c.VIP == vip || !c.VIP.IsValid() {
+			return c.Result, true
+		}
+	}
+	return health.Result{}, false
+}
+
+// statusFor returns the status of a backend for one VIP: it may be up, and yet
+// down for one that it does not hold.
+func (b *Backend) statusFor(vip netip.Addr) Status {
+	if r, _ := b.healthFor(vip); r.State == health.Down && (b.Status == StatusUp || b.Status == StatusDraining) {
+		return StatusDown
+	}
+	return b.Status
 }
 
 // MTUSource says where a path MTU is known from.
@@ -134,13 +192,15 @@ func (v *View) withHealth(results map[string]health.Result) *View {
 		s.Backends = slices.Clone(s.Backends)
 		for k := range s.Backends {
 			b := &s.Backends[k]
-			result, checked := results[b.Check]
-			if b.Check == "" || !checked {
-				continue
+			b.Checks = slices.Clone(b.Checks)
+			for n := range b.Checks {
+				if result, checked := results[b.Checks[n].ID]; checked {
+					b.Checks[n].Result = result
+				}
 			}
-			b.Health = result
-			if b.Status == StatusDown && result.LastError != "" {
-				b.Reason = result.LastError
+			b.Health = sum(b.Checks)
+			if b.Status == StatusDown && b.Health.LastError != "" {
+				b.Reason = b.Health.LastError
 			}
 		}
 	}

@@ -90,8 +90,13 @@ func (w *world) hop(addr string, change func(*nexthop.Hop)) {
 	w.hops[a] = h
 }
 
+// sick has all checks of a backend end in a state.
 func (w *world) sick(service, addr string, state health.State) {
-	w.health[service+" "+addr] = health.Result{State: state, LastError: "connection refused", LastDuration: time.Millisecond}
+	for _, c := range checks(w.config) {
+		if c.ID == service+" "+addr || strings.HasPrefix(c.ID, service+" "+addr+" ") {
+			w.health[c.ID] = health.Result{State: state, LastError: "connection refused", LastDuration: time.Millisecond}
+		}
+	}
 }
 
 func (w *world) compile(t testing.TB, c *compiler) (*snapshot.Snapshot, *View) {

@@ -11,7 +11,8 @@ import (
 // guards keep what services can be protected by: access lists and rates.
 type guards struct {
 	newFlows limit.Bucket   // of all services: entries made
-	services []guard        // by index in the snapshot
+	services []guard        // one for each service, which is several in the snapshot if it has several VIPs
+	of       []uint32       // by index in the snapshot: which of services
 	sources  *limit.Sources // nil until a service limits its sources
 }
 
@@ -36,12 +37,19 @@ func (g *guards) adopt(snap *snapshot.Snapshot) {
 	for _, s := range g.services {
 		old[s.id] = s
 	}
-	g.services = make([]guard, len(snap.Services))
+	g.services, g.of = nil, make([]uint32, len(snap.Services))
+	index := make(map[uint32]uint32, len(snap.Services)) // in services, by ID
 	for i := range snap.Services {
 		svc := &snap.Services[i]
-		s := old[svc.ID]
-		s.id = svc.ID
-		g.services[i] = s
+		n, known := index[svc.ID]
+		if !known {
+			n = uint32(len(g.services))
+			index[svc.ID] = n
+			s := old[svc.ID]
+			s.id = svc.ID
+			g.services = append(g.services, s)
+		}
+		g.of[i] = n
 		if l := &svc.Limits; g.sources == nil && (l.SourcePackets != (limit.Rate{}) || l.SourceNewFlows != (limit.Rate{})) {
 			g.sources = limit.New(limit.DefaultEntries)
 		}
@@ -53,7 +61,7 @@ func (g *guards) admit(service uint32, svc *snapshot.Service, p *packet.Parsed, 
 	if !svc.Guarded() {
 		return stats.ReasonNone
 	}
-	s := &g.services[service]
+	s := &g.services[g.of[service]]
 	if !svc.ACL.Allows(&p.Src) {
 		return stats.Denied
 	}
@@ -66,7 +74,7 @@ func (g *guards) admitFlow(service uint32, svc *snapshot.Service, p *packet.Pars
 	if !svc.Guarded() {
 		return stats.ReasonNone
 	}
-	s := &g.services[service]
+	s := &g.services[g.of[service]]
 	l := &svc.Limits
 	return g.spend(svc, &s.newFlows, sourceNewFlows, l.SourceNewFlows, l.NewFlows, &p.Src, now)
 }

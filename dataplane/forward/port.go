@@ -61,7 +61,11 @@ func (f *Forwarder) freePort(e *flow.Entry, number uint32, hash uint64, fallback
 			// At least so many that the worker asks for another block.
 			left = min(left, max(left/2, nat.Patience+1))
 		}
-		r := addrs[(first+i)%len(addrs)].Range
+		a := &addrs[(first+i)%len(addrs)]
+		if a.Silent {
+			continue // answers would go to another station
+		}
+		r := a.Range
 		for search := n.ports.Search(r.Slot, hash); left > 0; left-- {
 			if hurry && n.tried >= nat.Patience && fallback.found {
 				return false

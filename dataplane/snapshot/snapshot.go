@@ -58,7 +58,7 @@ type SNAT struct {
 	// it, and all but the ports of Range is the kernel's.
 	Shared bool
 
-	// Silent is what VIPPolicy.Silent is for a VIP.
+	// Silent is what VIPPolicy.Silent is for a VIP. New flows get no port of it.
 	Silent bool
 }
 
@@ -97,8 +97,8 @@ type Limits struct {
 	SourceBits     int
 }
 
-// Service is one address family of a configured service: its VIPs of that
-// family share one lookup table. What every packet needs comes first.
+// Service is a part of a configured service: VIPs of one family that share one
+// lookup table. What every packet needs comes first.
 type Service struct {
 	// Table is a Maglev table over Members; each entry is an index into it.
 	// It is empty if no backend may be given a new flow.
@@ -119,7 +119,8 @@ type Service struct {
 	// backend with AffinitySource, in the family of the service.
 	AffinityBits int
 
-	// ID is the service's for as long as it exists, whatever its index.
+	// ID is the configured service's and family's for as long as it exists, whatever
+	// the index; parts with the same ID share limits.
 	ID     uint32
 	Name   string
 	ACL    *acl.List // nil lets everybody in

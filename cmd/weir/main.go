@@ -28,6 +28,7 @@ var version = "development"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends weir at once
 	if err := newApp().RunContext(ctx, os.Args); err != nil {
 		report(err)
 		os.Exit(1)

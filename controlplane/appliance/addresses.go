@@ -25,6 +25,11 @@ type addresses struct {
 
 	mu     sync.Mutex
 	result ipam.Result // in force
+	silent bool        // nothing has been published yet: the others may have given addresses before
+
+	// fresh are services that were given addresses by this process, before it heard
+	// of other nodes. Theirs count first, whatever this box's clock says.
+	fresh map[string]bool
 }
 
 // allocate gives the services of a configuration that ask for them addresses from
@@ -101,13 +106,24 @@ func (a *addresses) put(result ipam.Result) {
 	same := slices.Equal(a.result.Allocations, result.Allocations)
 	a.result = result
 	a.mu.Unlock()
-	if same {
-		return
+	if !same {
+		a.save(result)
 	}
+	a.publish()
+}
+
+func (a *addresses) save(result ipam.Result) {
 	if err := a.store.Save(result.Allocations); err != nil {
 		a.log.Warn("cannot keep which addresses were given to services", "error", err)
 	}
-	if a.cluster == nil {
+}
+
+// publish tells the other nodes what services have.
+func (a *addresses) publish() {
+	a.mu.Lock()
+	result, silent := a.result, a.silent
+	a.mu.Unlock()
+	if a.cluster == nil || silent {
 		return
 	}
 	text, err := json.Marshal(result.Allocations)
@@ -136,6 +152,10 @@ func (a *addresses) others(cfg *config.Config) []ipam.Allocation {
 	return all
 }
 
+// hearTime is how long a node that starts waits for the others to say which
+// addresses they have given, before it says anything itself.
+const hearTime = 2 * time.Second
+
 // agree comes to the same addresses as the other nodes, whenever they have
 // something to say: for each service, those that were given first.
 func (a *Appliance) agree(ctx context.Context) error {
@@ -143,27 +163,83 @@ func (a *Appliance) agree(ctx context.Context) error {
 		return nil
 	}
 	changes := a.cluster.Subscribe()
+	alone := time.After(hearTime)
+	trouble := ""
 	for {
+		others := slices.ContainsFunc(a.cluster.Members(), func(m cluster.Member) bool { return !m.Self && m.Alive && m.Current })
+		text := ""
 		if err := a.adoptAddresses(); err != nil {
-			a.log.Error("cannot take over addresses of services from other nodes", "error", err)
+			text = err.Error()
+		}
+		if text != trouble && text != "" {
+			a.log.Error("cannot take over addresses of services from other nodes", "error", text)
+		}
+		trouble = text
+		if others {
+			a.addresses.speak()
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-alone:
+			a.addresses.speak()
 		case <-changes:
 		}
 	}
+}
+
+// speak publishes what was held back.
+func (a *addresses) speak() {
+	a.mu.Lock()
+	silent := a.silent
+	a.silent = false
+	a.mu.Unlock()
+	if silent {
+		a.publish()
+	}
+}
+
+// begin takes in what services have at the start, of which they had some before.
+func (a *addresses) begin(result ipam.Result, had []ipam.Allocation) {
+	a.silent, a.fresh = true, make(map[string]bool)
+	for _, g := range result.Allocations {
+		if !slices.ContainsFunc(had, func(h ipam.Allocation) bool { return h.Service == g.Service && h.Address == g.Address }) {
+			a.fresh[g.Service] = true
+		}
+	}
+	a.put(result)
+}
+
+// claims returns what services have here, for others to be held against: what is
+// fresh is younger than anything of theirs.
+func (a *addresses) claims(others []ipam.Allocation) []ipam.Allocation {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	given := slices.Clone(a.result.Allocations)
+	var latest time.Time
+	for _, o := range others {
+		if o.Since.After(latest) {
+			latest = o.Since
+		}
+	}
+	for i := range given {
+		if a.fresh[given[i].Service] && !given[i].Since.After(latest) {
+			given[i].Since = latest.Add(time.Nanosecond)
+		}
+	}
+	a.fresh = nil
+	return given
 }
 
 func (a *Appliance) adoptAddresses() error {
 	a.reload.Lock()
 	defer a.reload.Unlock()
 	before := a.reconciler.Config()
-	given := a.addresses.given()
 	others := a.addresses.others(before)
 	if len(others) == 0 {
 		return nil
 	}
+	given := a.addresses.claims(others)
 	host, err := thisHost(before.Interfaces)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -54,6 +55,7 @@ type Appliance struct {
 	cluster    *cluster.Cluster // nil without one
 	l2         *l2.Announcer
 	bgp        *bgp.Speaker // nil without BGP
+	routerID   netip.Addr   // of bgp
 
 	reload sync.Mutex // one reload at a time
 }
@@ -88,7 +90,7 @@ func Run(ctx context.Context, opt Options) error {
 		return err
 	}
 	defer server.Close()
-	a.addresses.put(l.given) // only now, as another weir might have had the socket, and the file beside it
+	a.addresses.begin(l.given, l.had) // only now, as another weir might have had the socket, and the file beside it
 	if err := a.reserve(cfg); err != nil {
 		return err
 	}
@@ -149,13 +151,13 @@ func newLogger(w io.Writer, cfg config.Log) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opt))
 }
 
-// stateDir is the folder for what is to outlive the process.
-func stateDir(cfg *config.Config) string { return filepath.Dir(cfg.API.Socket) }
+// runDir is the folder for what is to outlive the process, but not the kernel.
+func runDir(cfg *config.Config) string { return filepath.Dir(cfg.API.Socket) }
 
 func engineConfig(cfg *config.Config, log *slog.Logger) engine.Config {
 	ec := engine.Config{
 		FlowEntries: cfg.Flows.Entries, Timeouts: timeouts(cfg.Flows.Timeouts),
-		StateDir: stateDir(cfg), Log: log,
+		StateDir: runDir(cfg), Log: log,
 	}
 	for _, i := range cfg.Interfaces {
 		ei := engine.Interface{

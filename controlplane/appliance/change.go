@@ -48,38 +48,46 @@ func (a *Appliance) Reload() (api.Reloaded, error) {
 	return api.Reloaded{Generation: generation, Warnings: warnings}, nil
 }
 
-// putInForce keeps what is reserved in the kernel ahead of what is used, and what
-// is known of pools ahead of their addresses.
+// putInForce puts a configuration in force, or leaves the old one. Announcers know
+// the pools of both while addresses change hands, so that none is announced in
+// another way than one of the two says.
 func (a *Appliance) putInForce(before *config.Config, l loaded) error {
 	after := l.cfg
-	if a.bgp != nil {
-		c, err := bgpConfig(after, l.host)
-		if err == nil {
-			err = a.bgp.Configure(c)
-		}
-		if err != nil {
-			return err
-		}
+	if err := a.configure(after, before); err != nil {
+		return err
 	}
-	a.l2.Configure(l2Config(after))
+	inForce := after
 	err := a.putServices(before, after)
-	if err == nil {
+	if err != nil {
+		inForce = before
+	} else {
 		a.addresses.put(l.given)
-		return nil
 	}
-	a.l2.Configure(l2Config(before))
-	if a.bgp != nil {
-		c, back := bgpConfig(before, l.host)
-		if back == nil {
-			back = a.bgp.Configure(c)
-		}
-		if back != nil {
-			a.log.Error("cannot go back to the old peers", "error", back)
-		}
+	if err := a.configure(inForce, inForce); err != nil {
+		a.log.Error("cannot configure the announcers", "error", err)
 	}
 	return err
 }
 
+// configure tells the announcers what a configuration says about its pools and
+// peers, and about the pools that only the other one has.
+func (a *Appliance) configure(cfg, other *config.Config) error {
+	if a.bgp != nil {
+		if err := a.bgp.Configure(withPools(bgpConfig(cfg, a.routerID), bgpConfig(other, a.routerID).Pools)); err != nil {
+			return err
+		}
+	}
+	c := l2Config(cfg)
+	for name, pool := range l2Config(other).Pools {
+		if _, stays := c.Pools[name]; !stays {
+			c.Pools[name] = pool
+		}
+	}
+	a.l2.Configure(c)
+	return nil
+}
+
+// putServices keeps what is reserved in the kernel ahead of what is used.
 func (a *Appliance) putServices(before, after *config.Config) error {
 	if err := a.reserved.Update(append(shared(before), shared(after)...)); err != nil {
 		return fmt.Errorf("nat.shared.ports: %w", err)
@@ -106,7 +114,7 @@ func shared(cfg *config.Config) []reserve.Range {
 // reserve keeps weir's ports of the box's own addresses from the kernel.
 func (a *Appliance) reserve(cfg *config.Config) error {
 	var err error
-	if a.reserved, err = reserve.Reserve(stateDir(cfg), shared(cfg), a.log); err != nil {
+	if a.reserved, err = reserve.Reserve(runDir(cfg), shared(cfg), a.log); err != nil {
 		return fmt.Errorf("nat.shared.ports: %w", err)
 	}
 	return nil

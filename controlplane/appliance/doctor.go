@@ -91,6 +91,12 @@ func ownPort(s *reconcile.Service, b *reconcile.Backend) uint16 {
 	if b.Port != 0 {
 		return b.Port
 	}
+	return tcpPort(s, b)
+}
+
+// tcpPort is the TCP port that a backend is checked on, or else the first that the
+// service names; 0 for none.
+func tcpPort(s *reconcile.Service, b *reconcile.Backend) uint16 {
 	if h := s.Health; h != nil && (h.TCP != nil || h.HTTP != nil || h.GRPC != nil) {
 		for i := range s.Service.Backends {
 			if s.Service.Backends[i].Address == b.Address {
@@ -116,7 +122,7 @@ func tcpVIPs(s *reconcile.Service, b *reconcile.Backend) []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, a := range s.Addresses {
 		if reconcile.Serves(s.Service, b.Address, a.Is6()) {
-			all = append(all, netip.AddrPortFrom(a, firstTCP(s)))
+			all = append(all, netip.AddrPortFrom(a, tcpPort(s, b)))
 		}
 	}
 	return all

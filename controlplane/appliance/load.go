@@ -12,6 +12,7 @@ import (
 type loaded struct {
 	cfg      *config.Config
 	host     *config.Host
+	had      []ipam.Allocation // by services before
 	given    ipam.Result
 	warnings []string
 }
@@ -39,7 +40,7 @@ func load(path string) (loaded, error) {
 	if err := l.take(cfg, warnings, err); err != nil {
 		return l, err
 	}
-	existing, err := ipam.NewStore(stateDir(cfg)).Load()
+	existing, err := ipam.NewStore(cfg.StateDir).Load()
 	if err != nil {
 		l.warnings = append(l.warnings, fmt.Sprintf("warning: %v", err))
 	}
@@ -84,6 +85,7 @@ func (l *loaded) take(cfg *config.Config, warnings config.Warnings, err error) e
 
 // allocate gives services their addresses.
 func (l *loaded) allocate(existing []ipam.Allocation) error {
+	l.had = existing
 	cfg, given, err := allocate(l.cfg, existing, l.host)
 	if cfg != nil {
 		l.cfg, l.given = cfg, given

@@ -34,16 +34,16 @@ func (a *Appliance) build(l loaded) (err error) {
 		}
 		peers = a.cluster
 	}
-	a.addresses = addresses{log: a.log, store: ipam.NewStore(stateDir(cfg)), cluster: a.cluster}
+	a.addresses = addresses{log: a.log, store: ipam.NewStore(cfg.StateDir), cluster: a.cluster}
 	a.l2 = l2.New(cfg.Node, peers, a.log)
 	a.l2.Configure(l2Config(cfg))
 	announcers := []announce.Announcer{a.l2}
 	if cfg.BGP != nil {
-		bc, err := bgpConfig(cfg, l.host)
-		if err != nil {
+		// Once and for all: the box's addresses may change while sessions are up.
+		if a.routerID, err = routerID(cfg, l.host); err != nil {
 			return err
 		}
-		if a.bgp, err = bgp.New(bc, a.log); err != nil {
+		if a.bgp, err = bgp.New(bgpConfig(cfg, a.routerID), a.log); err != nil {
 			return err
 		}
 		announcers = append(announcers, a.bgp)
@@ -52,7 +52,7 @@ func (a *Appliance) build(l loaded) (err error) {
 	a.hops, a.checker = nexthop.New(a.log), health.New(a.log, a.network)
 	a.reconciler = reconcile.New(cfg, reconcile.Parts{
 		DataPlane: a.Engine, NextHops: a.hops, Health: a.checker, Ways: a.network, Links: a.l2, Announcers: announcers,
-		DrainsPath: filepath.Join(stateDir(cfg), "drains.json"),
+		DrainsPath: filepath.Join(cfg.StateDir, "drains.json"),
 	}, a.log)
 	return nil
 }

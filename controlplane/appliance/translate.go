@@ -28,12 +28,8 @@ func l2Config(cfg *config.Config) l2.Config {
 	return l2.Config{Pools: pools}
 }
 
-func bgpConfig(cfg *config.Config, host *config.Host) (bgp.Config, error) {
+func bgpConfig(cfg *config.Config, id netip.Addr) bgp.Config {
 	b := cfg.BGP
-	id, err := routerID(cfg, host)
-	if err != nil {
-		return bgp.Config{}, err
-	}
 	c := bgp.Config{
 		ASN: b.ASN, RouterID: id, Listen: b.Listen, NextHop: b.NextHop, NextHop6: b.NextHop6,
 		ShutdownDelay: b.ShutdownDelay, Pools: make(map[string]bgp.Pool),
@@ -56,7 +52,26 @@ func bgpConfig(cfg *config.Config, host *config.Host) (bgp.Config, error) {
 			}
 		}
 	}
-	return c, nil
+	return c
+}
+
+// withPools adds the pools that a configuration has no longer, so that addresses
+// which still have their names keep what they were announced with. One whose peers
+// have gone, all of them, must not be for all others instead.
+func withPools(c bgp.Config, before map[string]bgp.Pool) bgp.Config {
+	for name, pool := range before {
+		if _, stays := c.Pools[name]; stays {
+			continue
+		}
+		gone := func(peer string) bool {
+			return !slices.ContainsFunc(c.Peers, func(p bgp.Peer) bool { return p.Name == peer })
+		}
+		peers := slices.DeleteFunc(slices.Clone(pool.Peers), gone)
+		pool.Nobody = len(pool.Peers) > 0 && len(peers) == 0
+		pool.Peers = peers
+		c.Pools[name] = pool
+	}
+	return c
 }
 
 // routerID returns the router ID that is configured, or else the first global

@@ -65,7 +65,7 @@ func TestAnnouncesAsPoolsSay(t *testing.T) {
 		}
 		for text, want := range map[string]bool{"10.0.0.2": true, "10.0.0.3": true, "10.0.0.4": false} {
 			addr := packet.Addr16(netip.MustParseAddr(text))
-			if got := p.last().IsStrayProbe(&addr, 63); got != want {
+			if got := p.last().IsStrayProbe(&addr, 254); got != want {
 				t.Errorf("a forwarded packet from %s counts as a check: %v", text, got)
 			}
 		}

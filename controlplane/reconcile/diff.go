@@ -137,6 +137,7 @@ func sections() []section {
 		{"path_mtu", false, func(c *config.Config) any { return c.PathMTU }},
 		{"nat", false, func(c *config.Config) any { return c.NAT }},
 		{"api", true, func(c *config.Config) any { return c.API }},
+		{"state_dir", true, func(c *config.Config) any { return c.StateDir }},
 		{"log", true, func(c *config.Config) any { return c.Log }},
 	}
 }

@@ -387,7 +387,7 @@ func TestDiffKnowsAllKeys(t *testing.T) {
 			"Pool", "Families", "Labels", "Share", "Announce", "MinBackends"}},
 		{backend, []string{"Address", "Weight", "State", "VLAN", "Port", "MTU", "CheckPort"}}, // the last follows from others
 		{reflect.TypeFor[config.Config](), []string{"Node", "Interfaces", "Pools", "Services", "Flows", "IPIP", "NAT", "PathMTU",
-			"Cluster", "BGP", "API", "Log", "pos", "snat"}},
+			"Cluster", "BGP", "API", "StateDir", "Log", "pos", "snat"}},
 		{reflect.TypeFor[config.BGP](), []string{"ASN", "RouterID", "Listen", "NextHop", "NextHop6", "ShutdownDelay", "Peers"}},
 	} {
 		for f := range tc.of.NumField() {

@@ -40,7 +40,11 @@ func (f *Forwarder) answerARP(frame *queue.Frame, p *packet.Parsed, iface *snaps
 		if f.isOurs(asker) {
 			return drop(stats.Reflected)
 		}
-		f.tell(&addr, asker, true)
+		// A host that wants the address asks everybody (RFC 5227 section 2.1.1). Switches
+		// that track devices ask this one alone, without an address of their own.
+		if packet.Ethernet(b).Dst() == packet.BroadcastMAC() {
+			f.tell(&addr, asker, true)
+		}
 	}
 	if vip.Silent() {
 		return drop(stats.NotAnnounced)

@@ -51,10 +51,10 @@ func dropCases() []goldenCase {
 	}{{"4", node4, vipDSR4}, {"6", node6, vip6in6}} {
 		cases = append(cases,
 			one("probe-stray"+v.name, "a check that a backend without the VIP has forwarded", stats.Looped,
-				frame(probe(v.node, 63, to(v.vip)))),
+				frame(probe(v.node, 254, to(v.vip)))),
 			one("probe-stray-ping"+v.name, "nor is it answered", stats.Looped,
-				packettest.EchoRequest(probe(v.node, 63, to(v.vip)), 1, 1)),
-			sent("probe-direct"+v.name, "the node itself may be a client", frame(probe(v.node, 64, to(v.vip)))),
+				packettest.EchoRequest(probe(v.node, 254, to(v.vip)), 1, 1)),
+			sent("probe-direct"+v.name, "the node, and what is behind it, may be a client", frame(probe(v.node, 63, to(v.vip)))),
 		)
 	}
 	return append(cases,

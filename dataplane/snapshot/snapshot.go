@@ -309,15 +309,19 @@ func (s *Snapshot) IsAnswer(addr *[16]byte, proto uint8, port uint16) bool {
 	return ok
 }
 
-// ProbeTTL is the TTL or hop limit that a node's own packets start with.
-const ProbeTTL = 64
+// ProbeTTL is the TTL or hop limit that health checks to VIPs start with, and
+// lowest is above what anything else starts with.
+const (
+	ProbeTTL = 255
+	lowest   = 129
+)
 
 // IsStrayProbe tells whether a packet is a health check that one of weir's nodes
 // has sent to one backend, and that this has forwarded instead of taking it,
 // because it does not hold the VIP. Were it served, another backend would answer
 // for that one.
 func (s *Snapshot) IsStrayProbe(src *[16]byte, ttl uint8) bool {
-	return ttl < ProbeTTL && slices.Contains(s.nodes, *src)
+	return lowest <= ttl && ttl < ProbeTTL && slices.Contains(s.nodes, *src)
 }
 
 // HasAnswers tells whether IsAnswer can be true of anything.

@@ -98,7 +98,8 @@ type Pool struct {
 	// the address itself.
 	Aggregation, Aggregation6 int
 
-	Peers []string // names of the peers announced to; empty: all
+	Peers  []string // names of the peers announced to; empty: all
+	Nobody bool     // is announced to no peer at all
 }
 
 // prepared is a Config that has been checked and completed.

@@ -204,12 +204,17 @@ func peerConfig(p *preparedPeer, vrf string, restarting bool) *api.Peer {
 		if six && p.IPv6 || !six && p.IPv4 {
 			peer.AfiSafis = append(peer.AfiSafis, &api.AfiSafi{
 				Config:            &api.AfiSafiConfig{Family: family(six), Enabled: true},
+				PrefixLimits:      &api.PrefixLimit{Family: family(six), MaxPrefixes: maxPrefixes, ShutdownThresholdPct: 75},
 				MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: p.GracefulRestart}},
 			})
 		}
 	}
 	return peer
 }
+
+// maxPrefixes is how many prefixes a router may send in each family. gobgp keeps them
+// in memory, though none is used; a full table would take what the data plane needs.
+const maxPrefixes = 50_000
 
 // restartDeferral is how long, in seconds, a restarted node waits for routers
 // that do not end what they have to say (RFC 4724 section 4.1, the

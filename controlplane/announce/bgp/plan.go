@@ -96,7 +96,11 @@ func (p *preparedPeer) takes(c *prepared, pool string, a netip.Addr) bool {
 	if len(p.Pools) > 0 && !slices.Contains(p.Pools, pool) {
 		return false
 	}
-	to := c.Pools[pool].Peers
+	of := c.Pools[pool]
+	if of.Nobody {
+		return false
+	}
+	to := of.Peers
 	return len(to) == 0 || slices.Contains(to, p.Name)
 }
 

@@ -62,7 +62,7 @@ func notification(code, subcode uint8) string {
 	case 5:
 		return "finite state machine error"
 	case 6:
-		group, names = "cease", []string{"", "maximum number of prefixes reached", "administrative shutdown", "peer de-configured",
+		group, names = "cease", []string{"", "maximum number of prefixes reached (weir uses none: have the router send none)", "administrative shutdown", "peer de-configured",
 			"administrative reset", "connection rejected", "other configuration change", "connection collision resolution",
 			"out of resources", "hard reset", "BFD down"}
 	default:

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -71,23 +70,8 @@ func (b *balancerProcess) stop() (c loops.Counters, err error) {
 	return c, errors.Join(err, b.input.Close(), b.process.Wait())
 }
 
-// memory returns how many bytes of the process are in memory
-// (Documentation/filesystems/proc.rst, VmRSS).
-func (b *balancerProcess) memory() (uint64, error) {
-	path := fmt.Sprintf("/proc/%d/status", b.process.PID())
-	status, err := os.ReadFile(path)
-	if err != nil {
-		return 0, fmt.Errorf("read memory of balancer: %w", err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			var kib uint64
-			_, err := fmt.Sscanf(value, "%d kB", &kib)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("read memory of balancer: no VmRSS in %s", path)
-}
+// memory returns how many bytes of the process are in memory.
+func (b *balancerProcess) memory() (uint64, error) { return residentMemory(b.process.PID()) }
 
 // balancerCommand is what startBalancer starts.
 func balancerCommand() *cli.Command {

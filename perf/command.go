@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -17,7 +18,7 @@ func Command() *cli.Command {
 	return &cli.Command{
 		Name:        "perf",
 		Usage:       "measure",
-		Subcommands: []*cli.Command{loopsCommand(), modesCommand(), floodCommand(), loopCommand(), balancerCommand()},
+		Subcommands: []*cli.Command{loopsCommand(), modesCommand(), floodCommand(), checksCommand(), loopCommand(), balancerCommand()},
 	}
 }
 
@@ -105,16 +106,49 @@ func floodCommand() *cli.Command {
 	}
 }
 
-// setupFlags returns the flags of any measurement and further ones.
+func checksCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "checks",
+		Usage:     "measure what thousands of health checks cost weir (root, two cores, five minutes)",
+		ArgsUsage: "[REPORT.json]",
+		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
+			"It starts the built weir in front of that many backends, in mode ipip, and has none\n" +
+			"of them checked, a fifth, and all, by TCP and by HTTP.",
+		Flags: append([]cli.Flag{
+			&cli.PathFlag{Name: "weir", Value: "bin/weir", Usage: "the weir `BINARY` to measure"},
+			&cli.IntFlag{Name: "backends", Value: 5000, Usage: "how many there are"},
+			&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "of each check"},
+			&cli.IntFlag{Name: "repeats", Value: 3, Usage: "how often to measure each"},
+			&cli.DurationFlag{Name: "window", Value: 10 * time.Second, Usage: "how long to measure each"},
+		}, commonFlags()...),
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return showFile[ChecksReport](c)
+			}
+			report, err := Checks(c.Context, ChecksOptions{
+				Setup: setup(c), Weir: c.Path("weir"), Backends: c.Int("backends"), Interval: c.Duration("interval"),
+			})
+			return finish(c, report, len(report.Cells), err)
+		},
+	}
+}
+
+// setupFlags returns the flags of a measurement on two CPUs and further ones.
 func setupFlags(more ...cli.Flag) []cli.Flag {
-	return append([]cli.Flag{
+	return slices.Concat([]cli.Flag{
 		&cli.IntFlag{Name: "repeats", Value: 5, Usage: "how often to measure each"},
 		&cli.DurationFlag{Name: "window", Value: 2 * time.Second, Usage: "how long to measure each"},
 		&cli.IntSliceFlag{Name: "cpus", Usage: "of the generator and of what is measured (default: the first two allowed)"},
+	}, commonFlags(), more)
+}
+
+// commonFlags returns the flags of any measurement.
+func commonFlags() []cli.Flag {
+	return []cli.Flag{
 		&cli.Uint64Flag{Name: "seed", Usage: "of the order (default: random)"},
 		&cli.PathFlag{Name: "write", Usage: "write the report to this file, as JSON"},
 		&cli.BoolFlag{Name: "markdown", Usage: "show a table for a page"},
-	}, more...)
+	}
 }
 
 func setup(c *cli.Context) Setup {

@@ -7,9 +7,10 @@
 // writes down where it was made, all of its single results, the bad ones too,
 // and what disturbed it; and tables are made from what it has written down.
 //
-// There are two measurements. [Loops] has the AF_XDP rings of dataplane/afxdp
+// There are three measurements. [Loops] has the AF_XDP rings of dataplane/afxdp
 // beside a ready-made library, and, in the same harness, weir's whole data plane
 // in two modes. [Flood] is what a flood does to those who were there before.
+// [Checks] is what thousands of health checks cost the whole of weir.
 package perf
 
 import (

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -74,6 +75,24 @@ func (c *child) time() (sum threadTime, err error) {
 		sum.waited += t.waited
 	}
 	return sum, nil
+}
+
+// residentMemory returns how many bytes of a process are in memory
+// (Documentation/filesystems/proc.rst, VmRSS).
+func residentMemory(pid int) (uint64, error) {
+	path := fmt.Sprintf("/proc/%d/status", pid)
+	status, err := os.ReadFile(path)
+	if err != nil {
+		return 0, fmt.Errorf("read memory: %w", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			var kib uint64
+			_, err := fmt.Sscanf(value, "%d kB", &kib)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("read memory: no VmRSS in %s", path)
 }
 
 // loopProcess is a loop, which writes a loops.Counters after SIGTERM.

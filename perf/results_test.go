@@ -29,6 +29,13 @@ func TestResults(t *testing.T) {
 		}
 		return again
 	}, func(r FloodReport) any { return r.Summary })
+	checkResults(t, string(page), "results/*-checks.json", func(r ChecksReport) ChecksReport {
+		again := ChecksReport{Backends: r.Backends}
+		for _, c := range r.Cells {
+			again.add(c)
+		}
+		return again
+	}, func(r ChecksReport) any { return r.Summary })
 }
 
 func checkResults[R report](t *testing.T, page, pattern string, again func(R) R, summary func(R) any) {

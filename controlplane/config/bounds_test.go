@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -80,14 +81,48 @@ func TestExampleIsComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, example, _ = bytes.Cut(example, []byte("\nnode:")) // without the comment at the top
 	known := regexp.MustCompile(`"([a-z0-9_]+)": +(func|age|d\.)`).FindAllSubmatch(schema, -1)
 	if len(known) < 130 {
 		t.Fatalf("found %d keys only, the expression is out of date", len(known))
 	}
 	for _, m := range known {
-		if !regexp.MustCompile(`\b` + string(m[1]) + `:`).Match(example) {
+		if string(m[1]) != "node" && !regexp.MustCompile(`\b`+string(m[1])+`:`).Match(example) {
 			t.Errorf("no %s in docs/example.yaml", m[1])
 		}
+	}
+}
+
+// TestExampleSetUps: what the comment at the top of docs/example.yaml shows is
+// complete, and there is nothing to warn of.
+func TestExampleSetUps(t *testing.T) {
+	example, err := os.ReadFile("../../docs/example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, _, _ := strings.Cut(string(example), "\nnode:")
+	var texts []string
+	in := false
+	for line := range strings.Lines(top) {
+		text, indented := strings.CutPrefix(line, "#     ")
+		if !indented {
+			in = false
+			continue
+		}
+		if in = in || strings.HasPrefix(text, "interfaces:"); !in {
+			continue
+		}
+		if strings.HasPrefix(text, "interfaces:") {
+			texts = append(texts, "")
+		}
+		texts[len(texts)-1] += text
+	}
+	if len(texts) != 2 {
+		t.Fatalf("there are %d: %q", len(texts), texts)
+	}
+	two, routed := parse(t, texts[0]), parse(t, texts[1])
+	if two.Cluster == nil || two.BGP != nil || routed.Cluster == nil || routed.BGP == nil || !routed.Services[0].Allocated() {
+		t.Errorf("they are %+v and %+v", two, routed)
 	}
 }
 

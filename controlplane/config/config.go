@@ -40,6 +40,7 @@ type Config struct {
 	Cluster    *Cluster // nil: this node is alone
 	BGP        *BGP     // nil: none
 	API        API
+	StateDir   string // folder for what is to outlive a restart of the box; clean, not "/"; default /var/lib/weir, or with another API.Socket than the default its folder
 	Log        Log
 
 	pos  positions // where each field stands in the file

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +30,11 @@ func (c *Config) derive(r *report) {
 		for i := range c.BGP.Peers {
 			c.BGP.Peers[i].derive(peerPath(i), r)
 		}
+	}
+	if c.StateDir == "" && c.API.Socket == socketPath {
+		c.StateDir = stateDir
+	} else if c.StateDir == "" {
+		c.StateDir = filepath.Dir(c.API.Socket)
 	}
 	c.expandSNAT()
 }
@@ -77,7 +84,7 @@ func (s *Service) deriveChecks() {
 		s.checkPorts(&u.Port, firstPort(s.Ports, UDP))
 	}
 	if q := h.DNS; q != nil {
-		s.checkPorts(&q.Port, 53)
+		s.checkPorts(&q.Port, cmp.Or(firstPort(s.Ports, q.proto()), 53))
 	}
 	if g := h.GRPC; g != nil {
 		s.checkPorts(&g.Port, firstPort(s.Ports, TCP))

@@ -65,12 +65,20 @@ type UDPCheck struct {
 
 // DNSCheck succeeds when a query is answered with one of Codes and all of Expect.
 type DNSCheck struct {
-	Port      uint16   // default 53; but see Backend.CheckPort
+	Port      uint16   // default: the service's first port of Transport, 53 if there is none; but see Backend.CheckPort
 	Name      string   // what is asked for; a final dot makes no difference
 	Type      string   // as "AAAA"; default "A"
 	Transport string   // "udp" or "tcp"; default "udp"
 	Codes     []string // as "NXDOMAIN"; default "NOERROR" only
 	Expect    []string // data of records that are in the answer, as "192.0.2.1"; may be empty
+}
+
+// proto returns the protocol that the query is sent by.
+func (q *DNSCheck) proto() Proto {
+	if q.Transport == "tcp" {
+		return TCP
+	}
+	return UDP
 }
 
 // GRPCCheck succeeds when the gRPC health service says SERVING.

@@ -235,9 +235,11 @@ func TestCheckPort(t *testing.T) {
 		"{grpc: {}}":                          {8443, 443},
 		"{udp: {send: x}}":                    {8443, 444},
 		"{udp: {send: x, port: 9}}":           {9, 9},
-		"{dns: {name: example.com}}":          {8443, 53},
+		"{dns: {name: example.com}}":          {8443, 444},
 		"{dns: {name: example.com, port: 5}}": {5, 5},
 		"{icmp: {}}":                          {0, 0},
+
+		"{dns: {name: example.com, transport: tcp}}": {8443, 443},
 	} {
 		c := parse(t, `
 interfaces: [{name: eth1}]
@@ -277,6 +279,31 @@ services: []
 `), nil)
 		if (err != nil) != collides || err != nil && !strings.HasPrefix(err.Error(), "test.yaml:3: api.metrics: has port 50") {
 			t.Errorf("%s: %v", listen, err)
+		}
+	}
+}
+
+// TestDNSPort: a query goes to the first port of the service of its transport.
+func TestDNSPort(t *testing.T) {
+	for ports, want := range map[string][2]uint16{ // by UDP and TCP
+		"udp/5353":              {5353, 53},
+		"tcp/853, tcp/5353":     {53, 853},
+		"tcp/54, udp/5300-5301": {5300, 54},
+		"udp/*, tcp/*":          {53, 53},
+	} {
+		for i, transport := range []string{"udp", "tcp"} {
+			c := parse(t, `
+interfaces: [{name: eth1}]
+services:
+  - name: dns
+    addresses: [192.0.2.1]
+    ports: [`+ports+`]
+    health: {dns: {name: example.com, transport: `+transport+`}}
+    backends: [{address: 10.0.0.1}]
+`)
+			if got := c.Services[0].Backends[0].CheckPort; got != want[i] || c.Services[0].Health.DNS.Port != got {
+				t.Errorf("[%s] by %s: checks go to %d, want %d", ports, transport, got, want[i])
+			}
 		}
 	}
 }

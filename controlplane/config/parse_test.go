@@ -139,7 +139,7 @@ func TestFull(t *testing.T) {
 	cart := service(Service{
 		Name: "cart", Pool: "public", Families: []Family{IPv4, IPv6}, Share: "edge",
 		Ports:    []Port{{TCP, 8443, 8443}},
-		Health:   checked(Health{GRPC: &GRPCCheck{Port: 8443, Service: "shop.v1.Cart", TLS: &TLS{Verify: true, MinVersion: "1.2"}}}, CheckVIP),
+		Health:   checked(Health{GRPC: &GRPCCheck{Port: 8443, Service: "shop.v1.Cart", TLS: &TLS{ServerName: "cart.example.com", Verify: true, MinVersion: "1.2"}}}, CheckVIP),
 		Backends: []Backend{backend("10.20.0.41", 8443)},
 	})
 	cart.Mode = ModeIPIP
@@ -210,13 +210,15 @@ func TestFull(t *testing.T) {
 			}, {
 				Name: "2001:db8:2::1", Address: addr("2001:db8:2::1"), ASN: 65010, Port: 179,
 				HoldTime: 90 * time.Second, KeepaliveTime: 30 * time.Second, ConnectRetry: 5 * time.Second,
-				Families: []Family{IPv6}, LocalPref: number(200), RestartTime: 2 * time.Minute,
+				Families: []Family{IPv4, IPv6}, LocalPref: number(200), RestartTime: 2 * time.Minute,
 			}},
 		},
 		PathMTU: PathMTULearn,
 		IPIP:    IPIP{SourcePrefix: prefix("172.16.0.0/16"), Source6: addr("2001:db8:9::1")},
 		API:     API{"/run/weir/weir.sock", "127.0.0.1:9090"},
 		Log:     Log{"info", "text"},
+
+		StateDir: "/var/lib/weir",
 	}
 	want.NAT.Shared.Addresses = []netip.Addr{addr("10.0.0.2")}
 	want.NAT.Shared.Ports = PortRange{50000, 59999}
@@ -242,6 +244,7 @@ services:
     backends: [{address: 10.0.0.1}]
 `)
 	want := defaults()
+	want.StateDir = "/var/lib/weir"
 	want.Interfaces = []Interface{{Name: "eth1", Driver: DriverAuto, XDPMode: XDPAuto}}
 	want.Services = []Service{{
 		Name:      "web",

@@ -18,6 +18,7 @@ const (
 	maxMinimum = 65535         // backends
 	maxSend    = 1280 - 40 - 8 // bytes of a UDP check: what fits every IPv6 path, RFC 8200 section 5
 	maxRegexp  = 4096          // bytes
+	maxFolder  = 4000          // bytes of its path; a file in it has up to PATH_MAX, 4096
 
 	minSNATPort = 1024  // those below are of the system, RFC 6335 section 6
 	minMTU      = 576   // what every IPv4 host takes, RFC 1122 section 3.3.2
@@ -41,6 +42,12 @@ const (
 	maxRestart  = 4095 * time.Second  // 12 bits, RFC 4724 section 3
 )
 
+// Where weir is asked, and where it keeps what is to outlive it.
+const (
+	socketPath = "/run/weir/weir.sock"
+	stateDir   = "/var/lib/weir"
+)
+
 // defaults returns the configuration of a file that says nothing.
 func defaults() *Config {
 	node, err := os.Hostname()
@@ -52,7 +59,7 @@ func defaults() *Config {
 		Flows:   Flows{Entries: 1 << 20, NewRate: 125_000},
 		NAT:     NAT{Ports: PortRange{minSNATPort, 65535}},
 		PathMTU: PathMTULearn,
-		API:     API{Socket: "/run/weir/weir.sock"},
+		API:     API{Socket: socketPath},
 		Log:     Log{Level: "info", Format: "text"},
 	}
 }
@@ -72,6 +79,7 @@ func (d *decoder) config(n node, c *Config) {
 		"nat":        func(n node) { d.nat(n, c) },
 		"cluster":    func(n node) { c.Cluster = d.cluster(n) },
 		"bgp":        func(n node) { c.BGP = d.bgp(n) },
+		"state_dir":  func(n node) { value(d, n, &c.StateDir, "the path of a folder", parseFolder) },
 		"path_mtu":   func(n node) { word(d, n, &c.PathMTU, PathMTULearn, PathMTUFixed) },
 		"api": func(n node) {
 			d.mapping(n, fields{

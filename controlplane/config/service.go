@@ -25,7 +25,7 @@ type Service struct {
 	Share    string            // services with the same one can get the same address; empty: with none
 
 	Announce    []Announce // of those of its Addresses that are in no pool; default AnnounceL2
-	MinBackends int        // its VIPs are not announced while fewer are usable; default 1; 0: always
+	MinBackends int        // a VIP is not announced on account of s while fewer of those that can serve it are usable; default 1; 0: always
 
 	ClientAddress ClientAddress // what backends see; default ClientSNAT; means something in ModeNAT only
 

@@ -13,6 +13,9 @@ import (
 func validate(c *Config, r *report) {
 	validateInterfaces(c, r)
 	validateIPIP(c, r)
+	if c.StateDir == "/" {
+		r.absent("", "state_dir", "the path of a folder, as "+stateDir+"; without the key it is the one of api.socket, and that is /")
+	}
 	v := &validator{report: r, c: c, vips: make(map[netip.Addr]string), snat: make(map[netip.Addr]string)}
 	v.services()
 }

@@ -48,9 +48,6 @@ func (v *validator) addresses(s *Service, path string) {
 		}
 	}
 	v.announced(s.Announce, path+".announce")
-	if n := len(s.Backends); s.MinBackends > n && n > 0 && v.pos.has(path+".min_backends") && !v.broken[path+".backends"] {
-		v.errorf(path+".min_backends", "is %d, but the service has %d backends, so that its VIPs would never be announced; want at most %d", s.MinBackends, n, n)
-	}
 }
 
 // explicit checks a service that lists its addresses.

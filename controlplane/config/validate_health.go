@@ -30,7 +30,7 @@ func (h *Health) kinds() []check {
 		all = append(all, check{"udp", &h.UDP.Port, UDP})
 	}
 	if h.DNS != nil {
-		all = append(all, check{"dns", &h.DNS.Port, UDP})
+		all = append(all, check{"dns", &h.DNS.Port, h.DNS.proto()})
 	}
 	if h.GRPC != nil {
 		all = append(all, check{"grpc", &h.GRPC.Port, TCP})
@@ -65,6 +65,7 @@ func (v *validator) health(s *Service, path string) {
 			v.errorf(path+".http.body", "is never there with method HEAD; remove it, or set method to GET")
 		}
 		v.tls(h.HTTP.TLS, path+".http.tls")
+		v.tlsName(h, h.HTTP.TLS, path+".http", "server_name or host")
 	}
 	if h.UDP != nil {
 		v.udp(h.UDP, path+".udp")
@@ -74,6 +75,7 @@ func (v *validator) health(s *Service, path string) {
 	}
 	if h.GRPC != nil {
 		v.tls(h.GRPC.TLS, path+".grpc.tls")
+		v.tlsName(h, h.GRPC.TLS, path+".grpc", "server_name")
 	}
 	if s.Mode == ModeNAT && h.Address == CheckVIP {
 		v.errorf(path+".check_address", "is vip, which a backend in mode nat does not have; remove it, or set it to backend")
@@ -107,6 +109,26 @@ func (v *validator) tls(t *TLS, path string) {
 			v.absent(path, other, "the path of a PEM file, as there is a "+key)
 		}
 	}
+}
+
+// tlsName warns of a certificate that has to be for an IP address, unless that is
+// what server_name says. names are the keys that can give it a name.
+func (v *validator) tlsName(h *Health, t *TLS, path, names string) {
+	if t == nil || !t.Verify || h.Address == "" || v.brokenIn(path) || v.pos.has(path+".tls.server_name") {
+		return
+	}
+	of := t.ServerName // from host
+	if _, err := netip.ParseAddr(of); of != "" && err != nil {
+		return
+	}
+	switch {
+	case of != "":
+	case h.Address == CheckVIP:
+		of = "the VIP"
+	default:
+		of = "its own"
+	}
+	v.warnf(path+".tls", "the backend's certificate has to be for an IP address (%s), as few are; want %s with a name that it is for, or verify: false", of, names)
 }
 
 func (v *validator) udp(u *UDPCheck, path string) {

@@ -61,6 +61,7 @@ func (v *validator) services() {
 		v.backends(s, path)
 		v.table(s, path)
 	}
+	v.minimums()
 	v.overlaps()
 	v.agreement("ping", true, func(s Service) string { return string(s.Ping) })
 	v.agreement("reject", true, func(s Service) string { return string(s.Reject) })
@@ -76,6 +77,9 @@ func (v *validator) services() {
 	v.bgp()
 	v.endpointVIPs()
 	v.poolConflicts()
+	v.unheard()
+	v.lonely()
+	v.spreads()
 }
 
 // ways is how the addresses that s lists are announced.

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // The parsers below take the text of one value and return it, or what is wrong
@@ -237,6 +239,21 @@ func parseSocket(text string) (string, string) {
 		return "", fmt.Sprintf("%s cannot be the path of a socket; want an absolute path of at most 107 bytes, as /run/weir/weir.sock", quote(text))
 	}
 	return text, ""
+}
+
+// parseFolder accepts an absolute path, since a daemon has no folder of its own,
+// but not that of all files.
+func parseFolder(text string) (string, string) {
+	clean := filepath.Clean(text)
+	switch {
+	case !filepath.IsAbs(text) || strings.ContainsFunc(text, unicode.IsControl):
+		return "", fmt.Sprintf("%s is not an absolute path; want one, as %s", quote(text), stateDir)
+	case len(clean) > maxFolder:
+		return "", fmt.Sprintf("%s is %d bytes long; want at most %d", quote(clean), len(clean), maxFolder)
+	case clean == "/":
+		return "", fmt.Sprintf("%s is no folder for files of weir; want one of its own, as %s", quote(text), stateDir)
+	}
+	return clean, ""
 }
 
 func parseListen(text string) (string, string) {

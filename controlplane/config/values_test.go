@@ -137,6 +137,41 @@ func TestTimes(t *testing.T) {
 	}
 }
 
+func TestStateDir(t *testing.T) {
+	long := "/" + strings.Repeat("a/", (maxFolder-2)/2) + "b" // maxFolder bytes
+	for text, want := range map[string]string{
+		"":                                    "/var/lib/weir",
+		"api: {metrics: ':9'}":                "/var/lib/weir",
+		"api: {socket: /run/weir/weir.sock}":  "/var/lib/weir",
+		"api: {socket: /run/weir2/weir.sock}": "/run/weir2",
+		"state_dir: /srv//weir/":              "/srv/weir",
+		"state_dir: /srv/../weir":             "/weir",
+		"state_dir: " + long[:len(long)-1]:    long[:len(long)-2],
+		"state_dir: " + long:                  long,
+
+		"api: {socket: /run/weir2/weir.sock}\nstate_dir: /srv/weir": "/srv/weir",
+		"api: {socket: /weir.sock}\nstate_dir: /srv/weir":           "/srv/weir",
+		"api: {socket: /weir.sock}":                                 "test.yaml:1: state_dir: is missing; want the path of a folder, as /var/lib/weir; without the key it is the one of api.socket, and that is /",
+		"state_dir: /":                                              `test.yaml:2: state_dir: "/" is no folder for files of weir; want one of its own, as /var/lib/weir`,
+		"state_dir: //srv/../.":                                     `test.yaml:2: state_dir: "//srv/../." is no folder for files of weir; want one of its own, as /var/lib/weir`,
+		"state_dir: lib/weir":                                       `test.yaml:2: state_dir: "lib/weir" is not an absolute path; want one, as /var/lib/weir`,
+		"state_dir: ./weir":                                         `test.yaml:2: state_dir: "./weir" is not an absolute path; want one, as /var/lib/weir`,
+		"state_dir: ''":                                             `test.yaml:2: state_dir: "" is not an absolute path; want one, as /var/lib/weir`,
+		`state_dir: "/var/lib\nweir"`:                               `test.yaml:2: state_dir: "/var/lib\nweir" is not an absolute path; want one, as /var/lib/weir`,
+		"state_dir: [/var/lib/weir]":                                "test.yaml:2: state_dir: is a list; want the path of a folder",
+		"state_dir: " + long + "b":                                  "test.yaml:2: state_dir: " + quote(long) + " is 4001 bytes long; want at most 4000",
+	} {
+		c, _, err := Parse("test.yaml", []byte("interfaces: [{name: eth1}]\n"+text), nil)
+		if err != nil {
+			if err.Error() != want {
+				t.Errorf("%.100s: %v, want %s", text, err, want)
+			}
+		} else if c.StateDir != want {
+			t.Errorf("%.100s: %q, want %q", text, c.StateDir, want)
+		}
+	}
+}
+
 // files writes files of these contents, and returns the directory.
 func files(t *testing.T, contents map[string]string) string {
 	t.Helper()
@@ -276,13 +311,14 @@ services:
 	}
 }
 
-// TestServerName: what a certificate must be for is the Host, unless it is told.
+// TestServerName: what a certificate must be for is the Host, unless it is told. Who
+// has neither is warned, as in testdata/tls.yaml.
 func TestServerName(t *testing.T) {
 	for http, want := range map[string]string{
-		"{tls: {}}":                                        "",
+		"{tls: {verify: false}}":                           "",
 		"{host: a.example, tls: {}}":                       "a.example",
 		"{host: 'a.example:8443', tls: {}}":                "a.example",
-		"{host: '[2001:db8::1]', tls: {}}":                 "2001:db8::1",
+		"{host: '[2001:db8::1]', tls: {verify: false}}":    "2001:db8::1",
 		"{host: a.example, tls: {server_name: b.example}}": "b.example",
 	} {
 		c := parse(t, `

@@ -1,0 +1,118 @@
+package perf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"weir/lab/netlab"
+)
+
+// CheckKind is what is asked of a backend.
+type CheckKind string
+
+// The kinds. With none, backends are there all the same.
+const (
+	NoCheck   CheckKind = "none"
+	TCPCheck  CheckKind = "tcp"
+	HTTPCheck CheckKind = "http"
+)
+
+// CheckTo is who is asked.
+type CheckTo string
+
+// A VIP is asked through the tunnel, on one given backend; a backend at its own
+// address, by the kernel's routes. In the configuration this is check_address.
+const (
+	ToVIP     CheckTo = "vip"
+	ToBackend CheckTo = "backend"
+)
+
+// ChecksOptions says how to measure health checks.
+type ChecksOptions struct {
+	Setup                  // default of Repeats 3, of Window 10 s; CPUs are not used
+	Weir     string        // the weir binary
+	Backends int           // default 5,000
+	Interval time.Duration // of each check; default 1 s
+	WarmUp   time.Duration // from the last backend's being up to the measurement; default 3 s
+}
+
+func (opt *ChecksOptions) complete() error {
+	if opt.Weir == "" {
+		return errors.New("no weir binary: build it with make build")
+	}
+	var err error
+	if opt.Weir, err = filepath.Abs(opt.Weir); err != nil {
+		return err
+	}
+	if opt.Backends == 0 {
+		opt.Backends = 5000
+	}
+	if opt.Backends < minChecked || opt.Backends > maxChecked {
+		return fmt.Errorf("%d backends, want %d to %d", opt.Backends, minChecked, maxChecked)
+	}
+	if opt.Interval == 0 {
+		opt.Interval = time.Second
+	}
+	if opt.WarmUp == 0 {
+		opt.WarmUp = 3 * time.Second
+	}
+	if opt.Repeats == 0 {
+		opt.Repeats = 3
+	}
+	if opt.Window == 0 {
+		opt.Window = 10 * time.Second
+	}
+	return opt.Setup.complete()
+}
+
+// cells returns what is measured in a round: the same backends each time, so
+// that the first is what they cost when nobody checks them.
+func (opt *ChecksOptions) cells() []ChecksCell {
+	all := opt.Backends
+	return []ChecksCell{
+		{Kind: NoCheck},
+		{Kind: TCPCheck, To: ToVIP, Checked: all / 5},
+		{Kind: TCPCheck, To: ToVIP, Checked: all},
+		{Kind: HTTPCheck, To: ToVIP, Checked: all},
+		{Kind: TCPCheck, To: ToBackend, Checked: all},
+	}
+}
+
+// Checks measures what the health checks of many backends cost weir, the built
+// binary, in rounds as [Loops] does. It needs root. If it fails, or ctx ends, the
+// report has what was measured until then.
+func Checks(ctx context.Context, opt ChecksOptions) (ChecksReport, error) {
+	if err := opt.complete(); err != nil {
+		return ChecksReport{}, fmt.Errorf("measure health checks: %w", err)
+	}
+	if _, err := netlab.Sweep(); err != nil {
+		return ChecksReport{}, fmt.Errorf("measure health checks: %w", err)
+	}
+	machine, err := thisMachine()
+	if err != nil {
+		return ChecksReport{}, fmt.Errorf("measure health checks: %w", err)
+	}
+	report := ChecksReport{
+		Measured: time.Now().UTC().Truncate(time.Second),
+		Machine:  machine,
+		Backends: opt.Backends,
+		Interval: opt.Interval.Seconds(),
+		Window:   opt.Window.Seconds(),
+		WarmUp:   opt.WarmUp.Seconds(),
+		Seed:     opt.Seed,
+	}
+	err = rounds(&opt.Setup, opt.cells(), func(round int, cell ChecksCell) error {
+		cell.Round = round
+		if err := cell.measure(ctx, &opt); err != nil {
+			return fmt.Errorf("measure %d %s checks to %s, round %d: %w", cell.Checked, cell.Kind, cell.To, round, err)
+		}
+		report.add(cell)
+		opt.Log.Info("measured", "checks", cell.Checked, "kind", cell.Kind, "to", cell.To, "round", round, "cpu", cell.CPU,
+			"made", cell.Made, "up", cell.Up, "ready", cell.Ready, "start_cpu", cell.StartCPU, "logged", cell.Logged, "waited", cell.Waited)
+		return nil
+	})
+	return report, err
+}

@@ -1,0 +1,123 @@
+package perf
+
+import (
+	"fmt"
+	"io"
+	"time"
+)
+
+// ChecksReport is the outcome of [Checks], complete.
+type ChecksReport struct {
+	Measured time.Time    `json:"measured"`
+	Machine  Machine      `json:"machine"`
+	Backends int          `json:"backends"`
+	Interval float64      `json:"interval_seconds"` // of each check
+	Window   float64      `json:"window_seconds"`
+	WarmUp   float64      `json:"warm_up_seconds"`
+	Seed     uint64       `json:"seed"` // of the order
+	Summary  []ChecksRow  `json:"summary"`
+	Cells    []ChecksCell `json:"cells"` // in the order of measuring
+}
+
+// ChecksRow sums up all rounds of one kind and number of checks.
+type ChecksRow struct {
+	Kind    CheckKind `json:"kind"`
+	To      CheckTo   `json:"to,omitempty"`
+	Checked int       `json:"checked"`
+	Rounds  int       `json:"rounds"`
+
+	CPU      Spread `json:"cpu"`
+	Kernel   Spread `json:"kernel"`
+	PerCheck Spread `json:"per_check"` // seconds of CPU above the median without checks; zero if that was not measured
+	Made     Spread `json:"made"`
+	Memory   Spread `json:"memory"`
+	Ready    Spread `json:"ready"`
+	StartCPU Spread `json:"start_cpu"`
+	Shown    Spread `json:"shown"`
+	Waited   Spread `json:"waited"`
+
+	NotUp  int `json:"not_up"` // backends in the end, the most of any round: there should be none
+	Logged int `json:"logged"` // lines in all windows: there should be none
+}
+
+// add adds a cell and sums up again.
+func (r *ChecksReport) add(c ChecksCell) {
+	r.Cells = append(r.Cells, c)
+	r.Summary = nil
+	unchecked := r.of(ChecksCell{Kind: NoCheck})
+	idle := spread(unchecked, func(c *ChecksCell) float64 { return c.CPU }).Median
+	for _, like := range (&ChecksOptions{Backends: r.Backends}).cells() {
+		cells := r.of(like)
+		if len(cells) == 0 {
+			continue
+		}
+		over := func(value func(*ChecksCell) float64) Spread { return spread(cells, value) }
+		row := ChecksRow{
+			Kind: like.Kind, To: like.To, Checked: like.Checked, Rounds: len(cells),
+			CPU:      over(func(c *ChecksCell) float64 { return c.CPU }),
+			Kernel:   over(func(c *ChecksCell) float64 { return c.Kernel }),
+			Made:     over(func(c *ChecksCell) float64 { return c.Made }),
+			Memory:   over(func(c *ChecksCell) float64 { return float64(c.Memory) }),
+			Ready:    over(func(c *ChecksCell) float64 { return c.Ready }),
+			StartCPU: over(func(c *ChecksCell) float64 { return c.StartCPU }),
+			Shown:    over(func(c *ChecksCell) float64 { return c.Shown }),
+			Waited:   over(func(c *ChecksCell) float64 { return c.Waited }),
+		}
+		if len(unchecked) > 0 {
+			row.PerCheck = over(func(c *ChecksCell) float64 {
+				if c.Made == 0 {
+					return 0
+				}
+				return (c.CPU - idle) / c.Made
+			})
+		}
+		for _, c := range cells {
+			row.NotUp = max(row.NotUp, r.Backends-c.Up, c.Checked-c.Passed)
+			row.Logged += c.Logged
+		}
+		r.Summary = append(r.Summary, row)
+	}
+}
+
+// of returns the cells of one row.
+func (r *ChecksReport) of(like ChecksCell) (cells []ChecksCell) {
+	for _, c := range r.Cells {
+		if c.Kind == like.Kind && c.To == like.To && c.Checked == like.Checked {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// WriteText writes the summary for a terminal.
+func (r ChecksReport) WriteText(w io.Writer) error { return writeText(w, r.conditions(), r.table()) }
+
+// WriteMarkdown writes the summary for a page.
+func (r ChecksReport) WriteMarkdown(w io.Writer) error {
+	return writeMarkdown(w, r.conditions(), r.table())
+}
+
+func (r *ChecksReport) conditions() string {
+	return fmt.Sprintf("%s: veth, %d backends in mode ipip behind one router, each check every %g s, windows of %g s.",
+		r.Machine.at(r.Measured), r.Backends, r.Interval, r.Window)
+}
+
+func (r *ChecksReport) table() [][]string {
+	table := [][]string{{
+		"checks", "kind", "to", "rounds", "made per s", "CPU %", "kernel %", "µs/check", "not up", "log lines",
+		"memory MB", "all up after s", "CPU s till then", "show s", "waited %",
+	}}
+	for _, row := range r.Summary {
+		kind, to, perCheck := string(row.Kind), string(row.To), row.PerCheck.format(1e6, 0)
+		if row.Kind == NoCheck {
+			kind, to, perCheck = "-", "-", "-"
+		}
+		table = append(table, []string{
+			fmt.Sprint(row.Checked), kind, to, fmt.Sprint(row.Rounds),
+			row.Made.format(1, 0), row.CPU.format(100, 1), fmt.Sprintf("%.1f", row.Kernel.Median*100), perCheck,
+			fmt.Sprint(row.NotUp), fmt.Sprint(row.Logged),
+			row.Memory.format(1e-6, 0), row.Ready.format(1, 1), row.StartCPU.format(1, 1), row.Shown.format(1, 2), row.Waited.formatWaited(),
+		})
+	}
+	return table
+}

@@ -3,7 +3,18 @@ package reconcile
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 )
+
+// named is how many backends of a service that have changed in the same way are
+// logged one by one; of more, they are named in one line.
+const named = 8
+
+// change is in what way backends of a service have changed.
+type change struct {
+	status, was Status // was is empty for new ones
+	partly      bool   // it is up, and fails the checks of some VIPs
+}
 
 // report logs what has changed for backends, each once.
 func (r *Reconciler) report(before, after *View) {
@@ -16,39 +27,67 @@ func (r *Reconciler) report(before, after *View) {
 	}
 	for i := range after.Services {
 		s := &after.Services[i]
+		var order []change
+		changed := make(map[change][]*Backend)
 		for k := range s.Backends {
 			b := &s.Backends[k]
 			was := old[member{s.Name, b.Address}]
-			r.reportStatus(s, was, b)
+			if c, is := changeOf(was, b); is {
+				if changed[c] == nil {
+					order = append(order, c)
+				}
+				changed[c] = append(changed[c], b)
+			}
 			r.reportMTU(s, was, b)
+		}
+		for _, c := range order {
+			r.reportChange(s, c, changed[c])
 		}
 	}
 }
 
-// reportStatus logs that a backend has another status, or that it cannot be
-// reached for another reason. was is nil for a new one.
-func (r *Reconciler) reportStatus(s *Service, was, b *Backend) {
-	if was != nil && was.Status == b.Status && (b.Status != StatusUnreachable || was.Reason == b.Reason) {
-		return
+// changeOf says how a backend has changed, if it has: in its status, or in why it
+// cannot be reached or gets nothing for some VIP. was is nil for a new one.
+func changeOf(was, b *Backend) (c change, is bool) {
+	c = change{status: b.Status, partly: b.Status == StatusUp && b.Reason != ""}
+	if was == nil {
+		return c, b.Status != StatusResolving // what comes of that will be said in a moment
 	}
-	if was == nil && b.Status == StatusResolving {
-		return // what comes of it will be said in a moment
-	}
-	args := []any{"service", s.Name, "backend", b.Address, "status", b.Status}
-	if was != nil {
-		args = append(args, "was", was.Status)
-	}
-	if b.Reason != "" {
-		args = append(args, "reason", b.Reason)
-	}
-	if b.Level < steps && b.Status == StatusUp {
-		args = append(args, "weight_until", b.Until)
-	}
+	c.was = was.Status
+	wasPartly := was.Status == StatusUp && was.Reason != ""
+	return c, was.Status != b.Status || b.Status == StatusUnreachable && was.Reason != b.Reason || c.partly != wasPartly
+}
+
+// reportChange logs that backends have changed in the same way.
+func (r *Reconciler) reportChange(s *Service, c change, all []*Backend) {
 	level := slog.LevelInfo
-	if b.Status == StatusDown || b.Status == StatusUnreachable {
+	if c.status == StatusDown || c.status == StatusUnreachable || c.partly {
 		level = slog.LevelWarn
 	}
-	r.log.Log(context.Background(), level, "backend", args...)
+	log := func(text string, b *Backend, args ...any) {
+		args = append(append([]any{"service", s.Name}, args...), "status", b.Status)
+		if c.was != "" {
+			args = append(args, "was", c.was)
+		}
+		if b.Reason != "" {
+			args = append(args, "reason", b.Reason)
+		}
+		if b.Level < steps && b.Status == StatusUp {
+			args = append(args, "weight_until", b.Until)
+		}
+		r.log.Log(context.Background(), level, text, args...)
+	}
+	if len(all) <= named {
+		for _, b := range all {
+			log("backend", b, "backend", b.Address)
+		}
+		return
+	}
+	var some []netip.Addr
+	for _, b := range all[:named] {
+		some = append(some, b.Address)
+	}
+	log("backends", all[0], "count", len(all), "backends", some)
 }
 
 // reportMTU logs that something about the path MTU to a backend was learned, or

@@ -160,8 +160,8 @@ func (r *running) checkNothingLeft(t *testing.T) {
 		t.Errorf("processes are left: %v", left)
 	}
 	if config := r.config(); config != "" {
-		if _, err := os.Stat(filepath.Dir(config)); !os.IsNotExist(err) {
-			t.Errorf("%s is left: %v", filepath.Dir(config), err)
+		if _, err := os.Stat(labDir(config)); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", labDir(config), err)
 		}
 	}
 }
@@ -169,9 +169,32 @@ func (r *running) checkNothingLeft(t *testing.T) {
 // config returns the path of the configuration that the demo has told, "" if it
 // has told none.
 func (r *running) config() string {
-	_, rest, _ := strings.Cut(r.String(), "Its configuration, ")
+	_, rest, _ := strings.Cut(r.String(), "Configuration of lb1, ")
 	path, _, _ := strings.Cut(rest, ":")
 	return path
+}
+
+// labDir is where the demo has its files, of which config is one of a weir.
+func labDir(config string) string { return filepath.Dir(filepath.Dir(config)) }
+
+// inside returns the processes in the demo's namespaces with their arguments,
+// those of the router's daemons among them.
+func (r *running) inside(t *testing.T) map[string]string {
+	t.Helper()
+	found := make(map[string]string)
+	for _, ns := range r.namespaces(t) {
+		pids, err := exec.Command("ip", "netns", "pids", filepath.Base(ns)).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pid := range strings.Fields(string(pids)) {
+			args, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+			if args := strings.ReplaceAll(string(args), "\x00", " "); pid != strconv.Itoa(r.cmd.Process.Pid) {
+				found[pid] = args
+			}
+		}
+	}
+	return found
 }
 
 // TestDemo shows the demo in full.
@@ -180,7 +203,10 @@ func TestDemo(t *testing.T) {
 	if status := r.exit(t); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
-	for _, text := range []string{"AF_", "backend b2 stopped", "weir noticed after", "health check: ", "weir gives b2 new requests again", "PASSED: "} {
+	for _, text := range []string{
+		"AF_", "backend b2 stopped", "both weirs noticed after", "health check: ", "the weirs give b2 new requests again",
+		"weir lb1 is killed", "the router has taken lb1 out after", "spreads connections over both again", "40 of 40 connections outlived it", "PASSED: ",
+	} {
 		if !strings.Contains(r.String(), text) {
 			t.Errorf("does not say %q", text)
 		}
@@ -202,7 +228,7 @@ func TestInterrupt(t *testing.T) {
 		signal unix.Signal
 	}{
 		{"Building", unix.SIGINT},
-		{"Its configuration", unix.SIGTERM},
+		{"Configuration of lb1", unix.SIGTERM},
 		{"backend b2 stopped", unix.SIGINT},
 	} {
 		t.Run(test.at, func(t *testing.T) {
@@ -222,7 +248,7 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// TestWeirDies kills weir in the middle, which the demo must not survive.
+// TestWeirDies kills both weirs behind the demo's back, which it must not survive.
 func TestWeirDies(t *testing.T) {
 	r := start(t, programs(t), "--duration", MinDuration.String())
 	r.await(t, "requests to both services")
@@ -235,10 +261,10 @@ func TestWeirDies(t *testing.T) {
 			killed++
 		}
 	}
-	if killed != 1 {
+	if killed != 2 {
 		t.Fatalf("killed %d weirs", killed)
 	}
-	if status := r.exit(t); status != 1 || !strings.Contains(r.String(), "weir ended in the middle of the demo") {
+	if status := r.exit(t); status != 1 || !strings.Contains(r.String(), " ended in the middle of the demo") {
 		t.Errorf("exit status %d", status)
 	}
 	r.checkNothingLeft(t)
@@ -249,16 +275,30 @@ func TestWeirDies(t *testing.T) {
 func TestKilled(t *testing.T) {
 	r := start(t, programs(t), "--duration", MinDuration.String())
 	r.await(t, "requests to both services")
-	config := r.config()
+	left := []string{labDir(r.config())}
+	daemons := 0
+	for _, args := range r.inside(t) {
+		if _, rest, frr := strings.Cut(args, "--vty_socket "); frr {
+			left = append(left, strings.Fields(rest)[0])
+			daemons++
+		}
+	}
+	if daemons != 2 {
+		t.Errorf("the router has %d daemons, want zebra and bgpd", daemons)
+	}
 	if err := r.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	r.exit(t)
-	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(config)) })
+	t.Cleanup(func() {
+		for _, dir := range left {
+			_ = os.RemoveAll(dir)
+		}
+	})
 	deadline := time.Now().Add(10 * time.Second)
-	for len(r.processes(t)) > 0 {
+	for len(r.processes(t))+len(r.inside(t)) > 0 {
 		if time.Now().After(deadline) {
-			t.Fatalf("processes live on: %v", r.processes(t))
+			t.Fatalf("processes live on: %v, %v", r.processes(t), r.inside(t))
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"weir/lab/traffic"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -43,6 +45,11 @@ func sample() *state {
 			{11410 * time.Millisecond, goodEvent, "weir noticed after 1.4 s: health check: dial tcp 10.0.0.12:8080: connect: connection timed out"},
 		},
 	}
+	s.weirs = []weirRow{
+		{name: "lb1", status: "forwards", up: 2, sessions: 2, cpu: 0.051, load: load{24000, 2 << 20, 250, 1100, 7e5}},
+		{name: "lb2", status: "killed"},
+	}
+	s.long = longReport{opened: 40, broken: make([]traffic.Result, 1), slowest: 208 * time.Millisecond}
 	for i, name := range []string{serviceDSR, serviceIPIP} {
 		service := serviceRow{name: name, load: load{48211, 3 << 20, 512, 2210, 1.4e6}}
 		for n := range backends {

@@ -29,11 +29,19 @@ func good() *evidence {
 		victim:   "b2",
 		course: course{
 			started: second(0), stopped: second(10), noticed: second(12),
-			returned: second(20), restored: second(21), ended: second(30),
+			returned: second(20), restored: second(21),
+			asked: second(22.995), killed: second(23), rerouted: second(23.1),
+			revived: second(26), rejoined: second(27), ended: second(30),
 		},
+		weirs: []string{"lb1", "lb2"}, killed: "lb1",
+		long:     longReport{opened: 40, slowest: 200 * time.Millisecond, ended: true},
 		reached:  make(map[netip.AddrPort]bool),
 		newFlows: map[string]uint64{"web-dsr": 6000, "web-ipip": 6000},
 	}
+	for p := range numPhases {
+		e.decided[p] = map[string]uint64{"lb1": 500, "lb2": 510}
+	}
+	delete(e.decided[weirDown], "lb1")
 	for i := range e.streams {
 		for p := range numPhases {
 			shares := map[string]float64{"b1": 0.3, "b2": 0.3, "b3": 0.3, "b4": 0.1}
@@ -72,16 +80,19 @@ func TestGood(t *testing.T) {
 	}
 	// 60 of the 200 requests that each stream starts in the gap were for b2, and
 	// one that was under way at the stop it still answers.
+	if a.moved != 40 || a.wait != 2*time.Millisecond || a.gap.Round(time.Millisecond) != 10*time.Millisecond {
+		t.Errorf("under way at the kill %d, the longest took %v, longest gap %v", a.moved, a.wait, a.gap)
+	}
 	if a.caught != 241 || a.lost != 0 || a.rescued != 240 || a.slowest != time.Second {
 		t.Errorf("caught %d, lost %d, rescued %d, slowest %v", a.caught, a.lost, a.rescued, a.slowest)
 	}
 	for i, s := range a.streams {
-		want := [numPhases]int{1000, 800, 900}
+		want := [numPhases]int{1000, 800, 200, 290, 300}
 		if s.sent != 3000 || s.failed != 0 || s.answered != want || s.latency != (latency{2 * time.Millisecond, time.Second}) {
 			t.Errorf("stream %d: %+v", i, s)
 		}
 	}
-	if c := a.cells[1].shares; len(a.cells) != 8 || c[allUp].got != 600 || c[allUp].of != 2000 || c[oneDown].got != 0 || c[allBack].got != 540 {
+	if c := a.cells[1].shares; len(a.cells) != 8 || c[allUp].got != 600 || c[allUp].of != 2000 || c[oneDown].got != 0 || c[allBack].got != 120 || c[weirDown].got != 174 || c[weirBack].got != 180 {
 		t.Errorf("%d cells, b2 of web-dsr: %+v", len(a.cells), c)
 	}
 }
@@ -165,12 +176,27 @@ func TestFailures(t *testing.T) {
 		{"no stop", func(e *evidence) { e.course = course{started: e.course.started} }, "b2 was never stopped"},
 		{"no notice", func(e *evidence) {
 			e.course = course{started: e.course.started, stopped: e.course.stopped}
-		}, "weir did not notice that b2 had stopped"},
+		}, "the weirs did not notice that b2 had stopped"},
 		{"no return", func(e *evidence) {
 			e.course.returned, e.course.restored, e.course.ended = time.Time{}, time.Time{}, time.Time{}
 		}, "b2 was never started again"},
-		{"not taken back", func(e *evidence) { e.course.restored, e.course.ended = time.Time{}, time.Time{} }, "weir did not take b2 back"},
+		{"not taken back", func(e *evidence) { e.course.restored, e.course.ended = time.Time{}, time.Time{} }, "the weirs did not take b2 back"},
 		{"no end", func(e *evidence) { e.course.ended = time.Time{} }, "did not come to its end"},
+		{"no kill", func(e *evidence) { e.course.killed = time.Time{} }, "lb1 was never killed"},
+		{"the router does not notice", func(e *evidence) {
+			c := &e.course
+			c.rerouted, c.revived, c.rejoined, c.ended = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		}, "the router did not notice that lb1 was killed"},
+		{"not started again", func(e *evidence) { e.course.revived, e.course.rejoined = time.Time{}, time.Time{} }, "lb1 was never started again"},
+		{"not used again", func(e *evidence) { e.course.rejoined, e.course.ended = time.Time{}, time.Time{} }, "the router did not take lb1 back"},
+		{"failure with the weir", func(e *evidence) { e.find(0, 22.99, "b4").lose() }, "web-dsr over IPv4 failed 23.0 s after the start"},
+		{"failure before the router knows", func(e *evidence) { e.find(0, 23.05, "b1").lose() }, "web-dsr over IPv4 failed 23.1 s after the start"},
+		{"a weir that idles", func(e *evidence) { e.decided[allUp]["lb2"] = 0 }, "lb2 decided about no connection while all backends were up"},
+		{"a weir that idles in the end", func(e *evidence) { e.decided[weirBack]["lb1"] = 0 }, "lb1 decided about no connection after lb1 was back"},
+		{"a weir that is not dead", func(e *evidence) { e.decided[weirDown]["lb1"] = 0 }, "lb1 was there while lb1 was gone"},
+		{"no long connections", func(e *evidence) { e.long = longReport{} }, "there was no long connection"},
+		{"a long connection breaks", func(e *evidence) { e.long.broken = []traffic.Result{{Backend: "b3", Err: errTimeout}} }, "1 of 40 long connections broke, the first"},
+		{"long connections are forgotten", func(e *evidence) { e.long.ended = false }, "were not used at the end"},
 		{"failure before the stop", func(e *evidence) { e.find(1, 3, "b2").lose() }, "web-dsr over IPv6 failed 3.0 s after the start: connect"},
 		{"failure long before the stop, in the flow table", func(e *evidence) {
 			r := e.find(0, 4.5, "b2")
@@ -201,13 +227,13 @@ func TestFailures(t *testing.T) {
 		}, "web-dsr over IPv6: no request was answered after b2 was back"},
 		{"requests to a dead backend", func(e *evidence) { e.find(0, 15, "b1").Backend = "b2" }, "web-dsr: b2 answered 1 requests while b2 was out"},
 		{"weir means to use a dead backend", func(e *evidence) { e.shares[oneDown][0]["b2"] = 0.3 }, "weir meant to send b2"},
-		{"the victim gets nothing in the end", func(e *evidence) { e.move(allBack, "b2", "b1", 1) }, "web-dsr: b2 answered none of 1800 requests after b2 was back"},
+		{"the victim gets nothing in the end", func(e *evidence) { e.move(allBack, "b2", "b1", 1) }, "web-dsr: b2 answered none of 400 requests after b2 was back"},
 		{"a backend gets nothing", func(e *evidence) { e.move(allUp, "b4", "b1", 1) }, "web-dsr: b4 answered none of 2000"},
 		{"a backend gets too little", func(e *evidence) { e.move(allUp, "b1", "b3", 5) }, "web-dsr: b1 answered 24.0 % of the requests while all backends were up, expected were 30.0"},
 		{"a backend gets too much", func(e *evidence) { e.move(oneDown, "b1", "b4", 5) }, "web-dsr: b4 answered 19.0 % of the requests while b2 was out, expected were 10.0"},
 		{"a stranger answers", func(e *evidence) { e.move(allUp, "b1", "b9", 1) }, "web-dsr: b1 answered none"},
 		{"no shares", func(e *evidence) { e.shares = [numPhases][]map[string]float64{} }, "weir gave b1 no share"},
-		{"weir was passed by", func(e *evidence) { e.newFlows["web-ipip"] = 5999 }, "not all went through it"},
+		{"weir was passed by", func(e *evidence) { e.newFlows["web-ipip"] = 5999 }, "not all went through them"},
 	}
 	for _, test := range tests {
 		e := good()

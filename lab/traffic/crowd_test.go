@@ -53,7 +53,7 @@ func TestCrowdFails(t *testing.T) {
 		t.Errorf("no greeting: %v", err)
 	}
 	c := crowd(t, CrowdConfig{Clients: []*Client{&patient}, Streams: 3})
-	check(t, c.Streams()[1].conn.(interface{ CloseRead() error }).CloseRead())
+	c.Streams()[1].conn = &faultyConn{Conn: c.Streams()[1].conn, fault: func(net.Conn, []byte) (int, error) { return 0, io.EOF }}
 	if err := c.Echo(t.Context(), []byte("x")); !errors.Is(err, io.EOF) {
 		t.Errorf("a stream that hears nothing: %v", err)
 	}

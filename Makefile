@@ -21,7 +21,7 @@ build: ## build bin/weir and bin/weirlab, static and without cgo
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/weir ./cmd/weirlab
 
 .PHONY: demo
-demo: build ## watch weir balance a web service in network namespaces (root, half a minute)
+demo: deps build ## watch two weirs serve a web site behind a BGP router (root, half a minute)
 	@bin/weirlab demo --weir bin/weir
 
 .PHONY: deps

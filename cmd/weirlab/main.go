@@ -57,11 +57,11 @@ func main() {
 func demoCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "demo",
-		Usage: "watch weir balance a web service, and a backend die (root)",
-		Description: "Builds a network of namespaces with a client, weir, and web servers behind it;\n" +
-			"makes requests over IPv4 and IPv6, stops a server and brings it back, and says\n" +
-			"in the end whether all went as it should. The exit status is 0 only then, and\n" +
-			"130 after Ctrl-C. Nothing is left behind.",
+		Usage: "watch two weirs behind a BGP router, and one of them die (root)",
+		Description: "Builds a network of namespaces with a client, a router (FRR), two weirs, and web\n" +
+			"servers behind them; makes requests over IPv4 and IPv6, stops a server and brings\n" +
+			"it back, kills a weir, and says in the end whether all went as it should. The exit\n" +
+			"status is 0 only then, and 130 after Ctrl-C. Nothing is left behind.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "weir", Value: "bin/weir", Usage: "the weir `BINARY` to show"},
 			&cli.DurationFlag{Name: "duration", Value: 30 * time.Second, Usage: fmt.Sprintf("`TIME` with traffic, %v to %v", demo.MinDuration, demo.MaxDuration)},

@@ -78,6 +78,7 @@ type quiet struct{}
 
 func (quiet) SetInterfaces([]l2.Interface)            {}
 func (quiet) SetOwn([]netip.Addr)                     {}
+func (quiet) SetAddresses([]netip.Addr)               {}
 func (quiet) SetBackends(map[packet.MAC]netip.Addr)   {}
 func (quiet) Nodes() []netip.Addr                     { return nil }
 func (quiet) Stances() map[netip.Addr]announce.Stance { return nil }

@@ -29,6 +29,7 @@ type Links interface {
 	SetInterfaces(interfaces []l2.Interface)
 	SetOwn(addrs []netip.Addr)
 	SetBackends(backends map[packet.MAC]netip.Addr)
+	SetAddresses(addrs []netip.Addr)
 	Stances() map[netip.Addr]announce.Stance
 	Nodes() []netip.Addr
 	Changes() <-chan struct{}
@@ -203,6 +204,17 @@ func stations(hops map[netip.Addr]nexthop.Hop) map[packet.MAC]netip.Addr {
 	for addr, hop := range hops {
 		if hop.State == nexthop.Resolved && !hop.Gateway.IsValid() {
 			all[packet.MAC(hop.DstMAC)] = addr
+		}
+	}
+	return all
+}
+
+// global returns the addresses that a node's packets can come from elsewhere.
+func global(own []nexthop.Address) []netip.Addr {
+	var all []netip.Addr
+	for _, o := range own {
+		if a := o.Prefix.Addr(); a.IsGlobalUnicast() && !slices.Contains(all, a) {
+			all = append(all, a)
 		}
 	}
 	return all

@@ -63,6 +63,9 @@ func TestAnnouncesAsPoolsSay(t *testing.T) {
 		}; !maps.Equal(p.stations, want) {
 			t.Errorf("backends on the links are %v", p.stations)
 		}
+		if fmt.Sprint(p.addresses) != "[10.0.0.2]" {
+			t.Errorf("the others know this node by %v", p.addresses)
+		}
 		for text, want := range map[string]bool{"10.0.0.2": true, "10.0.0.3": true, "10.0.0.4": false} {
 			addr := packet.Addr16(netip.MustParseAddr(text))
 			if got := p.last().IsStrayProbe(&addr, 254); got != want {

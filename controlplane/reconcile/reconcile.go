@@ -268,6 +268,7 @@ func (r *Reconciler) compile() error {
 	r.parts.Links.SetInterfaces(links(in.interfaces, in.own))
 	r.parts.Links.SetOwn(in.config.NAT.Addresses)
 	r.parts.Links.SetBackends(stations(in.hops))
+	r.parts.Links.SetAddresses(global(in.own))
 	r.advertise(out.view.Addresses)
 	r.report(r.view.Swap(out.view), out.view)
 	if err != nil {

@@ -32,19 +32,20 @@ import (
 
 // parts are a Reconciler's surroundings, played by a world.
 type parts struct {
-	mu       sync.Mutex
-	world    *world
-	applied  []*snapshot.Snapshot
-	set      steer.Set
-	refuse   error // what Apply returns
-	targets  []netip.Addr
-	checks   []health.Check
-	links    []l2.Interface
-	own      []netip.Addr // that are this node's alone
-	stations map[packet.MAC]netip.Addr
-	ways     map[string]via.Way
-	l2, bgp  *announcetest.Fake
-	stances  map[netip.Addr]announce.Stance
+	mu        sync.Mutex
+	world     *world
+	applied   []*snapshot.Snapshot
+	set       steer.Set
+	refuse    error // what Apply returns
+	targets   []netip.Addr
+	checks    []health.Check
+	links     []l2.Interface
+	own       []netip.Addr // that are this node's alone
+	stations  map[packet.MAC]netip.Addr
+	addresses []netip.Addr // of this node
+	ways      map[string]via.Way
+	l2, bgp   *announcetest.Fake
+	stances   map[netip.Addr]announce.Stance
 
 	drainsPath string
 
@@ -163,6 +164,12 @@ func (f fakeLinks) SetBackends(backends map[packet.MAC]netip.Addr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.stations = backends
+}
+
+func (f fakeLinks) SetAddresses(addrs []netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.addresses = addrs
 }
 
 func (f fakeLinks) Nodes() []netip.Addr { return []netip.Addr{netip.MustParseAddr("10.0.0.3")} }

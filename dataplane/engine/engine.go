@@ -76,7 +76,7 @@ func New(cfg Config) (*Engine, error) {
 		changes: make(chan struct{}, 1),
 		space:   nat.NewSpace(),
 		pathMTU: make(chan worker.PathMTU, 64),
-		claims:  make(chan worker.Claim, 256),
+		claims:  make(chan worker.Claim, 1024),
 		rings:   make(map[ringKey]*handover.Ring),
 	}
 	empty := snapshot.Spec{}

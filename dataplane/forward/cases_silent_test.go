@@ -31,7 +31,7 @@ func silentCases() []goldenCase {
 		return goldenCase{name: name, why: why, world: silentWorld, steps: []step{back(frame).dropped(drop)}}
 	}
 	var claims, floods []step
-	for range 5 {
+	for range 10 {
 		claims = append(claims, in(claim4(otherMAC, vipSilent4)).dropped(stats.AnnouncedElsewhere))
 	}
 	for n := range 100 {

@@ -5,8 +5,10 @@ import (
 	"testing"
 
 	"weir/dataplane/flow"
+	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
+	"weir/dataplane/snapshot"
 )
 
 // claimFrame is a gratuitous ARP request of a station.
@@ -64,24 +66,83 @@ func TestTwoStationsClaim(t *testing.T) {
 		}
 		r.claimed = nil
 	}
-	if told[stationMAC(1)] > 63 || told[stationMAC(2)] != 12 {
+	if told[stationMAC(1)] > 4*60+8 || told[stationMAC(2)] != 12 {
 		t.Errorf("told %v", told)
 	}
 }
 
+// crowdWorld is natWorld with a thousand VIPs more.
+func crowdWorld(space *nat.Space) *snapshot.Snapshot {
+	spec := natSpec(space, snatPort, snatPort)
+	last := spec.VIPs[len(spec.VIPs)-1]
+	for n := range 1000 {
+		last.Addr = crowdVIP(n).As16()
+		spec.VIPs = append(spec.VIPs, last)
+	}
+	return must(snapshot.New(spec))
+}
+
+func crowdVIP(n int) netip.Addr { return netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)}) }
+
+func probeFrame(by packet.MAC, vip netip.Addr) []byte {
+	return packettest.ARPRequest(packettest.Spec{SrcMAC: by, Src: netip.MustParseAddrPort("0.0.0.0:0")}, vip)
+}
+
 // However many addresses a flood is about, what is told has a rate.
 func TestFloodOfClaimsOfAllVIPs(t *testing.T) {
-	r := newRigIn(t, 64, silentWorld)
-	told := 0
-	for now := range flow.Tick(10 * flow.TicksPerSecond) {
-		for n := range 1000 {
-			vip := netip.AddrFrom4([4]byte{203, 0, 113, byte(10 + n%42)})
-			r.one(claimFrame(stationMAC(int(now)*1000+n), vip), now)
-		}
-		told += len(r.claimed)
-		r.claimed = nil
+	for name, frame := range map[string]func(packet.MAC, netip.Addr) []byte{"claims": claimFrame, "probes": probeFrame} {
+		t.Run(name, func(t *testing.T) {
+			r := newRigIn(t, 64, crowdWorld)
+			told := 0
+			for now := range flow.Tick(10 * flow.TicksPerSecond) {
+				for n := range 1000 {
+					r.one(frame(stationMAC(int(now)*1000+n), crowdVIP(n)), now)
+				}
+				told += len(r.claimed)
+				r.claimed = nil
+			}
+			if told < 10*1024 || told > 11*1024 {
+				t.Errorf("%d were told in ten seconds, want 1024 a second and 1024 at once", told)
+			}
+		})
 	}
-	if told < 2000 || told > 2700 {
-		t.Errorf("%d claims were told in ten seconds, want 256 a second and 128 at once", told)
+}
+
+// A node asks for a thousand addresses at the rate that package l2 has, 64 in
+// 100 ms, and one station has them all, while other nodes ask for as many: each
+// answer is told.
+func TestAnswersAreTold(t *testing.T) {
+	r := newRigIn(t, 64, crowdWorld)
+	for round := range 3 {
+		told := map[netip.Addr]bool{}
+		start := flow.Tick(round * 10 * flow.TicksPerSecond)
+		for n := range 1000 {
+			now := start + flow.Tick(n/40)
+			for other := range 4 {
+				r.one(probeFrame(stationMAC(other), crowdVIP((n+other*250)%1000)), now)
+			}
+			r.one(claimFrame(otherMAC, crowdVIP(n)), now)
+		}
+		for _, c := range r.claimed {
+			if !c.probe {
+				told[c.addr] = true
+			}
+		}
+		r.claimed = nil
+		if len(told) != 1000 {
+			t.Errorf("in round %d, answers for %d of 1000 addresses were told", round, len(told))
+		}
+	}
+}
+
+// A station that claims an address and then answers for it is heard each time: in
+// package l2 that decides whether it has the address.
+func TestStationThatInsistsIsHeard(t *testing.T) {
+	r := newRigIn(t, 64, natWorld)
+	for _, now := range []flow.Tick{0, 1, 2, 7, 12} { // 300 ms are 5 ticks
+		r.one(claimFrame(otherMAC, vipDSR4), now)
+	}
+	if len(r.claimed) != 5 {
+		t.Errorf("%d of 5 claims were told", len(r.claimed))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weir/controlplane/announce/election"
+	"weir/dataplane/packet"
 )
 
 // How an address is asked for before it is taken. RFC 5227 section 1.1 has a host
@@ -22,7 +23,7 @@ const (
 	// probeSlow is the same for an address that no node is known to have had.
 	probeSlow = 200 * time.Millisecond
 
-	// defendInterval: a second claim within it ends the defence of an address
+	// defendInterval: a second claim within it puts an address in dispute
 	// (RFC 5227 section 2.4(b), DEFEND_INTERVAL).
 	defendInterval = 10 * time.Second
 
@@ -37,6 +38,10 @@ const (
 	// that cannot be spoken to, but answers on the link.
 	waitInterval = time.Second
 
+	// againMax bounds the time until an address is asked for again that a live node
+	// has answered for. The workers tell of one answer a second in any case.
+	againMax = time.Second
+
 	// repeatInterval is the least time between announcements that answer another
 	// node's.
 	repeatInterval = time.Second
@@ -44,9 +49,11 @@ const (
 
 // advance takes an address as far as it can go now.
 func (m *machine) advance(v *vip, now time.Time) {
-	if v.phase == conflict && (!now.Before(v.next) || !v.own && m.macs[v.mac] != "") {
+	u := unowned
+	if v.phase == conflict && (!now.Before(v.next) || !v.own && m.nodeOf(v.mac) != "") {
 		// Time to try again; or the station has turned out to be a node.
 		m.become(v, idle)
+		u = contested
 	}
 	if v.phase == conflict {
 		return
@@ -65,29 +72,31 @@ func (m *machine) advance(v *vip, now time.Time) {
 	}
 	switch v.phase {
 	case idle:
-		m.probe(v, now)
+		if v.owner != "" {
+			u = orphaned
+		}
+		m.line(v, u, now, now)
 	case waiting:
 		if !now.Before(v.next) {
+			m.line(v, contested, now, now)
+		}
+	}
+	if v.phase == probing && !v.queued && !now.Before(v.next) {
+		switch {
+		case v.probes == probeCount:
+			m.hold(v, now)
+		case m.speechless(v):
+			m.line(v, v.urgency, now, now)
+		default:
 			m.probe(v, now)
 		}
 	}
-	if v.phase == probing && !now.Before(v.next) {
-		if v.probes < probeCount {
-			v.probes++
-			m.send(v, true)
-			v.next = now.Add(v.interval)
-		} else {
-			m.hold(v, now)
-		}
-	}
 	if v.phase == held {
+		m.examine(v, now)
 		if v.rival && rival == "" || m.healed && v.left == 0 {
 			v.burst(now) // who has heard another node is to hear the last word
 		}
 		v.rival = rival != ""
-		if !now.Before(v.next) {
-			m.announce(v, now)
-		}
 	}
 }
 
@@ -119,7 +128,7 @@ func (m *machine) reason(v *vip) string {
 }
 
 func (m *machine) become(v *vip, p phase) {
-	v.phase, v.next, v.rival = p, time.Time{}, false
+	v.phase, v.next, v.rival, v.queued, v.dispute = p, time.Time{}, false, false, nil
 	if p == idle {
 		v.owner = ""
 	}
@@ -128,36 +137,14 @@ func (m *machine) become(v *vip, p phase) {
 	}
 }
 
-// probe begins to ask for an address.
-func (m *machine) probe(v *vip, now time.Time) {
-	m.become(v, probing)
-	v.probes, v.interval, v.next = 0, probeSlow, now
-	if m.seen[v.addr] {
-		v.interval = probeQuick
-	}
-}
-
 // hold takes an address.
 func (m *machine) hold(v *vip, now time.Time) {
 	m.become(v, held)
-	v.owner, v.defended = "", time.Time{}
+	v.owner, v.defended, v.cleared, v.forger = "", time.Time{}, time.Time{}, packet.MAC{}
 	v.burst(now.Add(settle))
 	m.seen[v.addr] = true
 	m.note("addresses taken", v.addr)
 	v.disputed = false
-}
-
-// announce announces an address that is held, and plans the next time.
-func (m *machine) announce(v *vip, now time.Time) {
-	m.send(v, false)
-	v.told = now
-	if v.left > 0 {
-		v.left--
-	}
-	v.next = now.Add(burstInterval)
-	if v.left == 0 {
-		v.next = now.Add(Interval)
-	}
 }
 
 // again announces an address that is held because another node has spoken for it,
@@ -172,11 +159,12 @@ func (v *vip) again(now time.Time) {
 	}
 }
 
-// send has the address asked for, or announced, on all its links that can be used.
+// send has the address asked for, or announced, on all its links that can be used
+// and have not failed.
 func (m *machine) send(v *vip, probe bool) {
 	for _, name := range v.links {
 		i, usable := find(m.interfaces, name)
-		if !usable {
+		if !usable || m.faults[name] != nil {
 			continue
 		}
 		frame := Frame
@@ -189,26 +177,21 @@ func (m *machine) send(v *vip, probe bool) {
 
 // sent takes note of what became of frames.
 func (m *machine) sent(name string, frames []message, err error, now time.Time) {
-	reported := false
+	if err != nil {
+		m.fail(name, err, now)
+	} else {
+		m.works(name, now)
+	}
 	for _, f := range frames {
 		v := m.vips[f.addr]
 		if v == nil || v.sends[name] == nil {
 			continue
 		}
 		s := v.sends[name]
-		if err != nil {
-			if s.err != err.Error() && !reported {
-				m.log.Warn("cannot speak for addresses on a link", "interface", name, "address", v.addr, "error", err)
-				reported = true
-			}
-			s.err = err.Error()
-			if f.probe && v.phase == probing {
-				v.probes = 0 // nobody has been asked
-			}
-			continue
-		}
-		s.err = ""
-		if !f.probe {
+		switch {
+		case err != nil && f.probe && v.phase == probing:
+			m.line(v, v.urgency, now, now) // nobody has been asked
+		case err == nil && !f.probe:
 			s.held = s.held || v.phase == held
 			s.count, s.last = s.count+1, now
 		}

@@ -17,7 +17,7 @@ func (m *machine) claim(c Claim, now time.Time) {
 	if slices.ContainsFunc(m.interfaces, func(i Interface) bool { return i.MAC == c.MAC }) {
 		return // this node's own words, come round
 	}
-	node := m.macs[c.MAC]
+	node := m.nodeOf(c.MAC)
 	if backend, is := m.backends[c.MAC]; is && node == "" {
 		m.leak(v, backend, now)
 		return
@@ -29,17 +29,21 @@ func (m *machine) claim(c Claim, now time.Time) {
 	_, alive := m.alive[node]
 	switch {
 	case v.phase == probing && alive && !c.Probe:
-		// It has just given the address up and its workers do not know yet, or it
-		// has it and the news are on their way. Both are a matter of milliseconds.
-		v.probes, v.next = 0, now.Add(v.interval)
+		if !v.queued {
+			// It has just given the address up and its workers do not know yet, or
+			// it has it and the news are on their way. Both are a matter of
+			// milliseconds; if not, the workers do not tell of more than a few
+			// answers a second.
+			m.line(v, v.urgency, now, now.Add(min(v.interval<<v.answered, againMax)))
+			v.answered = min(v.answered+1, 8)
+		}
 	case v.phase == probing && !alive && (!c.Probe || election.Beats(v.addr, node, m.node)):
 		m.log.Warn("a node that cannot be spoken to has the address", "address", v.addr, "node", node)
 		m.wait(v, node, now)
 	case v.phase == held && c.Probe:
 		// The workers answer.
 	case v.phase == held && !alive && election.Beats(v.addr, node, m.node):
-		m.log.Warn("address given up to a node that cannot be spoken to", "address", v.addr, "node", node)
-		m.wait(v, node, now)
+		m.challenge(v, c, now)
 	case v.phase == held:
 		// A live node that does not have it any more, or soon will not; or a
 		// partitioned one that gives it up when it hears this node.
@@ -65,22 +69,15 @@ func (m *machine) leak(v *vip, backend netip.Addr, now time.Time) {
 }
 
 // foreign deals with what a station says that is no node: RFC 5227 sections 2.1.1
-// and 2.4(b).
+// and 2.4.
 func (m *machine) foreign(v *vip, c Claim, now time.Time) {
 	switch v.phase {
 	case probing:
 		m.conflict(v, c, now)
 	case held:
-		if c.Probe {
-			return // the workers answer
+		if !c.Probe { // else the workers answer
+			m.challenge(v, c, now)
 		}
-		if !v.defended.IsZero() && now.Sub(v.defended) < defendInterval {
-			m.conflict(v, c, now)
-			return
-		}
-		v.defended = now
-		m.log.Warn("another station claims an address of this node: defended", "address", v.addr, "mac", c.MAC, "interface", c.Interface)
-		v.next = now
 	}
 }
 
@@ -89,7 +86,7 @@ func (m *machine) conflict(v *vip, c Claim, now time.Time) {
 	mac := c.MAC.String()
 	if !v.disputed || v.mac != c.MAC {
 		m.log.Error("another station has the address: find it, or take the address out of the configuration",
-			"address", v.addr, "mac", mac, "interface", c.Interface, "node", m.macs[c.MAC])
+			"address", v.addr, "mac", mac, "interface", c.Interface, "node", m.nodeOf(c.MAC))
 	}
 	if now.Sub(v.conflicted) > conflictMemory {
 		v.conflicts = 0

@@ -429,7 +429,7 @@ func TestLastNodeLeaves(t *testing.T) {
 				if err := n.Leave(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				if took := time.Since(begin); took != tc.took {
+				if took := time.Since(begin); took < tc.took || took > tc.took+2*stepTime {
 					t.Errorf("took %v, not %v", took, tc.took)
 				}
 				wait(applyTime)

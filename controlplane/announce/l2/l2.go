@@ -6,8 +6,8 @@
 // saying so, or all of them from keeping quiet. Between nodes it is settled by what
 // they publish to each other (package cluster) and a pure election (package
 // election): whoever has an address keeps it. Against everybody else on the link it
-// is settled by asking before taking (RFC 5227, RFC 4862) and by giving way when
-// somebody insists. And since switches and routers forget, and believe the last
+// is settled by asking before taking (RFC 5227, RFC 4862) and by giving way to
+// somebody who insists and answers. And since switches and routers forget, and believe the last
 // that spoke, the owner speaks first and again and again.
 //
 // Questions are answered by the data plane (package forward), for those addresses
@@ -36,8 +36,9 @@ import (
 const Topic = "l2"
 
 const (
-	// Interval is the time between two announcements of an address that has not
-	// moved, below the 300 s after which most switches forget a station.
+	// Interval is the longest time between two announcements of an address that has
+	// not moved, below the 300 s after which most switches forget a station. It is up
+	// to a half shorter, by chance.
 	Interval = 60 * time.Second
 
 	// burst and burstInterval: how often, and how far apart, a change is
@@ -54,13 +55,17 @@ const (
 	// tell what they have.
 	startTime = 2 * time.Second
 
-	// handTime bounds how long Leave waits for others to take over, and syncTime
-	// how long it waits then for those that are slow to hear of it.
-	handTime = 2 * time.Second
+	// handTime bounds how long Leave waits for others to take over, which takes 2 s
+	// for a thousand addresses, and syncTime how long it waits then for those that
+	// are slow to hear of it.
+	handTime = 3 * time.Second
 	syncTime = 500 * time.Millisecond
 
+	// stepTime is the least time between two steps.
+	stepTime = time.Millisecond
+
 	// claimsKept bounds the claims that wait to be looked at.
-	claimsKept = 1024
+	claimsKept = 4096
 )
 
 // Cluster is what the announcer needs to know of other nodes. *cluster.Cluster is
@@ -135,6 +140,7 @@ type inputs struct {
 	interfaces []Interface
 	config     Config
 	backends   map[packet.MAC]netip.Addr
+	addresses  []netip.Addr
 	claims     []Claim
 	leaving    bool
 }
@@ -186,6 +192,12 @@ func (a *Announcer) SetInterfaces(interfaces []Interface) {
 // It keeps the map.
 func (a *Announcer) SetBackends(backends map[packet.MAC]netip.Addr) {
 	a.tell(func(in *inputs) { in.backends = backends })
+}
+
+// SetAddresses says which addresses this node has, on whatever interface, so that
+// other nodes know where its packets come from. It keeps the slice.
+func (a *Announcer) SetAddresses(addrs []netip.Addr) {
+	a.tell(func(in *inputs) { in.addresses = addrs })
 }
 
 // Nodes returns the addresses of the other nodes of the cluster, as far as they
@@ -246,8 +258,18 @@ func (a *Announcer) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		begin := time.Now()
 		a.step(m)
-		timer.Reset(max(time.Until(m.next), time.Millisecond))
+		// Each step looks at all addresses. So that a flood of claims does not make
+		// it all that this machine does, it rests as long as it has worked, and a
+		// little more.
+		rest := stepTime + time.Since(begin)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rest):
+		}
+		timer.Reset(max(time.Until(m.next), 0))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -307,7 +329,7 @@ func (a *Announcer) put(out outputs) {
 }
 
 // Leave is part of announce.Announcer. It waits until other nodes have taken over
-// what they can, 2 s at most.
+// what they can, 3 s at most.
 func (a *Announcer) Leave(ctx context.Context) error {
 	a.tell(func(in *inputs) { in.leaving = true; in.version++ })
 	a.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	mdpacket "github.com/mdlayher/packet"
 
@@ -14,6 +15,9 @@ import (
 type link interface {
 	send(name string, frames []message) error
 }
+
+// sendTime bounds how long one call of packetLink.send takes.
+const sendTime = 50 * time.Millisecond
 
 // packetLink is the link by AF_PACKET. The kernel sends such frames past the XDP
 // program and the workers. A socket lives for one call, so that an interface that
@@ -29,6 +33,10 @@ func (packetLink) send(name string, frames []message) error {
 	conn, err := mdpacket.Listen(ifi, mdpacket.Raw, 0, nil)
 	if err != nil {
 		return fmt.Errorf("open packet socket: %w", err)
+	}
+	// A queue that does not drain must not hang all that this node says elsewhere.
+	if err := conn.SetWriteDeadline(time.Now().Add(sendTime)); err != nil {
+		return errors.Join(fmt.Errorf("set deadline: %w", err), conn.Close())
 	}
 	var errs []error
 	for _, m := range frames {

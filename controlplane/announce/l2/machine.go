@@ -40,16 +40,24 @@ type vip struct {
 	mac   packet.MAC // of the last foreign station that had it
 	next  time.Time  // when there is something to do in this phase; zero for never
 
+	queued   bool          // in line to be asked for; nothing has been sent
+	urgency  urgency       // in line
+	lined    time.Time     // when it got there
+	answered int           // how often a live node has answered, in probing
 	probes   int           // sent, in probing
 	interval time.Duration // between them
 	left     int           // announcements of the burst still to come, when held
 	told     time.Time     // last announcement or defence
 	rival    bool          // another node says that it holds it too
 
-	defended   time.Time // last claim that was answered by a defence
-	conflicts  int       // in a row
-	conflicted time.Time // when the last one began
-	disputed   bool      // there has been a conflict since it was held last
+	defended   time.Time  // last claim that was answered by a defence
+	dispute    *dispute   // nil for none
+	cleared    time.Time  // when a dispute ended well, last
+	forger     packet.MAC // whose claims are not to be believed; zero for nobody's
+	forged     time.Time  // when the last of them came
+	conflicts  int        // in a row
+	conflicted time.Time  // when the last one began
+	disputed   bool       // there has been a conflict since it was held last
 
 	leaky    netip.Addr // backend that claims it; not valid for none
 	leakedAt time.Time  // when it did so last
@@ -62,7 +70,6 @@ type sends struct {
 	held  bool // since the address is held this time
 	count uint64
 	last  time.Time
-	err   string
 
 	state announce.State // as in Status
 	since time.Time      // when it became that
@@ -89,11 +96,16 @@ type machine struct {
 	order      []*vip                    // of vips, sorted; nil if it has to be made
 	peers      map[string]*peer          // nodes that live and have told their state
 	alive      map[string]netip.Addr     // nodes that live
-	macs       map[packet.MAC]string     // of nodes, also of those that are gone
+	macs       map[packet.MAC]station    // of nodes, also of those that are gone
+	faults     map[string]*fault         // by interface
+	changed    bool                      // an interface has failed or works again
+	addresses  []netip.Addr              // of this node
 	backends   map[packet.MAC]netip.Addr // that are on weir's links
 	seen       map[netip.Addr]bool       // addresses that some node has held
 	healed     bool                      // a node has come, perhaps from the other side of a partition
 	states     map[string]string         // what peers were decoded from
+
+	asking, speaking, disputing pacer
 
 	next      time.Time // when step wants to be called again
 	frames    map[string][]message
@@ -107,11 +119,16 @@ func newMachine(node string, log *slog.Logger, clustered bool) *machine {
 		vips:   make(map[netip.Addr]*vip),
 		peers:  make(map[string]*peer),
 		alive:  make(map[string]netip.Addr),
-		macs:   make(map[packet.MAC]string),
+		macs:   make(map[packet.MAC]station),
+		faults: make(map[string]*fault),
 		seen:   make(map[netip.Addr]bool),
 		states: make(map[string]string),
 		frames: make(map[string][]message),
 		notes:  make(map[string][]netip.Addr),
+
+		asking:    pacer{window: probeWindow, most: probeBatch},
+		speaking:  pacer{window: announceWindow, most: announceBatch},
+		disputing: pacer{window: probeWindow, most: probeBatch},
 	}
 }
 
@@ -134,16 +151,19 @@ func (m *machine) step(now time.Time, in inputs, members []cluster.Member) {
 	if m.started.IsZero() {
 		m.started = now
 	}
-	m.learn(members)
+	m.learn(members, now)
 	m.opening(now, members)
 	m.configure(now, in)
-	m.backends = in.backends
+	m.backends, m.addresses = in.backends, in.addresses
 	for _, c := range in.claims {
 		m.claim(c, now)
 	}
 	for _, v := range m.sorted() {
 		m.advance(v, now)
 	}
+	m.ask(now)
+	m.speak(now)
+	m.retry(now)
 	m.report()
 	m.handing(now)
 	m.schedule(now)
@@ -158,7 +178,7 @@ func (m *machine) sorted() []*vip {
 }
 
 // learn takes in what the other nodes say.
-func (m *machine) learn(members []cluster.Member) {
+func (m *machine) learn(members []cluster.Member, now time.Time) {
 	clear(m.alive)
 	m.healed = false
 	current := make(map[string]bool)
@@ -173,6 +193,7 @@ func (m *machine) learn(members []cluster.Member) {
 		state := string(is.State[Topic])
 		if p := m.peers[is.Name]; p != nil && m.states[is.Name] == state {
 			current[is.Name] = true
+			m.meet(is.Name, p, now)
 			continue
 		}
 		p := &peer{}
@@ -185,15 +206,34 @@ func (m *machine) learn(members []cluster.Member) {
 		}
 		m.healed = m.healed || m.peers[is.Name] == nil
 		m.peers[is.Name], m.states[is.Name], current[is.Name] = p, state, true
-		for _, l := range p.links {
-			m.macs[l.MAC] = is.Name
-		}
+		m.meet(is.Name, p, now)
 		for a := range p.held {
 			m.seen[a] = true
 		}
 	}
 	maps.DeleteFunc(m.peers, func(name string, _ *peer) bool { return !current[name] })
+	maps.DeleteFunc(m.macs, func(_ packet.MAC, s station) bool { return now.Sub(s.seen) > stationMemory })
 }
+
+// stationMemory is how long it is remembered which MAC addresses a node had that is
+// dead, or has others now: as long as the cluster remembers the node.
+const stationMemory = time.Hour
+
+// station is a node, as the owner of a MAC address.
+type station struct {
+	node string
+	seen time.Time // when it was alive and said so, last
+}
+
+// meet takes note of the MAC addresses of a live node.
+func (m *machine) meet(name string, p *peer, now time.Time) {
+	for _, l := range p.links {
+		m.macs[l.MAC] = station{name, now}
+	}
+}
+
+// nodeOf returns the node that a MAC address belongs to; empty for none.
+func (m *machine) nodeOf(mac packet.MAC) string { return m.macs[mac].node }
 
 // opening decides whether addresses may be taken. A node that has just started
 // waits until it knows what the others have, or is sure enough to be alone.
@@ -211,12 +251,13 @@ func (m *machine) opening(now time.Time, members []cluster.Member) {
 
 // configure makes vips what they are to be.
 func (m *machine) configure(now time.Time, in inputs) {
-	if in.version == m.version {
+	if in.version == m.version && !m.changed {
 		return
 	}
-	m.version = in.version
+	m.version, m.changed = in.version, false
 	before := m.interfaces
 	m.interfaces = slices.SortedFunc(slices.Values(in.interfaces), func(a, b Interface) int { return cmp.Compare(a.Name, b.Name) })
+	m.mend(before)
 	m.pools = in.config.Pools
 	m.order = nil
 	if in.leaving && !m.leaving {
@@ -268,7 +309,7 @@ func (m *machine) place(v *vip, before []Interface, now time.Time) {
 	was := v.links
 	v.links = slices.Compact(links)
 
-	up := 0
+	up, mute := 0, false
 	fresh := false // some link has to be told anew
 	for _, name := range v.links {
 		i, usable := find(m.interfaces, name)
@@ -276,13 +317,14 @@ func (m *machine) place(v *vip, before []Interface, now time.Time) {
 			continue
 		}
 		up++
+		mute = mute || m.mute(name)
 		old, was1 := find(before, name)
 		fresh = fresh || !was1 || old.MAC != i.MAC || !slices.Contains(was, name)
 	}
 	switch {
 	case up == 0:
 		v.ready = election.None
-	case up < len(v.links):
+	case up < len(v.links) || mute:
 		v.ready = election.Partly
 	default:
 		v.ready = election.Fully
@@ -345,7 +387,13 @@ func (m *machine) schedule(now time.Time) {
 		}
 	}
 	for _, v := range m.vips {
-		soonest(v.next)
+		soonest(m.due(v, now))
+		if v.dispute != nil {
+			soonest(v.dispute.next)
+		}
+	}
+	for _, f := range m.faults {
+		soonest(f.retry)
 	}
 	if !m.open {
 		soonest(m.started.Add(startTime))

@@ -187,6 +187,44 @@ func TestRealFrames(t *testing.T) {
 	}
 }
 
+// A queue that does not drain is the link's error, be it that it is full or that the
+// socket may have no more in it.
+func TestQueueDoesNotDrain(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		limit uint32 // of the queue, in bytes
+		want  error
+	}{
+		{"the socket is full", 1 << 20, os.ErrDeadlineExceeded},
+		{"the queue is full", 1 << 10, unix.ENOBUFS},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			weir, _ := newLAN(t)
+			frames := make([]message, 5000)
+			for i := range frames {
+				frames[i] = message{addr: vip4(), frame: Frame(vip4(), mac1())}
+			}
+			err := weir.Do(func() error {
+				l, err := netlink.LinkByName("eth1")
+				if err != nil {
+					return err
+				}
+				return netlink.QdiscReplace(&netlink.Tbf{
+					QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+					Rate:       1000, Limit: tc.limit, Buffer: netlink.Xmittime(1000, 1500), // bytes
+				})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = weir.Do(func() error { return packetLink{}.send("eth1", frames) })
+			if !errors.Is(err, tc.want) {
+				t.Errorf("error is %v, want %v", err, tc.want)
+			}
+		})
+	}
+}
+
 func TestInterfaceThatIsNotThere(t *testing.T) {
 	err := packetLink{}.send("weir-none0", []message{{addr: vip4(), frame: Frame(vip4(), mac1())}})
 	if err == nil || !strings.Contains(err.Error(), "look up interface") {

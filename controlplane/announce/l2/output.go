@@ -13,32 +13,32 @@ import (
 // outputs returns what there is to tell.
 func (m *machine) outputs(now time.Time) outputs {
 	out := outputs{stances: make(map[netip.Addr]announce.Stance, len(m.vips))}
+	links := 0
+	for _, v := range m.vips {
+		links += len(v.links)
+	}
+	out.status = make([]announce.Status, 0, links)
 	for _, v := range m.sorted() {
 		stance := announce.Stance{Answers: v.phase == held}
 		if stance.Answers && !v.own && m.pools[v.pool].AllActive {
 			stance.Members = m.spread(v)
 		}
 		out.stances[v.addr] = stance
-		out.status = append(out.status, m.status(v, now)...)
+		out.status = m.status(out.status, v, now)
 	}
 	for _, p := range m.peers {
-		for _, l := range p.links {
-			for _, prefix := range l.Prefixes {
-				out.nodes = append(out.nodes, prefix.Addr())
-			}
-		}
+		out.nodes = append(out.nodes, p.own...)
 	}
 	slices.SortFunc(out.nodes, netip.Addr.Compare)
 	return out
 }
 
-// status describes an address, link by link.
-func (m *machine) status(v *vip, now time.Time) []announce.Status {
+// status appends what there is to say of an address, link by link.
+func (m *machine) status(all []announce.Status, v *vip, now time.Time) []announce.Status {
 	protocol := "arp"
 	if v.addr.Is6() {
 		protocol = "ndp"
 	}
-	var all []announce.Status
 	for _, name := range v.links {
 		s := v.sends[name]
 		is := announce.Status{
@@ -62,16 +62,19 @@ func (m *machine) state(v *vip, link string, s *sends) (state announce.State, ow
 	if _, usable := find(m.interfaces, link); !usable {
 		return announce.Down, v.owner, m.trouble(link)
 	}
+	fault := m.fault(link)
 	switch {
-	case v.phase == held && s.held && s.err == "" && v.leaky.IsValid():
+	case v.phase == held && s.held && fault == "" && v.leaky.IsValid():
 		return announce.Announced, "", "backend " + v.leaky.String() + " claims it on the link: set net.ipv4.conf.all.arp_ignore=1 and arp_announce=2 there, and for IPv6 have it on lo"
+	case v.phase == held && s.held && fault == "" && !v.forger.IsZero():
+		return announce.Announced, "", "forged or stale claims by " + v.forger.String() + ", which does not answer for it: find out who sends them"
 	case v.phase == held && s.held:
-		return announce.Announced, "", s.err
-	case s.err != "" && (v.phase == held || v.phase == probing):
-		return announce.Down, "", s.err
+		return announce.Announced, "", fault
+	case fault != "" && (v.phase == held || v.phase == probing):
+		return announce.Down, "", fault
 	case v.phase == conflict, v.phase == probing && v.disputed:
 		err = "another station has the address"
-		if node := m.macs[v.mac]; node != "" {
+		if node := m.nodeOf(v.mac); node != "" {
 			err += ": " + node + ", where it is configured too"
 		}
 		return announce.Conflict, v.mac.String(), err
@@ -82,7 +85,7 @@ func (m *machine) state(v *vip, link string, s *sends) (state announce.State, ow
 	case !m.open && !v.own:
 		return announce.Probing, "", "" // the other nodes, so far
 	}
-	return announce.Standby, v.owner, ""
+	return announce.Standby, v.owner, fault
 }
 
 // trouble says why a link cannot be used.

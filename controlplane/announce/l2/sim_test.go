@@ -17,6 +17,8 @@ import (
 
 	"weir/controlplane/announce"
 	"weir/controlplane/cluster"
+	"weir/dataplane/flow"
+	"weir/dataplane/limit"
 	"weir/dataplane/packet"
 )
 
@@ -38,6 +40,7 @@ type world struct {
 	early    []string                      // announcements before the workers answered
 	failing  map[string]error              // what sending fails with, by interface
 	sent     map[netip.Addr]map[string]int // announcements by address and node
+	rate     limit.Rate                    // at which workers tell of claims, and of probes
 }
 
 // How long things take in this world.
@@ -69,6 +72,7 @@ type weir struct {
 	log     *bytes.Buffer
 	running bool
 	answers map[netip.Addr]bool // what the workers do
+	claims  [2]limit.Bucket     // that they tell of; and probes
 	view    map[string]*cluster.Member
 	state   map[string][]byte
 	wake    chan struct{} // for Subscribe
@@ -237,18 +241,33 @@ func (l wire) send(name string, frames []message) error {
 	return nil
 }
 
+// hear is what the workers make of a claim; w.mu is held.
+func (n *weir) hear(c Claim) {
+	b := &n.claims[0]
+	if c.Probe {
+		b = &n.claims[1]
+	}
+	if b.Allow(n.world.rate, flow.TickAt(n.world.now())) {
+		n.Claim(c)
+	}
+}
+
 // deliver brings a frame to everybody else, and answers to who asked.
 func (w *world) deliver(from *weir, link string, f message) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	answer := func(mac packet.MAC) {
-		time.AfterFunc(wireTime, func() { from.Claim(Claim{Address: f.addr, MAC: mac, Interface: link}) })
+		time.AfterFunc(wireTime, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			from.hear(Claim{Address: f.addr, MAC: mac, Interface: link})
+		})
 	}
 	for _, n := range w.nodes {
 		if n == from || !n.running || w.cut[pair(n.name, from.name)] {
 			continue
 		}
-		n.Claim(Claim{Address: f.addr, MAC: from.mac, Interface: link, Probe: f.probe})
+		n.hear(Claim{Address: f.addr, MAC: from.mac, Interface: link, Probe: f.probe})
 		if f.probe && n.answers[f.addr] {
 			answer(n.mac)
 		}
@@ -267,7 +286,7 @@ func (w *world) say(a netip.Addr, mac packet.MAC, probe bool) {
 	}
 	for _, n := range w.nodes {
 		if n.running {
-			n.Claim(Claim{Address: a, MAC: mac, Interface: "eth1", Probe: probe})
+			n.hear(Claim{Address: a, MAC: mac, Interface: "eth1", Probe: probe})
 		}
 	}
 }

@@ -21,6 +21,7 @@ type wireState struct {
 	Partly  []netip.Addr `json:"partly,omitempty"` // these as well, but some link is down
 	Held    []netip.Addr `json:"held,omitempty"`   // answers for these
 	Links   []wireLink   `json:"links,omitempty"`
+	Own     []netip.Addr `json:"own,omitempty"` // all addresses of the node, on whatever interface
 }
 
 type wireLink struct {
@@ -34,6 +35,7 @@ type peer struct {
 	ready map[netip.Addr]election.Readiness
 	held  map[netip.Addr]bool
 	links []Interface // that are up, with workers
+	own   []netip.Addr
 }
 
 func (s wireState) encode() []byte {
@@ -53,7 +55,7 @@ func decodeState(b []byte) (*peer, error) {
 	if s.Version != stateVersion {
 		return nil, fmt.Errorf("decode state: version %d, not %d: run the same weir on all nodes", s.Version, stateVersion)
 	}
-	p := &peer{ready: make(map[netip.Addr]election.Readiness), held: make(map[netip.Addr]bool)}
+	p := &peer{ready: make(map[netip.Addr]election.Readiness), held: make(map[netip.Addr]bool), own: s.Own}
 	for _, a := range s.Partly {
 		p.ready[a] = election.Partly
 	}
@@ -76,7 +78,7 @@ func decodeState(b []byte) (*peer, error) {
 // publication returns what the others are to know, if it differs from what they
 // were told last; nil if not.
 func (m *machine) publication() []byte {
-	s := wireState{Version: stateVersion}
+	s := wireState{Version: stateVersion, Own: m.addresses}
 	if m.open && !m.leaving {
 		for _, v := range m.sorted() {
 			switch {

@@ -10,6 +10,7 @@ import (
 	"weir/controlplane/api"
 	"weir/controlplane/config"
 	"weir/controlplane/doctor"
+	"weir/controlplane/health"
 	"weir/controlplane/reconcile"
 	"weir/controlplane/via"
 )
@@ -79,6 +80,7 @@ func examine(ctx context.Context, d *doctor.Doctor, s *reconcile.Service, b *rec
 	found := translate(d.Examine(ctx, doctor.Subject{
 		Service: s.Name, Mode: string(s.Mode), Backend: b.Address, Port: ownPort(s, b), VIPs: tcpVIPs(s, b),
 		Hop: b.Hop, Interfaces: interfaces, Way: reconcile.WayTo(s.Name, b.Address), MTU: b.MTU,
+		Healthy:    len(b.Checks) > 0 && b.Health.State == health.Up,
 		KeepClient: s.ClientAddress == config.ClientKeep,
 	}))
 	found.Subject = subject

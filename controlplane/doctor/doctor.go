@@ -16,15 +16,14 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"strings"
 	"time"
 
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
+	"weir/controlplane/via"
 )
 
 // Timeout is how long a probe waits for an answer, unless New was told something
@@ -54,6 +53,7 @@ const (
 	Source    = "source"    // answers come from the VIP
 	Filter    = "filter"    // this box takes the answers
 	Client    = "client"    // mode nat with client_address: keep
+	Way       = "way"       // this box's kernel leads what asks for a VIP to the backend
 )
 
 // Modes, as in the configuration.
@@ -79,6 +79,10 @@ type Subject struct {
 	MTU        int      // bytes of the longest IP packet that weir sends to it; 0: the link's
 
 	KeepClient bool // client_address: keep
+
+	// Healthy says that its health check passes now. Then a VIP that is silent to
+	// TCP and pings is no fault: the service may be one of datagrams.
+	Healthy bool
 }
 
 // Diagnosis is the result of one check, and of those it consists of.
@@ -96,7 +100,15 @@ type Steering interface {
 
 	// Filtered says why this box drops answers from a VIP, "" if it does not.
 	Filtered(way string, vip netip.Addr) string
+
+	// Leads says from which address and by which device packets for a VIP leave.
+	// The error says why they do not, with the fix behind a semicolon; source is not
+	// valid if there is no way or no address to begin with.
+	Leads(way string, vip netip.Addr) (source netip.Addr, device string, err error)
 }
+
+// counting is a Steering that counts what became of packets.
+type counting interface{ Stats() via.Stats }
 
 // Doctor examines backends. It keeps nothing between two examinations, so it may
 // be used by several goroutines.
@@ -127,7 +139,7 @@ func (d *Doctor) Examine(ctx context.Context, s Subject) Diagnosis {
 	}
 	defer e.end()
 	for _, check := range []func(context.Context) []Diagnosis{
-		e.link, e.route, e.neighbour, e.reach, e.clients, e.vips,
+		e.link, e.route, e.neighbour, e.reach, e.clients, e.way, e.vips,
 	} {
 		if ctx.Err() != nil {
 			root.add(Diagnosis{Check: "rest", Status: Skipped, Text: ctx.Err().Error()})
@@ -165,31 +177,6 @@ func (r *Diagnosis) First(s Status) (d Diagnosis, ok bool) {
 		}
 	}
 	return *r, r.Status == s && len(r.Children) == 0
-}
-
-// Write draws the tree as text. What a parent has from its child is not repeated.
-func (r *Diagnosis) Write(w io.Writer) error { return r.write(w, "") }
-
-func (r *Diagnosis) write(w io.Writer, indent string) error {
-	_, err := fmt.Fprintf(w, "%s%-7s %s", indent, r.Status, r.Check)
-	if len(r.Children) == 0 {
-		_, e := fmt.Fprintf(w, ": %s", r.Text)
-		err = errors.Join(err, e)
-		if r.Fix != "" {
-			_, e := fmt.Fprintf(w, "\n%s        fix: %s", indent, strings.ReplaceAll(r.Fix, "\n", "\n"+indent+"             "))
-			err = errors.Join(err, e)
-		}
-	}
-	_, e := fmt.Fprintln(w)
-	if err = errors.Join(err, e); err != nil {
-		return err
-	}
-	for i := range r.Children {
-		if err := r.Children[i].write(w, indent+"  "); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func ok(check, format string, args ...any) Diagnosis {

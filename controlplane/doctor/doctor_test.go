@@ -2,11 +2,15 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"weir/controlplane/nexthop"
+	"weir/controlplane/via"
+	"weir/dataplane/packet"
+	"weir/dataplane/rewrite"
 )
 
 // fault is something that is wrong, and what the doctor has to make of it.
@@ -74,18 +78,27 @@ func (f *fault) run(t *testing.T, w *world) {
 	undo := f.make(w)
 	defer undo()
 	d := w.examine(f.subject)
-	var tree strings.Builder
-	if err := d.Write(&tree); err != nil {
-		t.Fatal(err)
-	}
+	tree := draw(&d, "")
 	got, found := d.First(f.status)
 	if d.Status != f.status || !found || f.check != "" && got.Check != f.check ||
 		!strings.Contains(got.Text, f.says) || !strings.Contains(got.Fix, f.fix) {
-		t.Errorf("want %s by check %q, saying %q, fix %q; got\n%s", f.status, f.check, f.says, f.fix, &tree)
+		t.Errorf("want %s by check %q, saying %q, fix %q; got\n%s", f.status, f.check, f.says, f.fix, tree)
 	}
 	if f.also != "" && !has(&d, f.also, OK) {
-		t.Errorf("want check %q to be ok; got\n%s", f.also, &tree)
+		t.Errorf("want check %q to be ok; got\n%s", f.also, tree)
 	}
+}
+
+// draw writes a tree as text.
+func draw(d *Diagnosis, indent string) string {
+	text := fmt.Sprintf("%s%-7s %s: %s\n", indent, d.Status, d.Check, d.Text)
+	if d.Fix != "" {
+		text += fmt.Sprintf("%s        fix: %s\n", indent, d.Fix)
+	}
+	for i := range d.Children {
+		text += draw(&d.Children[i], indent+"  ")
+	}
+	return text
 }
 
 func has(d *Diagnosis, check string, s Status) bool {
@@ -275,6 +288,36 @@ func TestVIP(t *testing.T) {
 			status: Fail, check: Filter, says: "rp_filter of eth0 is strict", fix: "sysctl -w net.ipv4.conf.all.rp_filter=2",
 		},
 		{
+			name: "diverted", subject: with(subject(DSR), only(vip4, served)),
+			make: func(w *world) func() {
+				w.ip(w.box, "route add default dev eth0 table 100")
+				w.ip(w.box, "rule add from 10.0.0.2 lookup 100 priority 0")
+				return func() {
+					w.ip(w.box, "rule delete from 10.0.0.2 lookup 100 priority 0")
+					w.ip(w.box, "route delete default dev eth0 table 100")
+				}
+			},
+			status: Warn, check: Way, says: `packets with mark 0x77650001 from 10.0.0.2 do not leave by weir0`,
+			fix: `the rule "0: from 10.0.0.2 lookup 100" comes first; give it a priority of more than 8`,
+		},
+		{
+			name: "silent but healthy", make: unserve(vip4), subject: with(with(subject(DSR), only(vip4, served)), func(s *Subject) { s.Healthy = true }),
+			status: Warn, check: VIP, says: "10.0.0.200 is silent to TCP and pings, but its health check passes", also: Way,
+		},
+		{
+			name: "queue full but healthy", make: nothing, subject: with(with(subject(DSR), only(vip4, full)), func(s *Subject) { s.Healthy = true }),
+			status: Warn, check: Port, says: "silent while the VIP answers pings", also: VIP,
+		},
+		{
+			name: "datagrams, no pings", subject: with(with(subject(DSR), only(vip4, 0)), func(s *Subject) { s.Healthy, s.Port = true, 0 }),
+			make:   setting("net.ipv4.icmp_echo_ignore_all", "1", "0"),
+			status: Warn, check: Ping, says: "no ping", also: Way,
+		},
+		{
+			name: "refused though healthy", make: nothing, subject: with(with(subject(DSR), only(vip4, closed)), func(s *Subject) { s.Healthy = true }),
+			status: Fail, check: Port, says: "has the VIP, but nothing listens",
+		},
+		{
 			name: "no address here", subject: with(subject(DSR), only(vip6, served)),
 			make: func(w *world) func() {
 				w.must(w.box.DelAddr("eth0", box6))
@@ -362,6 +405,29 @@ func TestPathMTU(t *testing.T) {
 		{name: "here", make: nothing, subject: nat("10.0.0.11", 9000), status: Warn, check: PathMTU, says: "do not fit eth0, whose MTU is 1500", fix: "ip link set eth0 mtu 9000"},
 	} {
 		t.Run(f.name, func(t *testing.T) { f.run(t, w) })
+	}
+}
+
+// Packets that did not even leave are worth a word.
+func TestLosses(t *testing.T) {
+	w := newWorld(t)
+	gone, short := w.way(nil), via.Way{Interface: "eth0", Has4: true}
+	gone.Interface = "eth7"
+	var err error
+	short.IPv4, err = rewrite.IPIP(rewrite.Link{Src: packet.MAC(w.link.MAC), Dst: w.mac, MTU: 70}, false,
+		rewrite.Tunnel{Source: box4.Addr(), Destination: back4})
+	w.must(err)
+	w.network.SetWays(map[string]via.Way{"gone": gone, "short": short, DSR: w.way(nil)})
+	for _, test := range []struct{ way, says string }{
+		{"gone", "could not be sent while its VIPs were asked for: find interface eth7"},
+		{"short", "did not fit the way to it"},
+		{DSR, ""},
+	} {
+		d := w.examine(with(with(subject(DSR), only(vip4, served)), func(s *Subject) { s.Way = test.way }))
+		tree := draw(&d, "")
+		if warned := has(&d, Way, Warn); warned != (test.says != "") || !strings.Contains(tree, test.says) {
+			t.Errorf("%s: want %q; got\n%s", test.way, test.says, tree)
+		}
 	}
 }
 

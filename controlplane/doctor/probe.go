@@ -32,6 +32,9 @@ type examination struct {
 
 	// Found by reach: the backend has answered in any way at its own address.
 	alive bool
+
+	// Found by way: VIPs that cannot be asked for.
+	astray []netip.Addr
 }
 
 func (d *Doctor) begin(s Subject) (*examination, error) {
@@ -72,9 +75,9 @@ type tap struct {
 	ttl   int             // 0: the kernel's own
 }
 
-func (t *tap) Options(fd int) error {
+func (t *tap) Options(fd int, way string, to netip.AddrPort) error {
 	if t.base != nil {
-		if err := t.base.Options(fd); err != nil {
+		if err := t.base.Options(fd, way, to); err != nil {
 			return err
 		}
 	}

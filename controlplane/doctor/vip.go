@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"weir/controlplane/health"
@@ -20,23 +21,29 @@ func (e *examination) vips(ctx context.Context) []Diagnosis {
 		return []Diagnosis{skipped(VIP, "VIPs cannot be asked for on single backends here; weir's log says why")}
 	}
 	var all []Diagnosis
+	before, _ := e.stats()
 	for _, vip := range s.VIPs {
+		if slices.Contains(e.astray, vip.Addr().Unmap()) {
+			all = append(all, skipped(VIP+" "+vip.Addr().String(), "its packets would go astray"))
+			continue
+		}
 		d := e.vip(ctx, netip.AddrPortFrom(vip.Addr().Unmap(), vip.Port()))
 		all = append(all, d)
 		if d.Status == Fail {
 			break
 		}
 	}
-	return all
+	return append(all, e.losses(before)...)
 }
 
 // vip examines one VIP. The probes' packets are good for the backend alone: one
 // that passes them on has to say so.
 func (e *examination) vip(ctx context.Context, vip netip.AddrPort) Diagnosis {
+	s := &e.subject
 	root := Diagnosis{Check: VIP + " " + vip.Addr().String(), Status: OK}
 	var tcp result
 	if vip.Port() != 0 {
-		tcp = e.tcp(ctx, e.near, vip, e.subject.Way)
+		tcp = e.tcp(ctx, e.near, vip, s.Way)
 		switch tcp.outcome {
 		case answered:
 			root.Text = fmt.Sprintf("%s accepts connections by the way of traffic", vip)
@@ -53,15 +60,19 @@ func (e *examination) vip(ctx context.Context, vip netip.AddrPort) Diagnosis {
 			return root
 		}
 	}
-	ping := e.ping(ctx, e.near, vip.Addr(), e.subject.Way)
+	ping := e.ping(ctx, e.near, vip.Addr(), s.Way)
 	switch {
 	case ping.outcome == answered && vip.Port() == 0:
 		root.Text = fmt.Sprintf("%s answers pings by the way of traffic", vip.Addr())
 		root.add(ok(VIP, "%s", root.Text))
 		return root
 	case ping.outcome == answered:
+		silence := fail
+		if s.Healthy {
+			silence = warn
+		}
 		root.add(ok(VIP, "%s is on the backend: it answers pings", vip.Addr()),
-			fail(Port, fmt.Sprintf("%s is silent while the VIP answers pings: a firewall drops TCP, or the accept queue is full", vip),
+			silence(Port, fmt.Sprintf("%s is silent while the VIP answers pings: a firewall drops TCP, or the accept queue is full", vip),
 				fmt.Sprintf("on the backend: nft list ruleset; ss -ltn 'sport = :%d'; nstat -az TcpExtListenOverflows", vip.Port())))
 		return root
 	}
@@ -145,6 +156,10 @@ func (e *examination) addVIP(vip netip.Addr) string {
 // nothing is for a VIP that stays silent, with no word from anybody.
 func (e *examination) nothing(ctx context.Context, vip netip.AddrPort) []Diagnosis {
 	s, a := &e.subject, vip.Addr()
+	if s.Healthy {
+		return []Diagnosis{warn(VIP, fmt.Sprintf("%s is silent to TCP and pings, but its health check passes: it serves datagrams only, or a firewall lets nothing else through", a),
+			fmt.Sprintf("nothing, if that is meant; on the backend: nft list ruleset; ip addr show to %s", a))}
+	}
 	if !e.alive {
 		return []Diagnosis{fail(VIP, fmt.Sprintf("%s answers nothing at all, neither at its own address nor at %s: it hangs, or a firewall drops everything", s.Backend, a),
 			fmt.Sprintf("ping %s; look at its console; nft list ruleset", s.Backend))}

@@ -23,6 +23,24 @@ const (
 	// the first often only comes before the way to its backend is known.
 	worth = 2
 
+	// mentioned is how many checks that cannot be made are mentioned in a row, within
+	// mentionedIn: what keeps one from being made mostly keeps many.
+	mentioned   = 8
+	mentionedIn = 10 * time.Second
+
+	// most is how many probes are under way at once. Beyond it they wait, so that a
+	// box that does not keep up checks less often, and not all in vain.
+	most = 2048
+
+	// firstIn bounds the time until a check is probed first, and rush is how many of
+	// them begin per second then.
+	firstIn = time.Second
+	rush    = 5000
+
+	// lateness is how much later than its time-out a probe may end, as a part of
+	// that, before it is this box that was too slow, and not the backend.
+	lateness = 5
+
 	// suspicions is the least time between two that count, per check.
 	suspicions = time.Second
 )
@@ -39,6 +57,9 @@ type Checker struct {
 	checks map[string]*running // guarded by mu, with what is in it
 	queue  queue               // of checks that are not being probed; guarded by mu
 
+	mentions int       // since mention; guarded by mu
+	mention  time.Time // guarded by mu
+
 	wake    chan struct{} // capacity 1: the head of the queue is another one
 	changes chan struct{}
 }
@@ -48,7 +69,6 @@ type running struct {
 	check   Check   // never written
 	probe   attempt // never written
 	verdict verdict
-	unable  int // so many of the latest probes could not even be made
 
 	due  time.Time          // of the next probe
 	at   int                // place in the queue; -1 while a probe is under way
@@ -86,12 +106,14 @@ func newChecker(log *slog.Logger, probing func(Check) attempt) *Checker {
 }
 
 // SetChecks replaces the set of checks. One that is the same as before keeps
-// its state and its schedule; one that is gone stops. One whose ID and targets
-// are the same but that is different otherwise starts anew, from the state it
-// had: a server that is down must not get traffic because its interval was
-// edited. Of two checks with one ID, the last counts.
+// its state and its schedule; one that is gone stops. One whose ID is the same but
+// that is different otherwise starts anew: from the state it had if its targets
+// are the same, and from Down in any case if it was Down. A server that is down must
+// not get traffic because its interval or its port was edited. Of two checks with
+// one ID, the last counts.
 //
-// The first probe is made almost at once, and each interval is stretched or
+// The first probe is made almost at once, within a second of all but very many,
+// and each interval is stretched or
 // shortened a little: however many checks are set in one moment, their probes
 // drift apart.
 func (c *Checker) SetChecks(checks []Check) {
@@ -109,8 +131,8 @@ func (c *Checker) SetChecks(checks []Check) {
 			continue
 		}
 		r := &running{check: check, verdict: verdict{Result: Result{Since: now}}}
-		r.due = now.Add(rand.N(check.Interval/10 + 1))
-		if old != nil && reflect.DeepEqual(old.check.Targets, check.Targets) {
+		r.due = now.Add(rand.N(first(check.Interval, len(checks)) + 1))
+		if old != nil && (old.verdict.State == Down || reflect.DeepEqual(old.check.Targets, check.Targets)) {
 			r.verdict.Result = old.verdict.Result
 		}
 		differs = differs || old != nil && old.verdict.State != r.verdict.State
@@ -138,6 +160,12 @@ func (c *Checker) SetChecks(checks []Check) {
 		signal(c.changes)
 	}
 	signal(c.wake)
+}
+
+// first returns within which time a new check is probed first.
+func first(interval time.Duration, checks int) time.Duration {
+	spread := max(min(interval/10, firstIn), time.Duration(checks)*time.Second/rush)
+	return min(spread, interval)
 }
 
 // Suspect probes a check at once, and as long as the probes fail, repeats them

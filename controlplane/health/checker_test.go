@@ -118,31 +118,38 @@ func TestCheckerFollows(t *testing.T) {
 }
 
 func TestCheckerSetChecks(t *testing.T) {
-	edited := check("a", one)
+	edited, faster := check("a", one), check("a", two)
 	edited.Interval = 3 * time.Second
+	faster.Probe, faster.Way, faster.Interval = HTTP{}, "w", 500*time.Millisecond
 	tests := []struct {
 		name   string
+		before State
 		next   []Check
 		want   map[string]State
 		anew   bool // "a" is probed at once
 		signal bool
 	}{
-		{"unchanged", []Check{check("a", one)}, map[string]State{"a": Down}, false, false},
-		{"another one besides", []Check{check("b", two), check("a", one)}, map[string]State{"a": Down, "b": Unknown}, false, false},
-		{"edited", []Check{edited}, map[string]State{"a": Down}, true, false},
-		{"other address", []Check{check("a", two)}, map[string]State{"a": Unknown}, true, true},
-		{"removed", nil, map[string]State{}, false, false},
+		{"unchanged", Down, []Check{check("a", one)}, map[string]State{"a": Down}, false, false},
+		{"another one besides", Down, []Check{check("b", two), check("a", one)}, map[string]State{"a": Down, "b": Unknown}, false, false},
+		{"edited", Down, []Check{edited}, map[string]State{"a": Down}, true, false},
+		{"other address", Down, []Check{check("a", two)}, map[string]State{"a": Down}, true, false},
+		{"all but its name", Down, []Check{faster}, map[string]State{"a": Down}, true, false},
+		{"other name", Down, []Check{check("b", one)}, map[string]State{"b": Unknown}, false, false},
+		{"removed", Down, nil, map[string]State{}, false, false},
+		{"edited", Up, []Check{edited}, map[string]State{"a": Up}, true, false},
+		{"other address", Up, []Check{check("a", two)}, map[string]State{"a": Unknown}, true, true},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
+		t.Run(tt.name+", "+tt.before.String(), func(t *testing.T) {
 			simulate(t, func(t *testing.T, c *Checker, s *servers) {
-				s.set("a", errRefused)
+				if tt.before == Down {
+					s.set("a", errRefused)
+				}
 				c.SetChecks([]Check{check("a", one)})
-				before := 0
-				for c.Results()["a"].State != Down { // until just after a probe
+				for c.Results()["a"].State != tt.before { // until just after a probe
 					wait(10 * time.Millisecond)
 				}
-				before = s.count("a")
+				before, since := s.count("a"), c.Results()["a"].Since
 				changed(c)
 				c.SetChecks(tt.next)
 				got := c.Results()
@@ -150,6 +157,9 @@ func TestCheckerSetChecks(t *testing.T) {
 					if got[id].State != want {
 						t.Errorf("%s: got %v, want %v", id, got[id].State, want)
 					}
+				}
+				if a, there := got["a"]; there && a.State == tt.before && a.Since != since {
+					t.Errorf("it is %v since %v, want %v", a.State, a.Since, since)
 				}
 				if len(got) != len(tt.want) {
 					t.Errorf("got %v, want %v", got, tt.want)
@@ -170,6 +180,43 @@ func TestCheckerSetChecks(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What was down and cannot be asked any more is not known after a while, and
+// whoever waits for changes hears of it.
+func TestCheckerPardons(t *testing.T) {
+	simulate(t, func(t *testing.T, c *Checker, s *servers) {
+		s.set("a", errRefused)
+		c.SetChecks([]Check{check("a", one)})
+		wait(4 * time.Second)
+		if got := c.Results()["a"]; got.State != Down {
+			t.Fatalf("got %+v, want down", got)
+		}
+		changed(c)
+		down, started := c.Results()["a"].Since, time.Now()
+		s.set("a", fmt.Errorf("no way: %w", ErrUnable))
+		for c.Results()["a"].State == Down {
+			wait(10 * time.Millisecond)
+			if time.Since(down) > time.Minute {
+				t.Fatal("it stays down for ever")
+			}
+		}
+		if took := time.Since(started); took < pardonAfter || took > pardonAfter+3*time.Second {
+			t.Errorf("pardoned after %v", took)
+		}
+		if got := c.Results()["a"]; got.State != Unknown || !got.Unable || !got.Since.After(down) || got.LastError == "" || !changed(c) {
+			t.Errorf("got %+v, want unknown, unable and a signal", got)
+		}
+		wait(time.Minute)
+		if got := c.Results()["a"]; got.State != Unknown || changed(c) {
+			t.Errorf("later: got %+v", got)
+		}
+		s.set("a", errRefused)
+		wait(5 * time.Second)
+		if got := c.Results()["a"]; got.State != Down || got.Unable {
+			t.Errorf("asked again: got %+v", got)
+		}
+	})
 }
 
 // A check that is removed while its probe is under way must not end up in the

@@ -24,7 +24,7 @@ type State uint8
 const (
 	Unknown State = iota // no verdict yet; treat as usable
 	Up                   // answers
-	Down                 // does not answer
+	Down                 // does not answer; Unknown again once nobody could ask for some seconds
 )
 
 // String returns the state as one lower-case word.
@@ -77,13 +77,23 @@ type Result struct {
 	Since        time.Time     // when State was reached
 	LastError    string        // of the latest probe; empty if it succeeded, or none has ended
 	LastDuration time.Duration // how long the latest probe took
-	Unable       bool          // probes cannot be made, for a reason on this box that LastError tells; State is from before
+	Unable       bool          // probes cannot be made, for a reason on this box that LastError tells; State is from before, but see Down
 }
+
+// So many probes in a row that cannot be made, over at least so long, turn Down
+// into Unknown. Such probes are repeated quickly, and much that they want for comes
+// back in a moment: a dead server must not get traffic for that.
+const (
+	pardon      = 3
+	pardonAfter = 5 * time.Second
+)
 
 // verdict turns the results of probes into a state.
 type verdict struct {
 	Result
-	streak int // results in a row, the latest included, that speak against State
+	streak      int       // results in a row, the latest included, that speak against State
+	unable      int       // probes in a row, the latest included, that could not be made
+	unableSince time.Time // the first of these
 }
 
 // observe takes the result of one probe in, and says whether it has changed
@@ -92,7 +102,8 @@ type verdict struct {
 // not take a backend out.
 //
 // A probe that could not even be made (out of files, no way there yet) is no
-// result: it must not take every backend out at once.
+// result: it must not take every backend out at once. Nor must it keep one out for
+// ever: after a few of them, what was down is not known any more.
 func (v *verdict) observe(c *Check, err error, took time.Duration, now time.Time) bool {
 	v.LastDuration, v.LastError = took, ""
 	next, need := Up, c.Rise
@@ -100,9 +111,17 @@ func (v *verdict) observe(c *Check, err error, took time.Duration, now time.Time
 		v.LastError = err.Error()
 		next, need = Down, c.Fall
 		if ours(err) {
-			return false
+			if v.unable++; v.unable == 1 {
+				v.unableSince = now
+			}
+			if v.State != Down || v.unable < pardon || now.Sub(v.unableSince) < pardonAfter {
+				return false
+			}
+			v.State, v.Since, v.streak = Unknown, now, 0
+			return true
 		}
 	}
+	v.unable = 0
 	if next == v.State {
 		v.streak = 0
 		return false

@@ -33,6 +33,9 @@ func TestVerdict(t *testing.T) {
 		{"no result is not a failure", 1, 2, "+-?-", "UUUD"},
 		{"no result for ever", 1, 1, "+????", "UUUUU"},
 		{"no result at first", 1, 1, "??+", "uuU"},
+		{"down, and then no result for long", 2, 1, "-???+", "DDDuU"},
+		{"down, and no result now and then", 3, 1, "-??-??+??-", "DDDDDDDDDD"},
+		{"it falls again like up", 1, 2, "--???--", "uDDDuuD"},
 	}
 	noFiles := fmt.Errorf("dial: %w", os.NewSyscallError("socket", unix.EMFILE))
 	start := time.Unix(1000, 0)
@@ -43,7 +46,7 @@ func TestVerdict(t *testing.T) {
 			since := start
 			for i, result := range tt.results {
 				before := v.State
-				now := start.Add(time.Duration(i+1) * time.Second)
+				now := start.Add(time.Duration(i+1) * pardonAfter / 2)
 				err := map[rune]error{'-': errRefused, '?': noFiles}[result]
 				changed := v.observe(&check, err, time.Duration(i), now)
 				if want := map[byte]State{'u': Unknown, 'U': Up, 'D': Down}[tt.states[i]]; v.State != want {
@@ -70,6 +73,7 @@ func TestVerdict(t *testing.T) {
 func TestOurs(t *testing.T) {
 	for err, want := range map[error]bool{
 		unix.EMFILE: true, unix.ENFILE: true, unix.ENOBUFS: true, unix.EADDRNOTAVAIL: true, ErrUnable: true,
+		unix.EADDRINUSE: true, unix.EPERM: true, unix.EACCES: false,
 		unix.ECONNREFUSED: false, unix.ENETUNREACH: false, unix.EHOSTUNREACH: false, unix.ECONNRESET: false, errRefused: false,
 	} {
 		if got := ours(fmt.Errorf("probe: %w", err)); got != want {

@@ -41,7 +41,8 @@ type Network interface {
 // NewKernel(itself) and does without sockets of its own.
 type Steering interface {
 	// Options sets options on a new socket, such as SO_MARK, before it is bound.
-	Options(fd int) error
+	// The socket for ICMP serves all ways: then way is empty and to not valid.
+	Options(fd int, way string, to netip.AddrPort) error
 
 	// Source returns the address of this box that packets by this way to this
 	// address come from. Not valid: the kernel chooses. An error should wrap
@@ -90,11 +91,12 @@ func (k *Kernel) Close() error {
 	return errors.Join(k.pings[0].close(), k.pings[1].close())
 }
 
+// options is for the sockets of pings.
 func (k *Kernel) options(fd int) error {
 	if k.steering == nil {
 		return nil
 	}
-	return k.steering.Options(fd)
+	return k.steering.Options(fd, "", netip.AddrPort{})
 }
 
 func (k *Kernel) source(way string, to netip.Addr) (netip.Addr, error) {
@@ -217,7 +219,7 @@ func (k *Kernel) prepare(fd int, way string, flow Flow) (release func(), err err
 	if k.steering == nil {
 		return nil, nil
 	}
-	if err := k.steering.Options(fd); err != nil {
+	if err := k.steering.Options(fd, way, flow.Remote); err != nil {
 		return nil, err
 	}
 	if !flow.Local.Addr().IsValid() {
@@ -231,7 +233,11 @@ func (k *Kernel) prepare(fd int, way string, flow Flow) (release func(), err err
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Bind(fd, local); err != nil {
+	err = unix.Bind(fd, local)
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, fmt.Errorf("bind to %v (no local port is free, see net.ipv4.ip_local_port_range): %w", flow.Local.Addr(), err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("bind to %v: %w", flow.Local.Addr(), err)
 	}
 	name, err := unix.Getsockname(fd)

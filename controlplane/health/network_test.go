@@ -152,7 +152,7 @@ func (s *steering) note(call string) {
 	s.calls = append(s.calls, call)
 }
 
-func (s *steering) Options(fd int) error {
+func (s *steering) Options(fd int, _ string, _ netip.AddrPort) error {
 	s.note("options")
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, 1)
 }
@@ -295,6 +295,48 @@ func TestPingWithoutAnswer(t *testing.T) {
 		time.AfterFunc(50*time.Millisecond, func() { _ = k.Close() })
 		if err := k.Ping(t.Context(), netip.MustParseAddr("127.0.0.1"), ""); !ours(err) {
 			t.Errorf("closed meanwhile: got %v", err)
+		}
+	}()
+	<-done
+}
+
+// A box with no port left says so, and blames nobody: a socket that is steered has
+// its port before it connects.
+func TestNoPortIsLeft(t *testing.T) {
+	needRoot(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
+			return
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err == nil {
+			err = errors.Join(netlink.LinkSetUp(lo), os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40001"), 0))
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, at := listen(t, "127.0.0.1")
+		k := NewKernel(&steering{})
+		for _, network := range []string{"udp", "tcp"} {
+			for i := range 3 {
+				c, err := k.DialContext(t.Context(), network, at, "w")
+				if i < 2 && err != nil {
+					t.Errorf("%s: connection %d: %v", network, i+1, err)
+				}
+				if err == nil {
+					defer c.Close()
+				} else if i == 2 && (!errors.Is(err, unix.EADDRINUSE) || !ours(err) || !strings.Contains(err.Error(), "ip_local_port_range")) {
+					t.Errorf("%s: got %v, want that no port is left", network, err)
+				}
+				if i == 2 && err == nil {
+					t.Errorf("%s: a third connection has a port", network)
+				}
+			}
 		}
 	}()
 	<-done

@@ -169,6 +169,8 @@ func ours(err error) bool {
 	for _, errno := range []unix.Errno{
 		unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS,
 		unix.EADDRNOTAVAIL, // no local port is free, connect(2)
+		unix.EADDRINUSE,    // the same for a socket with an address, bind(2)
+		unix.EPERM,         // this box's own firewall, netfilter's answer to sendto(2)
 	} {
 		if errors.Is(err, errno) {
 			return true

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -39,11 +40,11 @@ func (c *Checker) start(ctx context.Context, all *sync.WaitGroup) time.Duration 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	for len(c.queue) > 0 && !c.queue[0].due.After(now) {
+	for len(c.queue) > 0 && !c.queue[0].due.After(now) && len(c.checks)-len(c.queue) < most {
 		r := heap.Pop(&c.queue).(*running)
 		var own context.Context
 		own, r.stop = context.WithTimeout(ctx, r.check.Timeout)
-		all.Go(func() { c.probe(own, r) })
+		all.Go(func() { c.probe(own, r, now) })
 	}
 	if len(c.queue) == 0 {
 		return time.Hour
@@ -51,11 +52,15 @@ func (c *Checker) start(ctx context.Context, all *sync.WaitGroup) time.Duration 
 	return max(c.queue[0].due.Sub(now), tick)
 }
 
-// probe makes one probe, and puts the check back into the queue.
-func (c *Checker) probe(ctx context.Context, r *running) {
+// probe makes one probe, which was begun at a time, and puts the check back into
+// the queue.
+func (c *Checker) probe(ctx context.Context, r *running, begun time.Time) {
 	started := time.Now()
 	err := explain(ctx, r.probe(ctx), r.check.Timeout)
 	ended := time.Now()
+	if late := ended.Sub(begun) - r.check.Timeout; errors.As(err, new(noAnswer)) && late > r.check.Timeout/lateness {
+		err = fmt.Errorf("this box is too busy: a probe ended %v after its time-out: %w", late.Round(time.Millisecond), ErrUnable)
+	}
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,26 +80,25 @@ func (c *Checker) probe(ctx context.Context, r *running) {
 		r.due = ended
 	}
 	r.again = false
+	full := len(c.checks)-len(c.queue) >= most
 	heap.Push(&c.queue, r)
-	if c.queue[0] == r {
+	if c.queue[0] == r || full {
 		signal(c.wake)
 	}
 }
 
 // observe records the result of a probe. It is called with mu held.
 func (c *Checker) observe(r *running, err error, took time.Duration, now time.Time) {
-	unable := err != nil && ours(err)
-	if !unable {
-		r.unable = 0
-	} else if r.unable++; r.unable == worth {
-		c.log.Warn("a health check cannot be made; its backend keeps its state", "check", r.check.ID, "err", err)
+	before := r.verdict.State
+	changed := r.verdict.observe(&r.check, err, took, now)
+	unable := r.verdict.unable > 0
+	if r.verdict.unable == worth {
+		c.tell(r, err, now)
 	}
-	if was := r.verdict.Unable; was != (r.unable >= worth) {
+	if was := r.verdict.Unable; was != (r.verdict.unable >= worth) {
 		r.verdict.Unable = !was
 		signal(c.changes)
 	}
-	before := r.verdict.State
-	changed := r.verdict.observe(&r.check, err, took, now)
 	if unable || r.verdict.State == Down || err == nil && !r.again {
 		r.suspect, r.again = false, false
 	}
@@ -104,10 +108,26 @@ func (c *Checker) observe(r *running, err error, took time.Duration, now time.Ti
 	signal(c.changes)
 	attrs := []any{"check", r.check.ID, "targets", r.check.Targets, "kind", r.check.Probe.String(), "was", before.String()}
 	// Whoever uses the verdict says what follows from it, and louder.
-	if r.verdict.State == Up {
+	switch r.verdict.State {
+	case Up:
 		c.log.Debug("backend is up", attrs...)
-	} else {
+	case Unknown:
+		c.log.Debug("backend may be up, as nobody can ask", append(attrs, "err", err)...)
+	default:
 		c.log.Debug("backend is down", append(attrs, "failures", r.check.Fall, "err", err)...)
+	}
+}
+
+// tell logs that a check cannot be made. It is called with mu held.
+func (c *Checker) tell(r *running, err error, now time.Time) {
+	if now.Sub(c.mention) > mentionedIn {
+		c.mention, c.mentions = now, 0
+	}
+	switch c.mentions++; {
+	case c.mentions <= mentioned:
+		c.log.Warn("a health check cannot be made, which counts against nobody", "check", r.check.ID, "err", err)
+	case c.mentions == mentioned+1:
+		c.log.Warn("more health checks cannot be made")
 	}
 }
 

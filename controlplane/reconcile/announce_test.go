@@ -378,7 +378,7 @@ nat: {addresses: [10.0.0.240]}
 		"dsr 10.0.0.11":    {Interface: "eth1", Has4: true, Source4: source4},
 		"dsr 2001:db8::12": {Interface: "eth1", Has6: true, Source6: source6},
 		"tun 10.0.0.13":    {Interface: "eth1", Has4: true, Has6: true, Source4: source4},
-		"own 10.0.0.14":    {Interface: "eth1", Source4: netip.Addr{}, Reason: "it does not answer ARP"},
+		"own 10.0.0.14":    {Interface: "eth1", Reason: "it does not answer ARP", Unreachable: true},
 	} {
 		got := ways[key]
 		if got.Has4 && got.IPv4.Station().IsZero() || got.Has6 && got.IPv6.Station().IsZero() {

@@ -181,13 +181,22 @@ func (s *flows) isOver() bool {
 	return s.over
 }
 
-// finish closes what is left. From now on connections close at once.
+// finish closes what is left, for good.
 func (s *flows) finish() {
 	s.mu.Lock()
-	s.running, s.over = false, true
+	s.over = true
+	s.mu.Unlock()
+	s.pause()
+}
+
+// pause closes what is left. From now on, until start, connections close at once.
+func (s *flows) pause() {
+	s.mu.Lock()
+	s.running = false
 	s.mu.Unlock()
 	s.turn()
 	s.turn()
+	s.forgetAll(s.takeEnded())
 }
 
 // isEmpty tells whether no socket is known any more.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weir/controlplane/health"
 	"weir/dataplane/packet"
 	"weir/dataplane/queue"
 	"weir/dataplane/stats"
@@ -25,7 +26,65 @@ const (
 
 	// inspection is how often it is made sure that packets still come this way.
 	inspection = 5 * time.Second
+
+	// A device that is lost is made again after firstRepair, and if that fails,
+	// after twice as long, up to lastRepair.
+	firstRepair = time.Second
+	lastRepair  = 30 * time.Second
 )
+
+// serve runs the pump, and makes the device again whenever it is lost.
+func (n *Network) serve(ctx context.Context) {
+	defer n.flows.finish()
+	n.troubled[1] = n.routing.now.Load().why6 != nil // a box without IPv6 is no trouble
+	pause := firstRepair
+	for {
+		started := time.Now()
+		err := n.pump(ctx)
+		if err == nil {
+			return
+		}
+		if time.Since(started) > lastRepair {
+			pause = firstRepair
+		}
+		n.lose(err)
+		for lost := true; lost; {
+			if !n.rest(ctx, pause) {
+				return
+			}
+			pause = min(2*pause, lastRepair)
+			lost = n.routing.open() != nil // checks say why
+		}
+		n.log.Info("VIPs can be checked through backends again", "device", n.Device())
+	}
+}
+
+// lose gives the device up. Whoever waits for an answer now is told that it is
+// not the backend's fault.
+func (n *Network) lose(err error) {
+	err = fmt.Errorf("the device %s was lost: %w", n.Device(), err)
+	n.log.Warn("VIPs cannot be checked through backends until there is a device for it again", "err", err)
+	n.routing.lose(err) // first: who begins now has no way, and who has begun is excused
+	n.losses.Add(1)
+	n.flows.pause()
+	_ = n.steered.Swap(health.NewKernel(n)).Close() // its ICMP sockets have a mark that may become another's
+}
+
+// rest waits. It reports false if Run is to end.
+func (n *Network) rest(ctx context.Context, pause time.Duration) bool {
+	for until := time.Now().Add(pause); ; {
+		left := time.Until(until)
+		if ctx.Err() != nil || n.flows.isStopped() {
+			return false
+		}
+		if left <= 0 {
+			return true
+		}
+		if _, err := n.waker.Wait(-1, left); err != nil { // poll(2) passes over -1
+			time.Sleep(min(left, linger))
+		}
+	}
+}
 
 // pump is what Run needs for one packet, made once.
 type pump struct {
@@ -37,7 +96,8 @@ type pump struct {
 	to      unix.SockaddrLinklayer
 }
 
-// pump moves packets from the device to the NICs.
+// pump moves packets from the device to the NICs. It returns nil when Run is to
+// end, and an error when the device is lost.
 func (n *Network) pump(ctx context.Context) error {
 	p := &pump{n: n, indexes: make(map[string]int)}
 	p.frame.Buf = make([]byte, queue.Headroom+deviceMTU)
@@ -52,7 +112,7 @@ func (n *Network) pump(ctx context.Context) error {
 		}
 		timeout := max(time.Until(wakeUp), 0)
 		if _, err := n.waker.Wait(n.routing.tun, timeout); err != nil {
-			return fmt.Errorf("wait for packets of %s: %w", n.routing.device, err)
+			return fmt.Errorf("wait for packets: %w", err)
 		}
 		ended = append(ended, n.flows.takeEnded()...)
 		stopping := ctx.Err() != nil || n.flows.isStopped()
@@ -61,8 +121,10 @@ func (n *Network) pump(ctx context.Context) error {
 		}
 		empty, err := p.drain()
 		if err != nil || stopping {
-			n.flows.finish()
 			n.flows.forgetAll(ended)
+			if stopping {
+				return nil
+			}
 			return err
 		}
 		if empty {
@@ -89,10 +151,13 @@ func (n *Network) pump(ctx context.Context) error {
 
 // inspect says when the way of packets was lost, once for each time.
 func (n *Network) inspect() {
-	problem := n.routing.keep()
-	if (problem != nil) != n.troubled {
-		n.troubled = problem != nil
-		if n.troubled {
+	for i, is6 := range []bool{false, true} {
+		problem := n.routing.keep(is6)
+		if (problem != nil) == n.troubled[i] {
+			continue
+		}
+		n.troubled[i] = problem != nil
+		if problem != nil {
 			n.log.Warn("checks of VIPs through backends were disturbed", "err", problem)
 		}
 	}
@@ -108,7 +173,7 @@ func (p *pump) drain() (empty bool, err error) {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
-			return false, fmt.Errorf("read from %s: %w", p.n.routing.device, err)
+			return false, fmt.Errorf("read from it: %w", err)
 		}
 		p.moved++
 		p.forward(n)

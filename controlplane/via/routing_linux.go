@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -25,51 +24,82 @@ const (
 	firstMark  = 0x77650001
 	candidates = 8
 
-	// firstPriority is that of the rule: before those of VRFs (1000), of VPNs that
-	// catch all that is not marked by them (wg-quick, Tailscale: 5210 and on), and
-	// of course of main (32766).
-	firstPriority = 901
-
-	// deviceName is completed by the kernel.
-	deviceName = "weir%d"
-
-	// deviceMTU is the least that IPv6 allows (RFC 8200 section 5), so that a
-	// packet fits every path, with room for the outer header on nearly all.
-	deviceMTU = 1280
-
-	// deviceQueue is how many packets wait in the device while Run does not come
-	// to its turn; the default, 500, is a thirtieth of a second of many checks.
-	deviceQueue = 8192
+	// firstPriority is that of the rule: right behind the local table (0), and
+	// before all that people and programs use. A box with several uplinks has
+	// rules for its source addresses, often of 100 and on; VRFs have 1000, VPNs
+	// that catch all that is not marked by them 5210 and on (Tailscale).
+	firstPriority = 1
+	lastPriority  = firstPriority + candidates - 1
 
 	allBits = 0xffffffff
 )
-
-// probes are addresses for documentation: what a rule has to lead to the device.
-var probes = map[int]netip.Addr{
-	unix.AF_INET:  netip.MustParseAddr("192.0.2.1"),
-	unix.AF_INET6: netip.MustParseAddr("2001:db8::1"),
-}
 
 // routing is the TUN device and what leads packets into it. All of it but the
 // rules goes away with the descriptor, so with the process; a rule that is left
 // behind leads into an empty table, and so on to the next rule, until the next
 // start removes it.
 type routing struct {
-	handle *netlink.Handle // the caller's
-	tun    int             // descriptor, non-blocking
-	device string
-	index  int
-	mark   uint32 // and table
-	rules  []*netlink.Rule
-	no6    error // why there is no IPv6; nil if there is
+	handle *netlink.Handle       // the caller's
+	now    atomic.Pointer[state] // what checks have to know; never nil once open
 
-	mu      sync.Mutex // one keep at a time
-	kept    time.Time  // when keep has looked
-	problem error      // what it found
+	// Run alone reads and sets it, and who comes before or after Run: the
+	// descriptor, non-blocking; -1 without a device.
+	tun int
+
+	mu       sync.Mutex // guards all below; one change at a time
+	device   string
+	index    int
+	mark     uint32 // and table
+	families [2]*family
 }
 
-func openRouting(handle *netlink.Handle) (*routing, error) {
-	r := &routing{handle: handle, tun: -1}
+// state is never written once published.
+type state struct {
+	device string
+	mark   uint32
+	why4   error // why packets of the family cannot go this way; nil if they can
+	why6   error
+}
+
+func (s *state) why(is6 bool) error {
+	if is6 {
+		return s.why6
+	}
+	return s.why4
+}
+
+// family is the rule and route of one version of IP.
+type family struct {
+	number int           // unix.AF_INET or AF_INET6
+	probe  netip.Addr    // for documentation: what a rule has to lead to the device
+	rule   *netlink.Rule // nil before the first attempt to add it
+	absent error         // this box has no such family now; nil if it has
+
+	kept    time.Time // when it was looked at
+	problem error     // what was found then
+
+	sources map[netip.Addr]*source // that packets come from
+}
+
+// source is what is known of packets from one of the box's addresses: a rule may
+// be for them alone.
+type source struct {
+	problem error     // why they do not get into the device
+	at      time.Time // when that was found
+	used    bool      // since then
+}
+
+func newRouting(handle *netlink.Handle) *routing {
+	return &routing{handle: handle, tun: -1, families: [2]*family{
+		{number: unix.AF_INET, probe: netip.MustParseAddr("192.0.2.1"), sources: make(map[netip.Addr]*source)},
+		{number: unix.AF_INET6, probe: netip.MustParseAddr("2001:db8::1"), sources: make(map[netip.Addr]*source)},
+	}}
+}
+
+// open makes all of it. After an error, nothing is left.
+func (r *routing) open() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	err := r.openDevice()
 	if err == nil {
 		err = r.configure()
@@ -78,67 +108,33 @@ func openRouting(handle *netlink.Handle) (*routing, error) {
 		err = r.choose()
 	}
 	if err != nil {
-		return nil, errors.Join(err, r.Close())
+		err = errors.Join(err, r.shut())
+		why := fmt.Errorf("there is no device for it: %w", err)
+		r.now.Store(&state{device: r.device, why4: why, why6: why})
+		return err
 	}
-	return r, nil
-}
-
-func (r *routing) openDevice() error {
-	const path = "/dev/net/tun"
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return fmt.Errorf("open %s (modprobe tun; in a container, pass the device in): %w", path, err)
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("open %s (run as root; in a container or unit, allow the device): %w", path, err)
-	case err != nil:
-		return fmt.Errorf("open %s: %w", path, err)
-	}
-	r.tun = fd
-	request, err := unix.NewIfreq(deviceName)
-	if err != nil {
-		return fmt.Errorf("name device: %w", err)
-	}
-	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
-		return fmt.Errorf("create TUN device (run as root or with CAP_NET_ADMIN): %w", err)
-	}
-	r.device = request.Name()
+	r.publish()
 	return nil
 }
 
-// configure keeps the kernel from using the device for anything of its own: no
-// link-local address, no router solicitations, no multicast reports.
-func (r *routing) configure() error {
-	link, err := r.handle.LinkByName(r.device)
-	if err != nil {
-		return fmt.Errorf("look up %s: %w", r.device, err)
-	}
-	r.index = link.Attrs().Index
-	r.quiet()
-	for _, set := range []func() error{
-		func() error { return r.handle.LinkSetMTU(link, deviceMTU) },
-		func() error { return r.handle.LinkSetTxQLen(link, deviceQueue) },
-		func() error { return r.handle.LinkSetMulticastOff(link) },
-		func() error { return r.handle.LinkSetUp(link) },
-	} {
-		if err := set(); err != nil {
-			return fmt.Errorf("set up %s: %w", r.device, err)
-		}
-	}
-	return nil
+// lose gives up a device that does not work any more.
+func (r *routing) lose(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now.Store(&state{device: r.device, why4: why, why6: why})
+	_ = r.shut() // most of it is gone
 }
 
-// quiet is best effort: /proc/sys may be read-only, and what the kernel then
-// sends by itself is dropped as stray.
-func (r *routing) quiet() {
-	for key, value := range map[string]string{
-		"ipv6/conf/" + r.device + "/addr_gen_mode":        "1", // none
-		"ipv6/conf/" + r.device + "/accept_ra":            "0",
-		"ipv6/conf/" + r.device + "/router_solicitations": "0",
-	} {
-		_ = os.WriteFile(filepath.Join("/proc/sys/net", key), []byte(value), 0o644)
+// publish tells checks what has changed. It is called with mu held.
+func (r *routing) publish() {
+	r.now.Store(&state{device: r.device, mark: r.mark, why4: r.families[0].absent, why6: r.families[1].absent})
+}
+
+func (r *routing) family(is6 bool) *family {
+	if is6 {
+		return r.families[1]
 	}
+	return r.families[0]
 }
 
 // choose finds a mark that is free and leads it into the device.
@@ -164,11 +160,15 @@ var errTaken = errors.New("in use by somebody else")
 // fails if another weir has one there, and a rule that is found without a route
 // belongs to nobody who is alive.
 func (r *routing) lead(i uint32) error {
-	r.mark, r.no6 = firstMark+i, nil
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		err := r.leadFamily(family, i)
-		if err != nil && family == unix.AF_INET6 && !errors.Is(err, errTaken) {
-			r.no6 = err
+	r.mark = firstMark + i
+	for _, f := range r.families {
+		f.rule, f.absent, f.problem, f.kept = nil, nil, nil, time.Time{}
+		clear(f.sources)
+	}
+	for _, f := range r.families {
+		err := r.leadFamily(f)
+		if err != nil && f.number == unix.AF_INET6 && !errors.Is(err, errTaken) {
+			f.absent = noIPv6(err)
 			continue
 		}
 		if err != nil {
@@ -178,67 +178,25 @@ func (r *routing) lead(i uint32) error {
 	return nil
 }
 
-func (r *routing) leadFamily(family int, i uint32) error {
-	if err := r.free(family, i); err != nil {
+func noIPv6(err error) error { return fmt.Errorf("no IPv6 on this box: %w", err) }
+
+func (r *routing) leadFamily(f *family) error {
+	i := r.mark - firstMark
+	if err := r.free(f.number, i); err != nil {
 		return err
 	}
-	err := r.handle.RouteAdd(r.route(family))
+	err := r.handle.RouteAdd(r.route(f))
 	switch {
 	case errors.Is(err, unix.EEXIST):
 		return fmt.Errorf("routing table %d: %w", r.mark, errTaken)
 	case err != nil:
 		return fmt.Errorf("add default route by %s to table %d: %w", r.device, r.mark, err)
 	}
-	rule := ruleOf(family, i)
-	if err := r.handle.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
+	f.rule = ruleOf(f.number, i)
+	if err := r.handle.RuleAdd(f.rule); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add rule for mark %#x: %w", r.mark, err)
 	}
-	r.rules = append(r.rules, rule)
-	return r.verify(rule)
-}
-
-// verify asks the kernel where marked packets of a rule's family go.
-func (r *routing) verify(rule *netlink.Rule) error {
-	found, err := r.handle.RouteGetWithOptions(probes[rule.Family].AsSlice(), &netlink.RouteGetOptions{Mark: r.mark})
-	if err != nil {
-		return fmt.Errorf("look up where mark %#x leads: %w", r.mark, err)
-	}
-	if len(found) == 0 || found[0].LinkIndex != r.index {
-		return fmt.Errorf("packets with mark %#x do not leave by %s: a rule of less than %d comes first, see \"ip rule\"",
-			r.mark, r.device, rule.Priority)
-	}
-	return nil
-}
-
-// keep puts right what others have removed: systemd-networkd, for one, deletes
-// rules that it does not know when it starts (ManageForeignRoutingPolicyRules=).
-// Without its rule a marked packet takes the kernel's routes to the VIP, where
-// anybody may answer. It looks at most once in a while, and returns what is or was
-// wrong then.
-func (r *routing) keep() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if time.Since(r.kept) < fresh {
-		return r.problem
-	}
-	r.problem = nil
-	for _, rule := range r.rules {
-		err := r.verify(rule)
-		if err == nil {
-			continue
-		}
-		r.problem = fmt.Errorf("the kernel's way into %s was lost: %w", r.device, err)
-		if link, e := r.handle.LinkByIndex(r.index); e == nil {
-			_ = r.handle.LinkSetUp(link)
-		}
-		_ = r.handle.RouteAdd(r.route(rule.Family)) // that it is there already is an error, too
-		_ = r.handle.RuleAdd(rule)
-		if err := r.verify(rule); err != nil {
-			r.problem = fmt.Errorf("the kernel's way into %s is lost, restart weir: %w", r.device, err)
-		}
-	}
-	r.kept = time.Now()
-	return r.problem
+	return r.verify(f, netip.Addr{}, f.probe)
 }
 
 // free says whether a candidate's numbers are unused, but for a rule of its own
@@ -268,8 +226,8 @@ func (r *routing) free(family int, i uint32) error {
 // sweep removes rules that killed processes have left with other candidates: they
 // lead to an empty table.
 func (r *routing) sweep(mine uint32) {
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		rules, err := r.handle.RuleList(family)
+	for _, f := range r.families {
+		rules, err := r.handle.RuleList(f.number)
 		if err != nil {
 			continue
 		}
@@ -278,19 +236,19 @@ func (r *routing) sweep(mine uint32) {
 			if i >= candidates || i == mine || !isOurs(&rules[k], i) {
 				continue
 			}
-			routes, err := r.handle.RouteListFiltered(family, &netlink.Route{Table: rules[k].Table}, netlink.RT_FILTER_TABLE)
+			routes, err := r.handle.RouteListFiltered(f.number, &netlink.Route{Table: rules[k].Table}, netlink.RT_FILTER_TABLE)
 			if err == nil && len(routes) == 0 {
-				_ = r.handle.RuleDel(ruleOf(family, i)) // it harms nobody
+				_ = r.handle.RuleDel(ruleOf(f.number, i)) // it harms nobody
 			}
 		}
 	}
 }
 
-func (r *routing) route(family int) *netlink.Route {
-	route := &netlink.Route{LinkIndex: r.index, Table: int(r.mark), Scope: netlink.SCOPE_LINK, Family: family}
-	bits := probes[family].BitLen()
+func (r *routing) route(f *family) *netlink.Route {
+	route := &netlink.Route{LinkIndex: r.index, Table: int(r.mark), Scope: netlink.SCOPE_LINK, Family: f.number}
+	bits := f.probe.BitLen()
 	route.Dst = &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
-	if family == unix.AF_INET6 {
+	if f.number == unix.AF_INET6 {
 		route.Scope = netlink.SCOPE_UNIVERSE
 	}
 	return route
@@ -314,13 +272,16 @@ func isOurs(rule *netlink.Rule, i uint32) bool {
 // unlead takes routes and rules away again.
 func (r *routing) unlead() error {
 	var errs []error
-	for _, rule := range r.rules {
-		if err := r.handle.RuleDel(rule); err != nil && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, fmt.Errorf("delete rule for mark %#x: %w", rule.Mark, err))
+	for _, f := range r.families {
+		if f.rule == nil {
+			continue
 		}
-		_ = r.handle.RouteDel(r.route(rule.Family)) // goes with the device at the latest
+		if err := r.handle.RuleDel(f.rule); err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("delete rule for mark %#x: %w", f.rule.Mark, err))
+		}
+		_ = r.handle.RouteDel(r.route(f)) // goes with the device at the latest
+		f.rule = nil
 	}
-	r.rules = nil
 	return errors.Join(errs...)
 }
 
@@ -328,6 +289,10 @@ func (r *routing) unlead() error {
 func (r *routing) Close() error {
 	r.mu.Lock() // nothing is put back from here on
 	defer r.mu.Unlock()
+	return r.shut()
+}
+
+func (r *routing) shut() error {
 	err := r.unlead()
 	if r.tun >= 0 {
 		err = errors.Join(err, unix.Close(r.tun))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -35,7 +36,9 @@ func (w *world) state() string {
 	for _, args := range []string{"-4 rule", "-6 rule", "-4 route show table all", "-6 route show table all", "-o link", "-o addr"} {
 		out, err := w.box.Run(context.Background(), "ip", strings.Fields(args)...)
 		w.must(err)
-		fmt.Fprintf(&all, "ip %s\n%s\n", args, out)
+		// It says so when a namespace of another test ends meanwhile.
+		text := strings.ReplaceAll(string(out), "Error: Peer netns reference is invalid.\n", "")
+		fmt.Fprintf(&all, "ip %s\n%s\n", args, text)
 	}
 	return all.String()
 }
@@ -78,9 +81,9 @@ func TestLeavesNothing(t *testing.T) {
 func TestTakesOver(t *testing.T) {
 	w := newWorld(t)
 	before := w.state()
-	w.ip("rule add priority 901 fwmark 0x77650001 table 2003107841")
-	w.ip("-6 rule add priority 901 fwmark 0x77650001 table 2003107841")
-	w.ip("rule add priority 903 fwmark 0x77650003 table 2003107843")
+	w.ip("rule add priority 1 fwmark 0x77650001 table 2003107841")
+	w.ip("-6 rule add priority 1 fwmark 0x77650001 table 2003107841")
+	w.ip("rule add priority 3 fwmark 0x77650003 table 2003107843")
 	n := w.openBare()
 	if n.routing.mark != firstMark {
 		t.Errorf("mark %#x, want the first", n.routing.mark)
@@ -125,10 +128,10 @@ func TestNumbersOfOthers(t *testing.T) {
 	t.Run("rule that comes first", func(t *testing.T) {
 		w := newWorld(t)
 		w.ip("route add default dev eth0 table 7")
-		w.ip("rule add priority 5 table 7")
+		w.ip("rule add priority 0 table 7")
 		before := w.state()
 		err := w.box.Do(func() error { _, err := Open(discard()); return err })
-		if err == nil || !strings.Contains(err.Error(), "a rule of less than 901 comes first") {
+		if err == nil || !strings.Contains(err.Error(), `the rule "0: from all lookup 7" comes first; give it a priority of more than 8`) {
 			t.Errorf("got %v", err)
 		}
 		if after := w.state(); after != before {
@@ -189,6 +192,11 @@ func TestKeeps(t *testing.T) {
 	w := newWorld(t)
 	n := w.open()
 	n.SetWays(map[string]Way{"b1": w.dsr(w.backends[0])})
+	for _, vip := range vips { // the next ones are of a box whose way is known
+		if got, err := w.ask(n, "tcp", vip, "b1", patience); got != "b1" {
+			t.Errorf("answered by %q, error %v", got, err)
+		}
+	}
 	for _, loss := range []string{
 		"rule delete fwmark 0x77650001", "-6 rule delete fwmark 0x77650001", "link set weir0 down",
 		"route flush table 2003107841", "-6 route flush table 2003107841",
@@ -198,15 +206,111 @@ func TestKeeps(t *testing.T) {
 		if strings.HasPrefix(loss, "-6") {
 			vip = vip6
 		}
-		n.routing.mu.Lock()
-		n.routing.kept = time.Time{}
-		n.routing.mu.Unlock()
+		n.forgetProblems()
 		if got, err := w.ask(n, "tcp", vip, "b1", brief); !errors.Is(err, health.ErrUnable) || !strings.Contains(err.Error(), "was lost") {
 			t.Errorf("after %q: answered by %q, error %v", loss, got, err)
 		}
+		n.forgetProblems()
 		if got, err := w.ask(n, "tcp", vip, "b1", patience); got != "b1" {
 			t.Errorf("put back after %q: answered by %q, error %v\n%s", loss, got, err, w.state())
 		}
+	}
+}
+
+// A box whose IPv6 is turned off goes on with IPv4, and a backend that fails there
+// is to blame as before. It goes on with IPv6 when that is back.
+func TestIPv6TurnedOff(t *testing.T) {
+	w := newWorld(t)
+	n := w.open()
+	n.SetWays(map[string]Way{"b1": w.dsr(w.backends[0])})
+	for _, vip := range vips {
+		if got, err := w.ask(n, "tcp", vip, "b1", patience); got != "b1" {
+			t.Fatalf("answered by %q, error %v", got, err)
+		}
+	}
+	w.must(w.box.Sysctl("net.ipv6.conf.all.disable_ipv6", "1"))
+	w.must(w.backends[0].host.UnserveVIP(vip4))
+	n.forgetProblems()
+	if _, err := w.ask(n, "tcp", vip4, "b1", brief); err == nil || errors.Is(err, health.ErrUnable) {
+		t.Errorf("IPv4, without the VIP: %v, want a failure of the backend's", err)
+	}
+	_ = n.routing.keep(true) // as Run does
+	if _, err := w.ask(n, "tcp", vip6, "b1", brief); !errors.Is(err, health.ErrUnable) || !strings.Contains(err.Error(), "no IPv6 on this box") {
+		t.Errorf("IPv6: %v", err)
+	}
+	w.must(w.box.Sysctl("net.ipv6.conf.all.disable_ipv6", "0"))
+	w.must(w.box.AddAddr("eth0", box6))
+	n.forgetProblems()
+	_ = n.routing.keep(true)
+	for limit := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // the address is tentative at first
+		got, err := w.ask(n, "tcp", vip6, "b1", patience)
+		if got == "b1" {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("IPv6 is back: answered by %q, error %v\n%s", got, err, w.state())
+		}
+	}
+}
+
+// A backend that says no is not excused by what is wrong on the box.
+func TestRefusalIsNoExcuse(t *testing.T) {
+	w := newWorld(t)
+	n := w.open()
+	n.SetWays(map[string]Way{"b1": w.dsr(w.backends[0])})
+	if got, err := w.ask(n, "tcp", vip4, "b1", patience); got != "b1" {
+		t.Fatalf("answered by %q, error %v", got, err)
+	}
+	mac := w.backends[0].mac
+	w.ip("neigh replace " + vip4.String() + " dev eth0 nud permanent lladdr " + net.HardwareAddr(mac[:]).String())
+	w.ip("rule delete fwmark 0x77650001")
+	n.forgetProblems()
+	err := w.box.Do(func() error {
+		_, err := n.DialContext(t.Context(), "tcp", netip.AddrPortFrom(vip4, port+1), "b1")
+		return err
+	})
+	if !errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, health.ErrUnable) {
+		t.Errorf("got %v, want a refusal", err)
+	}
+}
+
+// A box with several uplinks has rules for its source addresses.
+func TestRulesForSources(t *testing.T) {
+	w := newWorld(t)
+	other, err := w.lab.Host("other")
+	w.must(err)
+	w.must(w.box.ConnectTo(other, iface("eth1", "10.9.0.1/24"), iface("eth0", "10.9.0.2/24")))
+	w.ip("route add default via 10.9.0.2 table 100")
+	w.ip("rule add from 10.0.0.2 lookup 100 priority 100")
+	n := w.open()
+	n.SetWays(map[string]Way{"b1": w.dsr(w.backends[0])})
+	ask := func(what string, within time.Duration, says string) {
+		t.Helper()
+		got, err := w.ask(n, "tcp", vip4, "b1", within)
+		if says == "" && got != "b1" {
+			t.Errorf("%s: answered by %q, error %v", what, got, err)
+		}
+		if says != "" && (!errors.Is(err, health.ErrUnable) || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%s: answered by %q, error %v, want %q", what, got, err, says)
+		}
+		source, device, err := n.Leads("b1", vip4)
+		if source != box4.Addr() || device != "weir0" || (err != nil) != (says != "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: leads from %s by %s, error %v", what, source, device, err)
+		}
+	}
+	const says = `packets with mark 0x77650001 from 10.0.0.2 do not leave by weir0; the rule "0: from 10.0.0.2 lookup 100" comes first; give it a priority of more than 8`
+	ask("usual", patience, "")
+	w.ip("rule add from 10.0.0.2 lookup 100 priority 0")
+	n.forgetProblems()
+	ask("before ours, found with the first silence", brief, says)
+	ask("before ours", patience, says)
+	w.ip("rule delete from 10.0.0.2 lookup 100 priority 0")
+	n.forgetProblems()
+	_ = n.routing.keep(false) // as Run does
+	ask("taken away", patience, "")
+	w.must(w.box.AddAddr("lo", netip.PrefixFrom(vip4, 32)))
+	if _, _, err := n.Leads("b1", vip4); err == nil || !strings.Contains(err.Error(), "10.0.0.200 is an address of this box; take it away") {
+		t.Errorf("the box has the VIP itself: %v", err)
 	}
 }
 
@@ -235,6 +339,15 @@ func TestKilled(t *testing.T) {
 	w.must(n.Close())
 	if after := w.state(); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
+	}
+}
+
+// forgetProblems has the next check that gets no answer look for the reason.
+func (n *Network) forgetProblems() {
+	n.routing.mu.Lock()
+	defer n.routing.mu.Unlock()
+	for _, f := range n.routing.families {
+		f.kept = time.Time{}
 	}
 }
 

@@ -69,6 +69,11 @@ type Way struct {
 
 	// Reason says why there is no way; empty if there is one.
 	Reason string
+
+	// Unreachable says that Reason is the backend's fault: it does not answer on
+	// the link. Checks by such a way fail. By any other without a way they cannot
+	// be made (health.ErrUnable), which counts against nobody.
+	Unreachable bool
 }
 
 // Stats counts packets of marked sockets since Open.
@@ -89,8 +94,9 @@ type Network struct {
 	flows   *flows
 	packets int // AF_PACKET socket, for Run alone
 
-	plain   *health.Kernel // for the way ""
-	steered *health.Kernel // its sockets are marked
+	plain   *health.Kernel                // for the way ""
+	steered atomic.Pointer[health.Kernel] // its sockets are marked; another one after each loss of the device
+	losses  atomic.Uint64                 // of the device, so far
 
 	ways atomic.Pointer[map[string]*Way] // the map is never written once stored
 
@@ -98,7 +104,7 @@ type Network struct {
 	lastError                   atomic.Pointer[string]
 
 	waker    *queue.Waker
-	troubled bool // Run's own: a loss of its way has been logged
+	troubled [2]bool // Run's own, by family: a loss of its way has been logged
 
 	mu      sync.Mutex
 	running chan struct{} // closed when Run has ended; nil before it
@@ -110,10 +116,10 @@ type Network struct {
 // starts nothing. The error names what is missing: /dev/net/tun, or
 // CAP_NET_ADMIN and CAP_NET_RAW.
 //
-// A box whose kernel has no IPv6 gets no IPv6; checks over it are then unable.
+// A box without IPv6 gets no IPv6 until it has some; checks over it are unable.
 func Open(log *slog.Logger) (*Network, error) {
 	n := &Network{log: log, packets: -1, plain: health.NewKernel(nil)}
-	n.steered = health.NewKernel(n)
+	n.steered.Store(health.NewKernel(n))
 	n.ways.Store(&map[string]*Way{})
 	if err := n.open(); err != nil {
 		n.release()
@@ -144,8 +150,8 @@ func (n *Network) open() (err error) {
 	if n.sources, err = newSources(handle); err != nil {
 		return err
 	}
-	n.routing, err = openRouting(handle)
-	return err
+	n.routing = newRouting(handle)
+	return n.routing.open()
 }
 
 // SetWays replaces all ways. The key of one is what Dial and Ping are given. A
@@ -158,7 +164,8 @@ func (n *Network) SetWays(ways map[string]Way) {
 	n.ways.Store(&after)
 }
 
-// Stats returns what has become of packets so far.
+// Stats returns what has become of packets so far. It reads a few counters: it may
+// be called as often as one likes.
 func (n *Network) Stats() Stats {
 	s := Stats{Sent: n.sent.Load(), Stray: n.stray.Load(), Unfit: n.unfit.Load(), NotSent: n.notSent.Load()}
 	if text := n.lastError.Load(); text != nil {
@@ -167,11 +174,15 @@ func (n *Network) Stats() Stats {
 	return s
 }
 
-// Device returns the name of the TUN device.
-func (n *Network) Device() string { return n.routing.device }
+// Device returns the name of the TUN device, as it was last.
+func (n *Network) Device() string { return n.routing.now.Load().device }
 
-// Run moves packets until ctx is done or Close is called, and returns nil then.
-// It may be called once. Without it, what is dialled by a way gets no answer.
+// Run moves packets until ctx is done or Close is called, and returns nil then. It
+// may be called once, in the namespace of Open. Without it, what is dialled by a
+// way gets no answer.
+//
+// If somebody deletes the device, it makes another one; until then, checks by a
+// way are unable. An error is returned only for a second call.
 func (n *Network) Run(ctx context.Context) error {
 	n.mu.Lock()
 	if n.closed || n.running != nil {
@@ -183,7 +194,8 @@ func (n *Network) Run(ctx context.Context) error {
 	n.mu.Unlock()
 	defer close(ended)
 	defer context.AfterFunc(ctx, n.waker.Wake)()
-	return n.pump(ctx)
+	n.serve(ctx)
+	return nil
 }
 
 // Close ends Run, closes the sockets that are still being wound up, and takes
@@ -202,7 +214,7 @@ func (n *Network) Close() error {
 	if running != nil {
 		<-running
 	}
-	return errors.Join(n.steered.Close(), n.plain.Close(), n.release())
+	return errors.Join(n.steered.Load().Close(), n.plain.Close(), n.release())
 }
 
 // release frees what Open has made, as far as it came.

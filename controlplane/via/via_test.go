@@ -57,8 +57,9 @@ func TestReaches(t *testing.T) {
 	if all := w.neighbours(); slices.Contains(all, vip4) || slices.Contains(all, vip6) {
 		t.Errorf("the kernel has looked for the VIP on the link; its neighbours are %v", all)
 	}
-	if s := n.Stats(); s.Sent == 0 || s.Stray != 0 || s.Unfit != 0 || s.NotSent != 0 {
-		t.Errorf("got %+v, want nothing but sent packets", s)
+	// On a busy machine the kernel says the last of some connections late.
+	if s := n.Stats(); s.Sent < 10*s.Stray || s.Unfit != 0 || s.NotSent != 0 {
+		t.Errorf("got %+v, want next to nothing but sent packets", s)
 	}
 }
 
@@ -151,6 +152,21 @@ func TestUnable(t *testing.T) {
 	}
 }
 
+// A backend that does not answer on the link is down, not unknown.
+func TestUnreachable(t *testing.T) {
+	w := newWorld(t)
+	n := w.open()
+	n.SetWays(map[string]Way{"b1": {Reason: "10.0.0.11 does not answer ARP on eth0", Unreachable: true}})
+	for _, vip := range vips {
+		_, dialErr := w.ask(n, "tcp", vip, "b1", patience)
+		for _, err := range []error{dialErr, w.ping(n, vip, "b1", patience)} {
+			if err == nil || errors.Is(err, health.ErrUnable) || !strings.Contains(err.Error(), "does not answer ARP on eth0") {
+				t.Errorf("got %v, want a failure of the backend's", err)
+			}
+		}
+	}
+}
+
 // With strict filtering and the way back elsewhere, the kernel drops the answers.
 // That is no fault of the backend.
 func TestReversePathFilter(t *testing.T) {
@@ -202,7 +218,12 @@ func TestConcurrently(t *testing.T) {
 		all.Go(func() {
 			way, vip := fmt.Sprintf("b%d", i%2+1), vips[i/2%2]
 			for range each {
-				if got, err := w.ask(n, "tcp", vip, way, patience); got != way || err != nil {
+				got, err := w.ask(n, "tcp", vip, way, patience)
+				for errors.Is(err, unix.EADDRINUSE) { // all ports linger
+					time.Sleep(linger)
+					got, err = w.ask(n, "tcp", vip, way, patience)
+				}
+				if got != way || err != nil {
 					t.Errorf("%s by %s: answered by %q, error %v", vip, way, got, err)
 					return
 				}
@@ -279,7 +300,7 @@ func TestStray(t *testing.T) {
 		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
-		if err := n.Options(fd); err != nil {
+		if err := n.Options(fd, "b1", netip.AddrPortFrom(vip4, port)); err != nil {
 			return err
 		}
 		return unix.Sendto(fd, []byte("hello"), 0, &unix.SockaddrInet4{Port: port, Addr: vip4.As4()})

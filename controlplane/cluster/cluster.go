@@ -74,7 +74,8 @@ type Cluster struct {
 	listen sync.Mutex // one Listen at a time
 
 	mu          sync.Mutex
-	list        *memberlist.Memberlist // nil until Listen
+	list        *memberlist.Memberlist // nil until Listen; never called with mu held: it calls the delegate with locks of its own
+	address     netip.AddrPort         // of this node; invalid until Listen
 	leaving     bool
 	own         nodeState
 	members     map[string]*member
@@ -154,12 +155,9 @@ func (c *Cluster) Members() []Member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	self := Member{
-		Name: c.cfg.Node, Self: true, Alive: true, Since: time.Unix(0, c.start),
+		Name: c.cfg.Node, Address: c.address, Self: true, Alive: true, Since: time.Unix(0, c.start),
 		Version: protocolVersion, State: c.own.Topics, Current: true,
 		Err: c.trouble(c.cfg.Node),
-	}
-	if c.list != nil {
-		self.Address = addrOf(c.list.LocalNode())
 	}
 	all := []Member{self}
 	for _, m := range c.members {
@@ -196,10 +194,7 @@ func (c *Cluster) Subscribe() <-chan struct{} {
 func (c *Cluster) Addr() netip.AddrPort {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.list == nil {
-		return netip.AddrPort{}
-	}
-	return addrOf(c.list.LocalNode())
+	return c.address
 }
 
 // signal tells subscribers; c.mu is held.

@@ -258,6 +258,39 @@ func TestRestartThatNobodyNoticed(t *testing.T) {
 	a.untilSees(t, "a, b=after")
 }
 
+// memberlist calls back with its locks held, so nothing may be asked of it with ours:
+// whoever asks for the members while nodes come and go must not stop for ever.
+func TestAskingWhileNodesComeAndGo(t *testing.T) {
+	t.Parallel()
+	a := start(t, "a", "127.0.0.1")
+	done := make(chan struct{})
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					a.Members()
+					a.Addr()
+				}
+			}
+		})
+	}
+	for i := range 3 {
+		b := start(t, "b", "127.0.0.1", peers(a))
+		lives := func() bool {
+			return slices.ContainsFunc(a.Members(), func(m Member) bool { return m.Name == "b" && m.Alive })
+		}
+		until(t, fmt.Sprintf("b comes, %d", i), lives)
+		b.stop()
+		until(t, fmt.Sprintf("b is dead, %d", i), func() bool { return !lives() })
+	}
+	close(done)
+	asking.Wait()
+}
+
 func TestNodeLeaves(t *testing.T) {
 	t.Parallel()
 	a := start(t, "a", "127.0.3.1")

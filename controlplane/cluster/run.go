@@ -46,10 +46,11 @@ func (c *Cluster) Listen() error {
 	if err != nil {
 		return fmt.Errorf("join cluster: %w", errors.Join(err, transport.Shutdown()))
 	}
+	address := addrOf(list.LocalNode())
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.list = list
-	c.log.Info("listening for other nodes", "node", c.cfg.Node, "address", addrOf(list.LocalNode()))
+	c.list, c.address = list, address
+	c.mu.Unlock()
+	c.log.Info("listening for other nodes", "node", c.cfg.Node, "address", address)
 	return nil
 }
 

@@ -111,7 +111,7 @@ func (l *loop) configure(v view) {
 // open has gobgp open the sessions that it does not know yet.
 func (l *loop) open() {
 	for _, x := range l.sessions {
-		if x.opened {
+		if x.opened || x.resting {
 			continue
 		}
 		if err := l.server.addPeer(&x.peer, x.vrf, x.restarting()); err != nil {
@@ -308,6 +308,9 @@ func (l *loop) redial(v view) (next time.Time) {
 	now := time.Now()
 	again := false
 	for _, x := range l.sessions {
+		if x.resting && x.opened {
+			l.part(x) // gobgp would go on trying
+		}
 		switch {
 		case x.redialAt.IsZero():
 		case x.state == established || x.state == openSent || x.state == openConfirm:
@@ -317,19 +320,25 @@ func (l *loop) redial(v view) (next time.Time) {
 				next = x.redialAt
 			}
 		default:
-			x.redialAt = time.Time{}
-			if err := l.server.removePeer(&x.peer, x.vrf, false); err != nil {
-				l.speaker.log.Error("bgp session cannot be opened anew", "peer", x.peer.Name, "error", err)
-				continue
-			}
-			x.opened, x.state = false, idle
-			again = true
+			x.redialAt, x.resting = time.Time{}, false
+			again = !x.opened || l.part(x) || again
 		}
 	}
 	if again {
 		l.open()
 	}
 	return next
+}
+
+// part has gobgp forget a peer, and says whether it did. Its routes stay where they
+// are.
+func (l *loop) part(x *session) bool {
+	if err := l.server.removePeer(&x.peer, x.vrf, false); err != nil {
+		l.speaker.log.Error("bgp session cannot be opened anew", "peer", x.peer.Name, "error", err)
+		return false
+	}
+	x.opened, x.state = false, idle
+	return true
 }
 
 // publish makes the results visible, and wakes whoever waits for them.

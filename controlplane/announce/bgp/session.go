@@ -13,9 +13,13 @@ import (
 const gobgpIdle = 7 * time.Second
 
 // hurried is how often in a row a session is opened anew before gobgp would do
-// so by itself. After that the router has had its chance, and gobgp's pace is
-// kept.
-const hurried = 3
+// so by itself. After that it is left alone, for twice as long each time, up to
+// slowest: a session that comes up only to be refused or lost costs the router
+// more than one that is not there.
+const (
+	hurried = 3
+	slowest = time.Minute
+)
 
 // session is what is known of the session with a peer.
 type session struct {
@@ -31,6 +35,7 @@ type session struct {
 	wasUp     bool // has been established, or is not the first of its name
 	failures  int  // to open it or keep it, in a row
 	redialAt  time.Time
+	resting   bool // until redialAt gobgp does not know the peer
 	told      map[netip.Prefix]*told
 }
 
@@ -55,7 +60,7 @@ func newSession(p preparedPeer, now time.Time) *session {
 func (x *session) restarting() bool { return x.peer.GracefulRestart && !x.wasUp }
 
 func (x *session) up(now time.Time) {
-	x.since, x.wasUp, x.redialAt = now, true, time.Time{}
+	x.since, x.wasUp, x.redialAt, x.resting = now, true, time.Time{}, false
 	for _, t := range x.told {
 		t.anew = true // all of it is sent
 	}
@@ -100,8 +105,17 @@ func (x *session) refused(n note, now time.Time) {
 // failed decides when to try again.
 func (x *session) failed(now time.Time) {
 	x.failures++
-	switch retry := x.peer.ConnectRetry; {
-	case retry >= gobgpIdle || x.failures > hurried:
+	retry := x.peer.ConnectRetry
+	if n := x.failures - hurried; n > 0 {
+		rest := max(retry, gobgpIdle)
+		for ; n > 1 && rest < slowest; n-- {
+			rest *= 2
+		}
+		x.redialAt, x.resting = now.Add(max(retry, min(rest, slowest))), true
+		return
+	}
+	switch {
+	case retry >= gobgpIdle:
 	case x.failures == 1:
 		x.redialAt = now
 	default:

@@ -106,9 +106,10 @@ func (a *addresses) put(result ipam.Result) {
 	same := slices.Equal(a.result.Allocations, result.Allocations)
 	a.result = result
 	a.mu.Unlock()
-	if !same {
-		a.save(result)
+	if same {
+		return // to say so again would have the other nodes answer, and so on
 	}
+	a.save(result)
 	a.publish()
 }
 

@@ -9,7 +9,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # mostly start weir as a process of its own.
 RACE_PACKAGES = $(shell go list ./... | grep -v -e /cmd/ -e /lab/e2e -e /perf)
 
-# Packages whose tests send more traffic than two of them could at a time.
+# Packages whose tests send more traffic than two of them could at a time. They
+# mostly wait, so the race detector's turn is taken beside them.
 LAB_PACKAGES = weir/lab/e2e weir/lab/demo weir/perf
 
 .PHONY: help
@@ -31,8 +32,8 @@ deps: ## install what tests and code generation need (Debian, root)
 .PHONY: test
 test: deps build lint ## run all tests: unit, race detector, lab (root; unprivileged, the lab skips)
 	go test -count=1 -timeout 20m $(filter-out $(LAB_PACKAGES),$(shell go list ./...))
-	go test -count=1 -timeout 20m -p 1 $(LAB_PACKAGES)
-	go test -count=1 -timeout 20m -race -short $(RACE_PACKAGES)
+	@scripts/both 'go test -count=1 -timeout 20m -p 1 $(LAB_PACKAGES)' \
+		'go test -count=1 -timeout 20m -race -short $(RACE_PACKAGES)'
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

@@ -331,7 +331,9 @@ func (s *scenario) await(ctx context.Context, deadline time.Time, up bool) (reas
 				if row.Address != b.Addr4 && row.Address != b.Addr6 {
 					continue
 				}
-				settled = settled && (row.Status == "up") == up
+				// One that is up may still fail the check of one of its VIPs.
+				whole := row.Status == "up" && (row.Health == nil || row.Health.State == "up")
+				settled = settled && (up && whole || !up && row.Status != "up")
 				if row.Status != "up" {
 					reason = row.Status + ": " + row.Reason
 				}

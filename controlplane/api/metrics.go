@@ -180,7 +180,7 @@ func (m emitter) network(a Appliance, view *reconcile.View) {
 		}
 	}
 	for _, v := range view.Addresses {
-		m.gauge("weir_vip_ready", "1 if this node can serve the VIP, and so may announce it.", truth(v.Ready), labels{"address", v.Address.String(), "pool", v.Pool})
+		m.gauge("weir_vip_ready", "1 if this node has the healthy backends that the VIP needs.", truth(v.Ready), labels{"address", v.Address.String(), "pool", v.Pool})
 	}
 	type way struct{ address, protocol, to string }
 	up := make(map[way]bool) // each once, or the whole scrape would be refused

@@ -27,9 +27,15 @@ type addresses struct {
 	result ipam.Result // in force
 	silent bool        // nothing has been published yet: the others may have given addresses before
 
-	// fresh are services that were given addresses by this process, before it heard
-	// of other nodes. Theirs count first, whatever this box's clock says.
-	fresh map[string]bool
+	// fresh are addresses that this process gave before it heard of other nodes.
+	// Those of the others count first, whatever this box's clock says.
+	fresh map[claim]bool
+}
+
+// claim is a service's to an address.
+type claim struct {
+	service string
+	address netip.Addr
 }
 
 // allocate gives the services of a configuration that ask for them addresses from
@@ -183,6 +189,7 @@ func (a *Appliance) agree(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-alone:
+			a.addresses.settle()
 			a.addresses.speak()
 		case <-changes:
 		}
@@ -202,10 +209,10 @@ func (a *addresses) speak() {
 
 // begin takes in what services have at the start, of which they had some before.
 func (a *addresses) begin(result ipam.Result, had []ipam.Allocation) {
-	a.silent, a.fresh = true, make(map[string]bool)
+	a.silent, a.fresh = true, make(map[claim]bool)
 	for _, g := range result.Allocations {
 		if !slices.ContainsFunc(had, func(h ipam.Allocation) bool { return h.Service == g.Service && h.Address == g.Address }) {
-			a.fresh[g.Service] = true
+			a.fresh[claim{g.Service, g.Address}] = true
 		}
 	}
 	a.put(result)
@@ -224,12 +231,19 @@ func (a *addresses) claims(others []ipam.Allocation) []ipam.Allocation {
 		}
 	}
 	for i := range given {
-		if a.fresh[given[i].Service] && !given[i].Since.After(latest) {
+		if a.fresh[claim{given[i].Service, given[i].Address}] && !given[i].Since.After(latest) {
 			given[i].Since = latest.Add(time.Nanosecond)
 		}
 	}
-	a.fresh = nil
 	return given
+}
+
+// settle says that what services have has been held against what others say, or
+// that there was nobody to say anything.
+func (a *addresses) settle() {
+	a.mu.Lock()
+	a.fresh = nil
+	a.mu.Unlock()
 }
 
 func (a *Appliance) adoptAddresses() error {
@@ -251,12 +265,14 @@ func (a *Appliance) adoptAddresses() error {
 	}
 	if sameAddresses(given, result.Allocations) {
 		a.addresses.put(result) // it may know since when better
+		a.addresses.settle()
 		return nil
 	}
 	if err := a.reconciler.SetConfig(cfg); err != nil {
 		return err
 	}
 	a.addresses.put(result)
+	a.addresses.settle()
 	for _, g := range result.Allocations {
 		i := slices.IndexFunc(given, func(was ipam.Allocation) bool {
 			return was.Service == g.Service && ipam.FamilyOf(was.Address) == ipam.FamilyOf(g.Address)

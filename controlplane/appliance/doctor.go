@@ -63,8 +63,15 @@ func withheld(view *reconcile.View, s *reconcile.Service) []api.Diagnosis {
 	var all []api.Diagnosis
 	for _, vip := range s.Addresses {
 		for _, a := range view.Addresses {
-			if a.Address == vip && !a.Ready {
-				all = append(all, api.Diagnosis{Subject: "announcing " + vip.String(), Status: api.DiagnosisWarn, Text: "it is not announced: " + a.Reason})
+			if a.Address != vip {
+				continue
+			}
+			for _, by := range a.By {
+				if why := a.Withheld(by); why != "" {
+					all = append(all, api.Diagnosis{
+						Subject: fmt.Sprintf("announcing %s by %s", vip, by), Status: api.DiagnosisWarn, Text: "it is not announced: " + why,
+					})
+				}
 			}
 		}
 	}

@@ -64,6 +64,10 @@ func TestFreshAllocationsAreYoung(t *testing.T) {
 	if !first[0].Since.Equal(old) || !first[1].Since.After(now) {
 		t.Errorf("claims are %v", first)
 	}
+	if again := a.claims(others); !again[1].Since.After(now) {
+		t.Errorf("after what could not be taken over, claims are %v", again)
+	}
+	a.settle()
 	if second := a.claims(others); !second[1].Since.Equal(old) {
 		t.Errorf("claims are made younger again: %v", second)
 	}

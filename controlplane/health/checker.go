@@ -26,7 +26,7 @@ const (
 	// mentioned is how many checks that cannot be made are mentioned in a row, within
 	// mentionedIn: what keeps one from being made mostly keeps many.
 	mentioned   = 8
-	mentionedIn = 10 * time.Second
+	mentionedIn = time.Minute
 
 	// most is how many probes are under way at once. Beyond it they wait, so that a
 	// box that does not keep up checks less often, and not all in vain.

@@ -12,6 +12,7 @@
 package health
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -101,7 +102,7 @@ type verdict struct {
 // as many failures as from Up, since Unknown is usable and one lost probe must
 // not take a backend out.
 //
-// A probe that could not even be made (out of files, no way there yet) is no
+// A probe that could not even be made (out of files, no address to ask from) is no
 // result: it must not take every backend out at once. Nor must it keep one out for
 // ever: after a few of them, what was down is not known any more.
 func (v *verdict) observe(c *Check, err error, took time.Duration, now time.Time) bool {
@@ -110,6 +111,9 @@ func (v *verdict) observe(c *Check, err error, took time.Duration, now time.Time
 	if err != nil {
 		v.LastError = err.Error()
 		next, need = Down, c.Fall
+		if errors.Is(err, ErrNotNow) {
+			return false
+		}
 		if ours(err) {
 			if v.unable++; v.unable == 1 {
 				v.unableSince = now

@@ -16,6 +16,11 @@ import (
 // nothing about the backend, so it is no result. It is meant to be wrapped.
 var ErrUnable = errors.New("cannot be made on this box")
 
+// ErrNotNow is an ErrUnable that says nothing about later: the way to the backend is
+// not known yet, or this box is too busy to look. It neither counts against the
+// backend nor in its favour, however often it comes.
+var ErrNotNow = fmt.Errorf("not now: %w", ErrUnable)
+
 // Network carries probes to backends. All methods may be called from any
 // goroutine.
 type Network interface {

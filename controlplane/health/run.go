@@ -59,12 +59,12 @@ func (c *Checker) probe(ctx context.Context, r *running, begun time.Time) {
 	err := explain(ctx, r.probe(ctx), r.check.Timeout)
 	ended := time.Now()
 	if late := ended.Sub(begun) - r.check.Timeout; errors.As(err, new(noAnswer)) && late > r.check.Timeout/lateness {
-		err = fmt.Errorf("this box is too busy: a probe ended %v after its time-out: %w", late.Round(time.Millisecond), ErrUnable)
+		err = fmt.Errorf("this box is too busy: a probe ended %v after its time-out: %w", late.Round(time.Millisecond), ErrNotNow)
 	}
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	stopped := errors.Is(ctx.Err(), context.Canceled) // removed, or Run ends
+	stopped := c.checks[r.check.ID] != r || errors.Is(ctx.Err(), context.Canceled) // removed, or Run ends
 	r.stop()
 	r.stop = nil
 	if stopped {
@@ -91,7 +91,11 @@ func (c *Checker) probe(ctx context.Context, r *running, begun time.Time) {
 func (c *Checker) observe(r *running, err error, took time.Duration, now time.Time) {
 	before := r.verdict.State
 	changed := r.verdict.observe(&r.check, err, took, now)
-	unable := r.verdict.unable > 0
+	notNow := errors.Is(err, ErrNotNow)
+	if notNow && took > r.check.Timeout { // not for want of a way, which others tell of
+		c.tell(r, err, now)
+	}
+	unable := notNow || r.verdict.unable > 0
 	if r.verdict.unable == worth {
 		c.tell(r, err, now)
 	}

@@ -53,6 +53,7 @@ type Hop struct {
 	Addr   netip.Addr // the backend
 	State  State
 	Reason string // why it is not Resolved, in words; empty when it is
+	Silent bool   // it is Unreachable because it, or its gateway, does not answer ARP or NDP
 
 	Ifindex   int    // the interface frames leave by: of a VLAN interface, the parent
 	Interface string // its name

@@ -62,11 +62,11 @@ func (t *tables) resolve(addr netip.Addr, found route, lookup, refused error, pr
 	case n.fact.usable():
 		hop.State, hop.DstMAC = Resolved, n.mac
 	case n.fact == failed:
-		hop.Reason = isSilent(key.addr, found.gateway, via)
+		hop.Reason, hop.Silent = isSilent(key.addr, found.gateway, via), true
 	case samePath && prev.State == Resolved:
 		hop.State, hop.DstMAC = Resolved, prev.DstMAC
 	case samePath && prev.Reason == isSilent(key.addr, found.gateway, via):
-		hop.Reason = prev.Reason
+		hop.Reason, hop.Silent = prev.Reason, true
 	case errors.Is(refused, unix.ENOBUFS):
 		hop.State = Unresolved
 		hop.Reason = "the kernel's neighbour table is full: raise net.ipv4.neigh.default.gc_thresh3"

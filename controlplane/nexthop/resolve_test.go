@@ -49,6 +49,7 @@ func TestResolve(t *testing.T) {
 	}
 	resolved := func(h Hop, mac MAC) Hop { h.State, h.DstMAC = Resolved, mac; return h }
 	unreachable := func(h Hop, reason string) Hop { h.State, h.Reason = Unreachable, reason; return h }
+	silent := func(h Hop, reason string) Hop { h = unreachable(h, reason); h.Silent = true; return h }
 	waiting := func(h Hop, reason string) Hop { h.State, h.Reason = Unresolved, reason; return h }
 	with := func(h Hop, change func(*Hop)) Hop { change(&h); return h }
 	nowhere := func(reason string) Hop { return Hop{Addr: backend, State: Unreachable, Reason: reason} }
@@ -106,9 +107,9 @@ func TestResolve(t *testing.T) {
 		{name: "no entry", found: onLink(eth1),
 			want: waiting(hop(eth1), "waiting for 10.0.0.9 to answer ARP on eth1"), wantKey: neighKey{2, backend}},
 		{name: "failed", found: onLink(eth1), neighbours: []neighbour{server(eth1, failed)}, prev: resolved(hop(eth1), serverMAC),
-			want: unreachable(hop(eth1), "10.0.0.9 does not answer ARP on eth1"), wantKey: neighKey{2, backend}},
+			want: silent(hop(eth1), "10.0.0.9 does not answer ARP on eth1"), wantKey: neighKey{2, backend}},
 		{name: "gateway failed", found: by(eth1, router), neighbours: []neighbour{entry(eth1, router, MAC{}, failed)},
-			want: unreachable(routed, "gateway 10.0.0.1 does not answer ARP on eth1"), wantKey: neighKey{2, router}},
+			want: silent(routed, "gateway 10.0.0.1 does not answer ARP on eth1"), wantKey: neighKey{2, router}},
 		{name: "entry lost, MAC kept", found: onLink(eth1), prev: resolved(hop(eth1), serverMAC),
 			want: resolved(hop(eth1), serverMAC), wantKey: neighKey{2, backend}},
 		{name: "entry lost and refused, MAC kept", found: onLink(eth1), prev: resolved(hop(eth1), serverMAC), refused: unix.ENOBUFS,
@@ -120,8 +121,8 @@ func TestResolve(t *testing.T) {
 		{name: "MAC not kept by another gateway", found: by(eth1, router), prev: resolved(hop(eth1), serverMAC),
 			want: waiting(routed, "waiting for 10.0.0.1 to answer ARP on eth1"), wantKey: neighKey{2, router}},
 		{name: "silent one is asked again", found: onLink(eth1),
-			prev:    unreachable(hop(eth1), "10.0.0.9 does not answer ARP on eth1"),
-			want:    unreachable(hop(eth1), "10.0.0.9 does not answer ARP on eth1"),
+			prev:    silent(hop(eth1), "10.0.0.9 does not answer ARP on eth1"),
+			want:    silent(hop(eth1), "10.0.0.9 does not answer ARP on eth1"),
 			wantKey: neighKey{2, backend}},
 		{name: "after the interface was down", found: onLink(eth1), prev: unreachable(hop(eth1), "interface eth1 is down"),
 			want: waiting(hop(eth1), "waiting for 10.0.0.9 to answer ARP on eth1"), wantKey: neighKey{2, backend}},

@@ -133,6 +133,11 @@ func (c *compilation) addresses() []Address {
 // unless a next hop that is configured is on it.
 func (c *compilation) unroutable() string {
 	hops := nextHops(c.in.config.BGP)
+	for _, own := range c.in.own {
+		if a := own.Prefix.Addr(); slices.Contains(hops, a) {
+			c.homes[a] = own.Interface
+		}
+	}
 	works := false
 	for i := range c.in.interfaces {
 		is := &c.in.interfaces[i]
@@ -145,9 +150,9 @@ func (c *compilation) unroutable() string {
 			works = true
 			continue
 		}
-		for _, own := range c.in.own {
-			if own.Interface == is.Name && slices.Contains(hops, own.Prefix.Addr()) {
-				return fmt.Sprintf("%s, which has the next hop %s, is down", is.Name, own.Prefix.Addr())
+		for _, hop := range hops {
+			if c.homes[hop] == is.Name { // one that is gone has no addresses any more
+				return fmt.Sprintf("%s, which has the next hop %s, is down", is.Name, hop)
 			}
 		}
 	}

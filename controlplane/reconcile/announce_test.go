@@ -172,6 +172,22 @@ func TestUnroutable(t *testing.T) {
 	}
 }
 
+// What is gone has taken its addresses along.
+func TestNextHopIsGone(t *testing.T) {
+	const hop = "bgp: {asn: 65010, next_hop: 10.1.0.2, peers: [{address: 10.1.0.1, asn: 65000}]}\n"
+	w, c := newWorld(parse(t, web+hop)), newCompiler()
+	w.own = append(w.own, nexthop.Address{Prefix: netip.MustParsePrefix("10.1.0.2/24"), Interface: "eth2"})
+	if _, view := w.compile(t, c); view.Addresses[0].Withheld(config.AnnounceBGP) != "" {
+		t.Fatal("routes are withheld though all is well")
+	}
+	w.interfaces[1].Err, w.interfaces[1].Workers, w.interfaces[1].Up = queue.ErrGone, 0, false
+	w.own = slices.DeleteFunc(w.own, func(a nexthop.Address) bool { return a.Interface == "eth2" })
+	_, view := w.compile(t, c)
+	if got, want := view.Addresses[0].Withheld(config.AnnounceBGP), "eth2, which has the next hop 10.1.0.2, is down"; got != want {
+		t.Errorf("routes are withheld because %q, want %q", got, want)
+	}
+}
+
 // A VIP that is served stays so while its new backends have not been checked.
 func TestReloadDoesNotWithdraw(t *testing.T) {
 	single := strings.Replace(web, "table_size", "health: {tcp: {}}\n    table_size", 1)
@@ -356,7 +372,9 @@ nat: {addresses: [10.0.0.240]}
 `
 	cfg := parse(t, both)
 	w := newWorld(cfg)
-	w.hop("10.0.0.14", func(h *nexthop.Hop) { h.State, h.Reason = nexthop.Unreachable, "it does not answer ARP" })
+	w.hop("10.0.0.14", func(h *nexthop.Hop) {
+		h.State, h.Reason, h.Silent = nexthop.Unreachable, "it does not answer ARP", true
+	})
 	ways := w.output(t, newCompiler()).ways
 	targets := make(map[string]string)
 	for _, c := range checks(cfg) {

@@ -86,7 +86,7 @@ func (c *compilation) way(s *config.Service, v *Backend) {
 		Interface: v.Hop.Interface, Reason: c.unreachable(s, &v.Hop),
 		// That it does not answer ARP or NDP is its own fault, and no reason to take it
 		// for what it was.
-		Unreachable: v.Hop.State == nexthop.Unreachable,
+		Unreachable: v.Hop.Silent,
 	}
 	for _, ipv6 := range families(s) {
 		if way.Reason != "" || !Serves(s, v.Address, ipv6) {

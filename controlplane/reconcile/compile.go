@@ -3,6 +3,7 @@ package reconcile
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -61,14 +62,15 @@ type compiler struct {
 	tables     *tables
 	paces      *paces
 	acls       *acls
-	announced  map[netip.Addr]bool // VIPs that could be served
+	announced  map[netip.Addr]bool   // VIPs that could be served
+	homes      map[netip.Addr]string // the interface that each next hop for routers was last on
 	generation uint64
 }
 
 func newCompiler() *compiler {
 	return &compiler{
 		slots: newSlots[slotKey](), services: newSlots[serviceKey](),
-		tables: newTables(), paces: newPaces(), acls: newACLs(),
+		tables: newTables(), paces: newPaces(), acls: newACLs(), homes: make(map[netip.Addr]string),
 	}
 }
 
@@ -77,7 +79,7 @@ func (c *compiler) clone() *compiler {
 	return &compiler{
 		slots: c.slots.clone(), services: c.services.clone(),
 		tables: &tables{current: c.tables.current}, paces: c.paces.clone(),
-		acls: newACLs(), announced: c.announced, generation: c.generation,
+		acls: newACLs(), announced: c.announced, homes: maps.Clone(c.homes), generation: c.generation,
 	}
 }
 
@@ -238,9 +240,10 @@ type group struct {
 	vip  netip.Addr // the only one, if each is judged by itself; else not valid
 }
 
-// groups returns the parts that a service is compiled in: one for each VIP if each
-// is checked on its own, so that a backend that lacks one still serves the others;
-// else one for each family.
+// groups returns the parts that a service is compiled in: one for each VIP if the
+// backends have to hold it, so that one that lacks one still serves the others; else
+// one for each family. Whether there are checks does not matter, or flows would lose
+// their backends when checks are added.
 func groups(s *config.Service) []group {
 	var all []group
 	for _, ipv6 := range families(s) {
@@ -248,7 +251,7 @@ func groups(s *config.Service) []group {
 		for _, a := range s.Addresses {
 			switch {
 			case a.Is6() != ipv6:
-			case checksVIPs(s):
+			case s.Mode != config.ModeNAT:
 				all = append(all, group{ipv6, []netip.Addr{a}, a})
 			default:
 				g.vips = append(g.vips, a)

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"errors"
 	"flag"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -220,6 +221,19 @@ func slotsOf(c *compiler, cfg *config.Config) map[string]slot {
 		}
 	}
 	return all
+}
+
+// Flows keep their backends when a service is given checks.
+func TestSlotsStayWhenChecksCome(t *testing.T) {
+	c := newCompiler()
+	one := parse(t, web)
+	newWorld(one).compile(t, c)
+	before := slotsOf(c, one)
+	two := parse(t, strings.Replace(web, "table_size", "health: {tcp: {}}\n    table_size", 1))
+	newWorld(two).compile(t, c)
+	if after := slotsOf(c, two); !maps.Equal(after, before) {
+		t.Errorf("slots were %v, and are %v", before, after)
+	}
 }
 
 func TestSlotsStayWithTheirBackend(t *testing.T) {

@@ -6,12 +6,37 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"weir/controlplane/health"
 )
+
+// journal is a log that can be read while it is written.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(b)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+func (j *journal) forget() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.text.Reset()
+}
 
 // What happens to many backends at once is one line, what happens to a few is one
 // each.
@@ -31,13 +56,13 @@ func TestReportsManyInOneLine(t *testing.T) {
 			}
 			cfg := parse(t, text.String())
 			p := newParts(newWorld(cfg))
-			var log bytes.Buffer
+			var log journal
 			r := p.reconciler(cfg, slog.New(slog.NewTextHandler(&log, nil)))
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error, 1)
 			go func() { done <- r.Run(ctx) }()
 			time.Sleep(time.Second)
-			log.Reset()
+			log.forget()
 			p.change(p.health, func(w *world) {
 				for i := range tc.backends {
 					w.sick("web", fmt.Sprintf("10.0.1.%d", i+1), health.Down)

@@ -187,11 +187,11 @@ func (n *Network) way(key string, to netip.Addr) (*Way, error) {
 	case n.flows.isOver():
 		return nil, fmt.Errorf("%w: %w", ErrClosed, health.ErrUnable)
 	case w == nil:
-		return nil, fmt.Errorf("no way to the backend is known yet: %w", health.ErrUnable)
+		return nil, fmt.Errorf("no way to the backend is known yet: %w", health.ErrNotNow)
 	case w.Reason != "" && w.Unreachable:
 		return nil, fmt.Errorf("the backend cannot be reached: %s", w.Reason)
 	case w.Reason != "":
-		return nil, fmt.Errorf("no way to the backend: %s: %w", w.Reason, health.ErrUnable)
+		return nil, fmt.Errorf("no way to the backend: %s: %w", w.Reason, health.ErrNotNow)
 	case n.routing.now.Load().why(to.Is6()) != nil:
 		return nil, fmt.Errorf("%w: %w", n.routing.now.Load().why(to.Is6()), health.ErrUnable)
 	case to.Is4() && !w.Has4, to.Is6() && !w.Has6:

@@ -33,6 +33,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -237,6 +238,7 @@ func (s *Speaker) Leave(ctx context.Context) error {
 	if !first {
 		return s.await(ctx, func() bool { return s.phase == gone })
 	}
+	var cut error // the delay was not to be had
 	if told && delay > 0 {
 		s.log.Info("bgp asks routers for other ways", "delay", delay)
 		s.become(leaving)
@@ -245,6 +247,7 @@ func (s *Speaker) Leave(ctx context.Context) error {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
+			cut = ctx.Err()
 		case <-s.ended:
 		}
 	}
@@ -255,7 +258,7 @@ func (s *Speaker) Leave(ctx context.Context) error {
 		return s.done == s.asked && !slices.ContainsFunc(s.sessions, func(x Session) bool { return x.State == established.String() })
 	})
 	s.become(gone)
-	if err != nil {
+	if err = cmp.Or(err, cut); err != nil {
 		return fmt.Errorf("leave bgp: %w", err)
 	}
 	return nil

@@ -72,6 +72,9 @@ func (b *bridge) listen(msg string, fields gobgplog.Fields) bool {
 		defer b.heard()
 	case "state changed":
 		n.reason = fmt.Sprint(fields["reason"])
+		if fields["new"] == gobgppacket.BGP_FSM_ESTABLISHED.String() {
+			n = note{} // what comes now is about the session; it may end before its beginning is heard of
+		}
 	case "sent notification":
 		n.notification = "this node ended it: " + said(fields)
 	case "received notification":

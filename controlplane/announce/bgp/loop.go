@@ -210,7 +210,6 @@ func (l *loop) change(x *session, state sessionState, now time.Time) {
 	if state == established {
 		first := !x.wasUp
 		x.up(now)
-		l.bridge.take(x.peer.Address.String())
 		log.Info("bgp session up", "asn", x.peer.ASN, "graceful restart", x.facts.gracefulRestart)
 		if first && x.peer.GracefulRestart {
 			l.restartOthers(now)

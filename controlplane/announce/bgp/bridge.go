@@ -23,6 +23,7 @@ type bridge struct {
 
 	mu    sync.Mutex
 	notes map[string]note // by the peer's address
+	over  bool            // gobgp holds this node's restart to be over
 }
 
 // note is what was said about one peer since it was last taken.
@@ -59,6 +60,16 @@ func (b *bridge) takeConnect(address string) error {
 	return err
 }
 
+// takeOver reports whether gobgp has held this node's restart to be over since it
+// was last asked.
+func (b *bridge) takeOver() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	over := b.over
+	b.over = false
+	return over
+}
+
 // listen notes what a line says about a session, and reports whether the speaker
 // will tell it in its own words.
 func (b *bridge) listen(msg string, fields gobgplog.Fields) bool {
@@ -67,6 +78,10 @@ func (b *bridge) listen(msg string, fields gobgplog.Fields) bool {
 	defer b.mu.Unlock()
 	n := b.notes[address]
 	switch msg {
+	case "sync finished":
+		b.over = true
+		defer b.heard()
+		return true
 	case "failed to connect":
 		n.connect, _ = fields["Error"].(error)
 		defer b.heard()

@@ -162,6 +162,9 @@ func (l *loop) hear(v view) {
 			}
 		}
 	}
+	if l.bridge.takeOver() {
+		l.restartOthers(now)
+	}
 	for _, x := range l.sessions {
 		err := l.bridge.takeConnect(x.peer.Address.String())
 		if err == nil || x.state == established {
@@ -218,8 +221,8 @@ func (l *loop) change(x *session, state sessionState, now time.Time) {
 }
 
 // restartOthers has sessions opened anew that were not up yet since this node has
-// started. With the first session gobgp holds the restart to be over, and would
-// say so to other routers, which would drop what they kept.
+// started. Once the first router has said all it has to say, gobgp holds the restart
+// to be over, and would say so to the others, which would drop what they kept.
 func (l *loop) restartOthers(now time.Time) {
 	for _, x := range l.sessions {
 		if x.opened && x.restarting() && x.state != established {

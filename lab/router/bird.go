@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"weir/lab/netlab"
 )
 
@@ -69,20 +67,6 @@ func (b *BIRD) Start(ctx context.Context) error {
 	// It listens before it reads its configuration, and answers after that.
 	_, err = b.Query(ctx, "show status")
 	return err
-}
-
-// Kill ends BIRD with SIGKILL. Its routes stay in the kernel.
-func (b *BIRD) Kill() error {
-	p := b.bird
-	if p == nil {
-		return errors.New("kill bird: it is not running")
-	}
-	b.bird = nil
-	if err := p.Signal(unix.SIGKILL); err != nil {
-		return err
-	}
-	_ = p.Wait() // says that it was killed
-	return nil
 }
 
 // Stop ends BIRD, which takes its routes out of the kernel, and removes its

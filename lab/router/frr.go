@@ -209,15 +209,6 @@ func (f *FRR) StopBGP() error {
 	return p.Stop(stopGrace)
 }
 
-// RestartBGP ends bgpd with SIGKILL and starts it again with the configuration
-// that it was started with.
-func (f *FRR) RestartBGP(ctx context.Context) error {
-	if err := f.KillBGP(); err != nil {
-		return err
-	}
-	return f.StartBGP(ctx)
-}
-
 // Stop ends both daemons and removes their files. It may be called twice.
 func (f *FRR) Stop() error {
 	var errs []error

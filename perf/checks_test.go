@@ -9,12 +9,14 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"weir/lab/labtest"
 )
 
 // Each kind of check arrives where it is meant to, as often as it is meant to,
 // and all backends are up. What it costs is not asked here.
 func TestChecks(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	weir := filepath.Join(t.TempDir(), "weir")
 	build := exec.Command("go", "build", "-o", weir, "weir/cmd/weir")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -9,13 +9,14 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"weir/lab/labtest"
 	"weir/perf/balancer"
 )
 
 // A flood takes no flow that was established before, in any mode, and all frames
 // are accounted for. How fast is not asked here.
 func TestFlood(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	const flows, entries = 300, 2048
 	report, err := Flood(t.Context(), FloodOptions{
 		Setup:     Setup{Repeats: 1, Window: 100 * time.Millisecond},

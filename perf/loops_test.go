@@ -7,13 +7,14 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"weir/lab/labtest"
 	"weir/perf/loops"
 )
 
 // All loops do all there is to do, and no frame is counted that was not there.
 // How fast is not asked here.
 func TestLoops(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	report, err := Loops(t.Context(), Options{
 		Setup:     Setup{Repeats: 1, Window: 50 * time.Millisecond},
 		Step:      10 * time.Millisecond,
@@ -57,7 +58,7 @@ func TestLoops(t *testing.T) {
 
 // A data plane in place of a loop forwards, and two workers share the work.
 func TestModes(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	report, err := Loops(t.Context(), Options{
 		Setup:     Setup{Repeats: 1, Window: 50 * time.Millisecond},
 		Step:      10 * time.Millisecond,

@@ -21,14 +21,3 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("needs root: makes network namespaces and AF_XDP sockets")
-	}
-	t.Skip("needs root: makes network namespaces and AF_XDP sockets")
-}

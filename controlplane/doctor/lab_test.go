@@ -7,7 +7,6 @@ import (
 	"log/slog"
 
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,6 +19,7 @@ import (
 	"weir/dataplane/decap"
 	"weir/dataplane/packet"
 	"weir/dataplane/rewrite"
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 )
 
@@ -61,12 +61,7 @@ var worlds atomic.Int32
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	t.Parallel() // most of the time it waits
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root: network namespaces")
-		}
-		t.Skip("needs root: network namespaces")
-	}
+	labtest.NeedRoot(t)
 	lab, err := netlab.New(fmt.Sprintf("doctor%d", worlds.Add(1)))
 	if err != nil {
 		t.Fatal(err)

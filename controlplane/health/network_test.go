@@ -18,19 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/dataplane/packet"
+	"weir/lab/labtest"
 )
-
-// needRoot skips a test that needs privileges, but not where all must run.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("needs root")
-	}
-	t.Skip("needs root")
-}
 
 func TestDial(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
@@ -218,7 +207,7 @@ func TestSteering(t *testing.T) {
 }
 
 func TestPing(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	s := &steering{}
 	for _, k := range []*Kernel{NewKernel(nil), NewKernel(s)} {
 		for _, to := range []string{"127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"} {
@@ -263,7 +252,7 @@ func TestPing(t *testing.T) {
 
 // A namespace whose kernel answers no pings.
 func TestPingWithoutAnswer(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -303,7 +292,7 @@ func TestPingWithoutAnswer(t *testing.T) {
 // A box with no port left says so, and blames nobody: a socket that is steered has
 // its port before it connects.
 func TestNoPortIsLeft(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -352,7 +341,7 @@ func TestPingUnprivileged(t *testing.T) {
 
 // A checker that was given no network closes its own.
 func TestCheckerPings(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	c := New(discard, nil)
 	c.SetChecks([]Check{{ID: "a", Targets: targets("127.0.0.1:0", "[::1]:0"), Probe: ICMP{}, Timeout: time.Minute}})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -24,16 +24,6 @@ type host struct {
 	ns netns.NsHandle
 }
 
-func needRoot(t testing.TB) {
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("network namespaces need root")
-	}
-	t.Skip("network namespaces need root")
-}
-
 // enter runs f on a thread of its own that is in the namespace.
 func (h *host) enter(f func() error) {
 	h.t.Helper()

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"weir/lab/labtest"
 )
 
 // BenchmarkPass measures a pass over 5,000 backends on the link, each with its
@@ -48,7 +50,7 @@ func BenchmarkPass(b *testing.B) {
 // sends, that includes the server's.
 func BenchmarkPolling(b *testing.B) {
 	const backends = 5000
-	needRoot(b)
+	labtest.NeedRoot(b)
 	const limit = "/proc/sys/net/ipv4/neigh/default/gc_thresh3"
 	text, err := os.ReadFile(limit)
 	if entries, _ := strconv.Atoi(strings.TrimSpace(string(text))); err != nil || entries < 2*backends {

@@ -10,12 +10,14 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"weir/lab/labtest"
 )
 
 // pair is the machine with weir, and a server on its eth1.
 func pair(t *testing.T) (weir, server *host) {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	weir, server = newHost(t), newHost(t)
 	cable(weir, server, "eth1", "srv1",
 		[]string{"10.0.0.2/24", "2001:db8::2/64"}, []string{"10.0.0.9/24", "2001:db8::9/64"})

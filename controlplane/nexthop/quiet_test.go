@@ -8,13 +8,15 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"weir/lab/labtest"
 )
 
 // quietPair is a pair whose server announces nothing, on a kernel that trusts
 // an answer for as long as kernels do if nobody says otherwise.
 func quietPair(t *testing.T) (weir, server *host) {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	weir, server = newHost(t), newHost(t)
 	server.set("ipv4/conf/default/arp_notify", "0")
 	server.set("ipv6/conf/default/ndisc_notify", "0")

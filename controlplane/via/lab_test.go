@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"weir/dataplane/decap"
 	"weir/dataplane/packet"
 	"weir/dataplane/rewrite"
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 )
 
@@ -61,12 +61,7 @@ func newWorld(t testing.TB) *world {
 	if t, isTest := t.(*testing.T); isTest {
 		t.Parallel() // most of the time it waits
 	}
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root: network namespaces")
-		}
-		t.Skip("needs root: network namespaces")
-	}
+	labtest.NeedRoot(t)
 	lab, err := netlab.New(fmt.Sprintf("via%d", worlds.Add(1)))
 	if err != nil {
 		t.Fatal(err)

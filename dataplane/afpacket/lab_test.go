@@ -18,6 +18,7 @@ import (
 
 	"weir/dataplane/queue"
 	"weir/dataplane/steer"
+	"weir/lab/labtest"
 )
 
 // The lab is three hosts in a row, each in a network namespace of its own
@@ -48,12 +49,7 @@ func serverMAC() net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, 9} }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root for network namespaces")
-	}
+	labtest.NeedRoot(t)
 	l := &lab{t: t, client: newNS(t), weir: newNS(t), server: newNS(t)}
 	l.in(l.weir, func() {
 		l.veth("d0", "c0", l.client)

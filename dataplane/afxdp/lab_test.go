@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -19,6 +18,7 @@ import (
 
 	"weir/dataplane/queue"
 	"weir/dataplane/steer"
+	"weir/lab/labtest"
 )
 
 var (
@@ -44,12 +44,7 @@ type lab struct {
 
 func newLab(t testing.TB, queues int) *lab {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root: makes network namespaces and AF_XDP sockets")
-		}
-		t.Skip("needs root: makes network namespaces and AF_XDP sockets")
-	}
+	labtest.NeedRoot(t)
 	runtime.LockOSThread() // never unlocked: the thread, and with it the namespace, ends with the test
 	ns, err := netns.New()
 	if err != nil {

@@ -5,29 +5,19 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"reflect"
 	"testing"
 
 	"github.com/cilium/ebpf"
-)
 
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("needs root: loads XDP programs")
-	}
-	t.Skip("needs root: loads XDP programs")
-}
+	"weir/lab/labtest"
+)
 
 // loaded is the program in the kernel, attached to nothing, with the addresses
 // of frames_test.go. Without sources any is allowed.
 func loaded(t testing.TB, sources ...netip.Prefix) *Decap {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	opt := Options{VIPs: []netip.Addr{vips[4], vips[6]}, Sources: sources}
 	vipKeys, sourceKeys, err := opt.validate()
 	if err != nil {

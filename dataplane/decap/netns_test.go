@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/dataplane/xdplink"
+	"weir/lab/labtest"
 )
 
 const patience = 5 * time.Second
@@ -35,7 +36,7 @@ type backend struct {
 
 func newBackend(t *testing.T) *backend {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	runtime.LockOSThread() // never unlocked: the thread ends with the test
 	check := func(what string, err error) {
 		t.Helper()

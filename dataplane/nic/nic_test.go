@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/netip"
-	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -18,18 +17,14 @@ import (
 	"weir/dataplane/afxdp"
 	"weir/dataplane/steer"
 	"weir/dataplane/xdplink"
+	"weir/lab/labtest"
 )
 
 // newVeth puts the test's thread into a new network namespace with a veth pair
 // in it, one end of which is called eth0. Both end with the test.
 func newVeth(t *testing.T, mtu, queues int) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root: makes a network namespace")
-		}
-		t.Skip("needs root: makes a network namespace")
-	}
+	labtest.NeedRoot(t)
 	runtime.LockOSThread() // never unlocked: the thread ends with the test
 	ns, err := netns.New()
 	if err != nil {

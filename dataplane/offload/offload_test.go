@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"log/slog"
 	"maps"
-	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -12,18 +11,15 @@ import (
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"weir/lab/labtest"
 )
 
 // inNewNS runs f on a thread in a network namespace of its own, in which there
 // is a veth pair called n0 and n1. Both go away with the thread.
 func inNewNS(t *testing.T, f func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root for network namespaces")
-	}
+	labtest.NeedRoot(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

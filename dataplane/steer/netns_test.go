@@ -17,6 +17,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"weir/lab/labtest"
 )
 
 // wire is a veth pair inside one new network namespace.
@@ -29,7 +31,7 @@ type wire struct {
 // with the thread, and makes a veth pair in it.
 func newWire(t *testing.T) wire {
 	t.Helper()
-	requireRoot(t)
+	labtest.NeedRoot(t)
 	runtime.LockOSThread() // never unlocked: the thread ends with the test
 	ns, err := netns.New()
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"os"
 	"reflect"
 	"testing"
 
@@ -12,6 +11,8 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
+
+	"weir/lab/labtest"
 )
 
 // Return codes of the programs (linux/bpf.h, linux/pkt_cls.h).
@@ -39,21 +40,10 @@ var (
 	peer6  = netip.MustParseAddr("2001:db8:2::1")
 )
 
-func requireRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("needs root to load BPF programs")
-	}
-	t.Skip("needs root to load BPF programs")
-}
-
 // loaded returns a Filter that knows ownMAC, vip4 and vip6 and is alive.
 func loaded(t testing.TB) *Filter {
 	t.Helper()
-	requireRoot(t)
+	labtest.NeedRoot(t)
 	f, err := Load()
 	if err != nil {
 		t.Fatal(err)

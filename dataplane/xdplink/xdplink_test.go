@@ -15,24 +15,15 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-)
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("needs root: makes network namespaces and attaches XDP programs")
-	}
-	t.Skip("needs root: makes network namespaces and attaches XDP programs")
-}
+	"weir/lab/labtest"
+)
 
 // newNIC puts the test's thread into a network namespace of its own, which has
 // no name and is gone with the thread, and returns the index of a veth in it.
 func newNIC(t *testing.T) int {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	runtime.LockOSThread() // never unlocked: the thread ends with the test
 	ns, err := netns.New()
 	if err != nil {

@@ -16,17 +16,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weir/lab/labtest"
 )
 
 // programs builds weir and weirlab, which are tested as a user runs them.
 func programs(t *testing.T) (dir string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("network namespaces need root")
-		}
-		t.Skip("network namespaces need root")
-	}
+	labtest.NeedRoot(t)
 	if testing.Short() {
 		t.Skip("takes the time that a demo takes")
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"weir/dataplane/packet"
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 )
 
@@ -135,7 +136,7 @@ func shifted(frame []byte, by int) []byte {
 // TestReversedByHand has a kernel put together what sendReversed sends, without
 // weir, so that it is known what the tests with it show.
 func TestReversedByHand(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	lab, err := netlab.New("reversed")
 	if err != nil {
 		t.Fatal(err)

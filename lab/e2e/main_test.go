@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"weir/controlplane/api"
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 	"weir/lab/site"
 	"weir/lab/traffic"
@@ -53,18 +54,6 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// needRoot skips the test where it cannot run, and fails it where it has to.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("network namespaces need root")
-	}
-	t.Skip("network namespaces need root")
-}
-
 // driver is a way of taking frames that the tests ask for, and what the api has
 // to say about it then.
 type driver struct {
@@ -81,7 +70,7 @@ var (
 // eachDriver runs f as a subtest for each of the drivers.
 func eachDriver(t *testing.T, f func(t *testing.T, d driver), drivers ...driver) {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	for _, d := range drivers {
 		t.Run(d.name, func(t *testing.T) { f(t, d) })
 	}
@@ -110,7 +99,7 @@ var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
 // test, after everything a person wants to see of a failure has been printed.
 func newSite(t *testing.T, opt site.Options) *testSite {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	name := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(strings.TrimPrefix(t.Name(), "Test")), "_"), "_")
 	opt.Name, opt.Weir = name[:min(len(name), 32)], weirBinary
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)

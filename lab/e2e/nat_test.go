@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"weir/controlplane/api"
+	"weir/lab/labtest"
 	"weir/lab/site"
 )
 
@@ -23,7 +24,7 @@ type combo struct {
 // eachCombo runs f as a subtest for each of the combos.
 func eachCombo(t *testing.T, f func(t *testing.T, c combo), combos ...combo) {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	for _, c := range combos {
 		t.Run(fmt.Sprintf("%s-%d", c.name, c.queues), func(t *testing.T) { f(t, c) })
 	}
@@ -94,7 +95,7 @@ func TestNAT(t *testing.T) {
 // TestNATTwoArmed has the backends, and the SNAT addresses, on a segment of their
 // own, so that questions and answers come in by different interfaces.
 func TestNATTwoArmed(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	for _, pair := range [][2]driver{{xdpCopy, xdpCopy}, {afPacket, xdpCopy}, {xdpGeneric, afPacket}} {
 		t.Run(pair[0].name+"-"+pair[1].name, func(t *testing.T) {
 			s := startSite(t, site.Options{TwoArmed: true, Queues: 2, Modes: site.NAT}, func(c *site.Config) {

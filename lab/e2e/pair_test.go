@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"weir/controlplane/api"
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 	"weir/lab/pair"
 	"weir/lab/site"
@@ -32,7 +33,7 @@ type testPair struct {
 // printed. Tests with a pair mostly wait, so they run beside each other.
 func newPair(t *testing.T, opt pair.Options) *testPair {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	name := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(strings.TrimPrefix(t.Name(), "Test")), "_"), "_")
 	opt.Name, opt.Weir = name[:min(len(name), 32)], weirBinary
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)

@@ -4,13 +4,14 @@ import (
 	"testing"
 
 	"weir/controlplane/api"
+	"weir/lab/labtest"
 	"weir/lab/site"
 )
 
 // TestTwoArmed sends what comes in on one interface out on another, with every
 // pair of drivers: between workers of different drivers frames are copied.
 func TestTwoArmed(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	for _, pair := range []struct {
 		name        string
 		front, back driver

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/controlplane/api"
+	"weir/lab/labtest"
 	"weir/lab/site"
 	"weir/lab/traffic"
 	"weir/perf/generator"
@@ -193,7 +194,7 @@ func (s *testSite) floodBeside(vip netip.AddrPort, rate int, lasts time.Duration
 // and the backends do all their work for each, on two CPUs that they share with
 // the flood; there it is the flow table that is tried, many times its size.
 func TestFlood(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	const lasts = 10 * time.Second
 	for _, c := range []struct {
 		name    string

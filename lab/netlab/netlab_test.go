@@ -14,22 +14,13 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("network namespaces need root")
-	}
-	t.Skip("network namespaces need root")
-}
+	"weir/lab/labtest"
+)
 
 func newLab(t *testing.T) *Lab {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	lab, err := New("test")
 	check(t, err)
 	t.Cleanup(func() { check(t, lab.Close()) })

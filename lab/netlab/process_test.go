@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weir/lab/labtest"
 )
 
 // helperVar makes the test program play a lab that dies without cleaning up.
@@ -58,7 +60,7 @@ func gone(pid int) bool {
 }
 
 func TestCloseLeavesNothing(t *testing.T) {
-	needRoot(t)
+	labtest.NeedRoot(t)
 	lab := must(New("closing"))(t)
 	defer lab.Close()
 	a, _ := pair(t, lab)

@@ -11,18 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 	"weir/lab/traffic"
 )
 
 func newHost(t *testing.T) *netlab.Host {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("network namespaces need root")
-		}
-		t.Skip("network namespaces need root")
-	}
+	labtest.NeedRoot(t)
 	lab, err := netlab.New("nginx")
 	if err != nil {
 		t.Fatal(err)

@@ -9,18 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"weir/lab/labtest"
 	"weir/lab/site"
 	"weir/lab/traffic"
 )
 
 func newPair(t *testing.T, opt Options) *Pair {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("network namespaces need root")
-		}
-		t.Skip("network namespaces need root")
-	}
+	labtest.NeedRoot(t)
 	opt.Weir = filepath.Join(t.TempDir(), "weir")
 	build := exec.Command("go", "build", "-o", opt.Weir, "weir/cmd/weir")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

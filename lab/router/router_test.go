@@ -5,24 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
 
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 )
 
 func newLab(t *testing.T, name string) *netlab.Lab {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("network namespaces need root")
-		}
-		t.Skip("network namespaces need root")
-	}
+	labtest.NeedRoot(t)
 	lab, err := netlab.New(name)
 	if err != nil {
 		t.Fatal(err)

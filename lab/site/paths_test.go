@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 	"weir/lab/traffic"
 )
@@ -14,7 +15,7 @@ import (
 // quiet builds a site in which nobody runs weir, so any file will do for it.
 func quiet(t *testing.T, opt Options) *Site {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	opt.Weir = os.Args[0]
 	s, err := New(t.Context(), opt)
 	if err != nil {

@@ -6,23 +6,14 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-)
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("network namespaces need root")
-	}
-	t.Skip("network namespaces need root")
-}
+	"weir/lab/labtest"
+)
 
 // binary builds weir.
 func binary(t *testing.T) string {
 	t.Helper()
-	needRoot(t)
+	labtest.NeedRoot(t)
 	path := filepath.Join(t.TempDir(), "weir")
 	build := exec.Command("go", "build", "-o", path, "weir/cmd/weir")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -8,13 +8,13 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 )
 
@@ -201,12 +201,7 @@ func TestSummarize(t *testing.T) {
 // All of it between namespaces, with the server at a VIP of its own as behind a
 // load balancer that returns directly.
 func TestBetweenNamespaces(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("network namespaces need root")
-		}
-		t.Skip("network namespaces need root")
-	}
+	labtest.NeedRoot(t)
 	lab, err := netlab.New("traffic")
 	check(t, err)
 	t.Cleanup(func() { check(t, lab.Close()) })

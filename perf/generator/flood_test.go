@@ -10,11 +10,12 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"weir/dataplane/packet/packettest"
+	"weir/lab/labtest"
 )
 
 // Every frame of a flood is well-formed, and like no other.
 func TestFlood(t *testing.T) {
-	requireRoot(t)
+	labtest.NeedRoot(t)
 	const frames = 5_000
 	type made struct{ sources, ports, sequences map[string]bool }
 	flood := func(t *testing.T, opt Options) (all string, m made) {
@@ -105,7 +106,7 @@ func checkFlood(t *testing.T, opt *Options, b []byte) (source netip.Addr, port u
 // Connections beside a flood open and go on in sequence, all in turn, and the
 // flood is what it is without them.
 func TestBeside(t *testing.T) {
-	requireRoot(t)
+	labtest.NeedRoot(t)
 	stayOnOneCPU(t) // each has a counter of its own
 	opt := options
 	opt.Flows, opt.Flood, opt.SYN, opt.Beside = 0, netip.MustParsePrefix("10.0.0.0/8"), true, 1000

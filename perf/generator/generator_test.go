@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 )
 
@@ -24,17 +24,6 @@ var options = Options{
 	Destination: net.HardwareAddr{0x02, 0, 0, 0, 0, 2},
 	To:          netip.MustParseAddrPort("203.0.113.10:9"),
 	Flows:       1024,
-}
-
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("needs root to load BPF programs")
-	}
-	t.Skip("needs root to load BPF programs")
 }
 
 // stayOnOneCPU pins the test to a CPU. Its thread ends with it.
@@ -100,7 +89,7 @@ func TestInterval(t *testing.T) {
 
 // gopacket is the oracle for lengths and checksums.
 func TestFrames(t *testing.T) {
-	requireRoot(t)
+	labtest.NeedRoot(t)
 	stayOnOneCPU(t) // each has a counter of its own
 	const xdpDrop, xdpRedirect = 1, 4
 	opt := options
@@ -194,7 +183,7 @@ func check(t *testing.T, b []byte) (ip, udp gopacket.Flow) {
 
 // A run sends nothing until told, counts what it sends, and ends.
 func TestRun(t *testing.T) {
-	requireRoot(t)
+	labtest.NeedRoot(t)
 	lab, err := netlab.New("generator")
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package sink
 import (
 	"errors"
 	"net"
-	"os"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -11,21 +10,11 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/vishvananda/netlink"
 
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 )
 
 const port = 9
-
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("needs root to load BPF programs")
-	}
-	t.Skip("needs root to load BPF programs")
-}
 
 // frame returns a frame of at least 60 bytes with the protocol on top of IPv4.
 func frame(t *testing.T, transport gopacket.SerializableLayer, protocol layers.IPProtocol, options ...layers.IPv4Option) []byte {
@@ -42,7 +31,7 @@ func frame(t *testing.T, transport gopacket.SerializableLayer, protocol layers.I
 }
 
 func TestSink(t *testing.T) {
-	requireRoot(t)
+	labtest.NeedRoot(t)
 	lab, err := netlab.New("sink")
 	if err != nil {
 		t.Fatal(err)

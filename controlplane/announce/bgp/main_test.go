@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/controlplane/announce"
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 )
 
@@ -270,12 +271,7 @@ func (r *remote) awaitLeft() {
 // newLab makes a lab that ends with the test.
 func newLab(t *testing.T, name string) *netlab.Lab {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root: makes network namespaces")
-		}
-		t.Skip("needs root: makes network namespaces")
-	}
+	labtest.NeedRoot(t)
 	lab, err := netlab.New(name)
 	if err != nil {
 		t.Fatal(err)

@@ -17,18 +17,14 @@ import (
 
 	"weir/controlplane/announce"
 	"weir/dataplane/packet"
+	"weir/lab/labtest"
 	"weir/lab/netlab"
 )
 
 // newLAN makes a lab of two hosts on one cable, both with an interface eth1.
 func newLAN(t *testing.T) (weir, other *netlab.Host) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root: makes network namespaces")
-		}
-		t.Skip("needs root: makes network namespaces")
-	}
+	labtest.NeedRoot(t)
 	lab, err := netlab.New("l2")
 	if err != nil {
 		t.Fatal(err)

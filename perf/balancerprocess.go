@@ -20,6 +20,7 @@ import (
 	"weir/perf/balancer"
 	"weir/perf/generator"
 	"weir/perf/loops"
+	"weir/perf/measure"
 )
 
 // What a balancer's process can be asked for, a line each on its standard
@@ -33,18 +34,18 @@ const (
 
 // balancerProcess is a balancer as the measuring process sees it.
 type balancerProcess struct {
-	*child
+	*measure.Child
 	input io.WriteCloser
 }
 
-func startBalancer(host *netlab.Host, s *Setup, mode balancer.Mode, queues, entries int) (*balancerProcess, error) {
+func startBalancer(host *netlab.Host, s *measure.Setup, mode balancer.Mode, queues, entries int) (*balancerProcess, error) {
 	cmd := exec.Command(s.Program, "perf", "balancer",
 		"--mode", string(mode), "--interface", loopName, "--queues", strconv.Itoa(queues), "--cpu", strconv.Itoa(s.CPUs[1]), "--entries", strconv.Itoa(entries))
 	input, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start balancer: %w", err)
 	}
-	c, err := startChild(host, cmd)
+	c, err := measure.StartChild(host, cmd)
 	return &balancerProcess{c, input}, err
 }
 
@@ -53,13 +54,13 @@ func (b *balancerProcess) ask(question string, v any) error {
 	if _, err := fmt.Fprintln(b.input, question); err != nil {
 		return fmt.Errorf("ask balancer: %w", err)
 	}
-	return b.read(v)
+	return b.Read(v)
 }
 
 // stop ends the balancer and returns what it has counted. Workers are asked one
 // after the other, so it waits until none of them does anything any more.
 func (b *balancerProcess) stop() (c loops.Counters, err error) {
-	err = settle(context.Background(), func() (loops.Counters, error) {
+	err = measure.Settle(context.Background(), func() (loops.Counters, error) {
 		var s balancer.Status
 		err := b.ask(askStatus, &s)
 		c = loops.Counters{
@@ -67,11 +68,11 @@ func (b *balancerProcess) stop() (c loops.Counters, err error) {
 		}
 		return c, err
 	})
-	return c, errors.Join(err, b.input.Close(), b.process.Wait())
+	return c, errors.Join(err, b.input.Close(), b.Process.Wait())
 }
 
 // memory returns how many bytes of the process are in memory.
-func (b *balancerProcess) memory() (uint64, error) { return residentMemory(b.process.PID()) }
+func (b *balancerProcess) memory() (uint64, error) { return measure.ResidentMemory(b.Process.PID()) }
 
 // balancerCommand is what startBalancer starts.
 func balancerCommand() *cli.Command {
@@ -122,7 +123,7 @@ func answer(ctx context.Context, b *balancer.Balancer, questions io.Reader, answ
 	if err != nil {
 		return err
 	}
-	if err := answers.Encode(started{threads}); err != nil {
+	if err := answers.Encode(measure.Started{threads}); err != nil {
 		return err
 	}
 	for lines := bufio.NewScanner(questions); lines.Scan(); {

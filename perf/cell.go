@@ -7,6 +7,7 @@ import (
 
 	"weir/perf/generator"
 	"weir/perf/loops"
+	"weir/perf/measure"
 )
 
 // Cell is one measurement: of one loop, in one scenario, once. Rates are in
@@ -98,10 +99,10 @@ func (c *Cell) set(t trial) {
 	c.Delivered = float64(t.delivered) / t.seconds
 	c.Loss = t.loss()
 	if t.delivered > 0 {
-		c.NsPerPkt = float64(t.loop.ran) / float64(t.delivered)
+		c.NsPerPkt = float64(t.loop.Ran) / float64(t.delivered)
 	}
-	c.LoopWaited = t.loop.waited.Seconds() / t.seconds
-	c.GeneratorWaited = t.generator.waited.Seconds() / t.seconds
+	c.LoopWaited = t.loop.Waited.Seconds() / t.seconds
+	c.GeneratorWaited = t.generator.Waited.Seconds() / t.seconds
 }
 
 func overload(ctx context.Context, r *rig, opt *Options) (trial, error) {
@@ -112,7 +113,7 @@ func overload(ctx context.Context, r *rig, opt *Options) (trial, error) {
 }
 
 func sendOnly(ctx context.Context, r *rig, opt *Options) (trial, error) {
-	if err := sleep(ctx, opt.Step); err != nil { // to warm up
+	if err := measure.Sleep(ctx, opt.Step); err != nil { // to warm up
 		return trial{}, err
 	}
 	return r.watch(ctx, opt.Window)
@@ -150,13 +151,4 @@ func lossFree(ctx context.Context, r *rig, opt *Options) (trial, error) {
 		good = int(float64(good) * backOff)
 	}
 	return t, nil // it has failed, which shows
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

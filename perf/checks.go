@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weir/lab/netlab"
+	"weir/perf/measure"
 )
 
 // CheckKind is what is asked of a backend.
@@ -32,11 +33,11 @@ const (
 
 // ChecksOptions says how to measure health checks.
 type ChecksOptions struct {
-	Setup                  // default of Repeats 3, of Window 10 s; CPUs are not used
-	Weir     string        // the weir binary
-	Backends int           // default 5,000
-	Interval time.Duration // of each check; default 1 s
-	WarmUp   time.Duration // from the last backend's being up to the measurement; default 3 s
+	measure.Setup               // default of Repeats 3, of Window 10 s; CPUs are not used
+	Weir          string        // the weir binary
+	Backends      int           // default 5,000
+	Interval      time.Duration // of each check; default 1 s
+	WarmUp        time.Duration // from the last backend's being up to the measurement; default 3 s
 }
 
 func (opt *ChecksOptions) complete() error {
@@ -65,7 +66,7 @@ func (opt *ChecksOptions) complete() error {
 	if opt.Window == 0 {
 		opt.Window = 10 * time.Second
 	}
-	return opt.Setup.complete()
+	return opt.Setup.Complete()
 }
 
 // cells returns what is measured in a round: the same backends each time, so
@@ -91,7 +92,7 @@ func Checks(ctx context.Context, opt ChecksOptions) (ChecksReport, error) {
 	if _, err := netlab.Sweep(); err != nil {
 		return ChecksReport{}, fmt.Errorf("measure health checks: %w", err)
 	}
-	machine, err := thisMachine()
+	machine, err := measure.ThisMachine()
 	if err != nil {
 		return ChecksReport{}, fmt.Errorf("measure health checks: %w", err)
 	}
@@ -104,7 +105,7 @@ func Checks(ctx context.Context, opt ChecksOptions) (ChecksReport, error) {
 		WarmUp:   opt.WarmUp.Seconds(),
 		Seed:     opt.Seed,
 	}
-	err = rounds(&opt.Setup, opt.cells(), func(round int, cell ChecksCell) error {
+	err = measure.Rounds(&opt.Setup, opt.cells(), func(round int, cell ChecksCell) error {
 		cell.Round = round
 		if err := cell.measure(ctx, &opt); err != nil {
 			return fmt.Errorf("measure %d %s checks to %s, round %d: %w", cell.Checked, cell.Kind, cell.To, round, err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"weir/lab/labtest"
+	"weir/perf/measure"
 )
 
 // Each kind of check arrives where it is meant to, as often as it is meant to,
@@ -25,7 +26,7 @@ func TestChecks(t *testing.T) {
 	}
 	const backends = 20
 	report, err := Checks(t.Context(), ChecksOptions{
-		Setup:    Setup{Repeats: 1, Window: 500 * time.Millisecond},
+		Setup:    measure.Setup{Repeats: 1, Window: 500 * time.Millisecond},
 		Weir:     weir,
 		Backends: backends,
 		Interval: 200 * time.Millisecond,
@@ -78,7 +79,7 @@ func TestChecksSummary(t *testing.T) {
 	}
 	want := ChecksRow{
 		Kind: TCPCheck, To: ToVIP, Checked: 2, Rounds: 2, NotUp: 2, Logged: 3,
-		CPU: Spread{0.5, 0.25, 0.75}, Made: Spread{2, 2, 2}, PerCheck: Spread{0.125, 0, 0.25},
+		CPU: measure.Spread{0.5, 0.25, 0.75}, Made: measure.Spread{2, 2, 2}, PerCheck: measure.Spread{0.125, 0, 0.25},
 	}
 	if got := r.Summary[1]; !reflect.DeepEqual(got, want) {
 		t.Errorf("\n%+v, want\n%+v", got, want)
@@ -97,8 +98,8 @@ func TestReadWeir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if used := after.since(before); used.ran <= 0 {
-		t.Errorf("ran %v in a busy loop", used.ran)
+	if used := after.since(before); used.Ran <= 0 {
+		t.Errorf("ran %v in a busy loop", used.Ran)
 	}
 	if share := after.kernelShare(before); share < 0 || share > 1 {
 		t.Errorf("%v of it is the kernel's", share)

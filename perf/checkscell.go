@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"weir/perf/measure"
 )
 
 // ChecksCell is one measurement: of so many checks of one kind, once. Shares of
@@ -39,14 +40,14 @@ type ChecksCell struct {
 
 // weirTime is what weir's threads have used so far.
 type weirTime struct {
-	threads        map[int]threadTime
+	threads        map[int]measure.ThreadTime
 	user, inKernel float64 // clock ticks
 }
 
 // readWeir reads the times of all threads of a process. The scheduler's account
 // of a thread goes with the thread; Go keeps those that it has.
 func readWeir(pid int) (t weirTime, err error) {
-	t.threads = make(map[int]threadTime)
+	t.threads = make(map[int]measure.ThreadTime)
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		return t, fmt.Errorf("list threads: %w", err)
@@ -56,7 +57,7 @@ func readWeir(pid int) (t weirTime, err error) {
 		if err != nil {
 			return t, fmt.Errorf("list threads: %w", err)
 		}
-		one, err := readThread(pid, tid)
+		one, err := measure.ReadThread(pid, tid)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -88,11 +89,11 @@ func readTicks(pid int) (user, kernel float64, err error) {
 }
 
 // since returns what the threads have used since before.
-func (t weirTime) since(before weirTime) (sum threadTime) {
+func (t weirTime) since(before weirTime) (sum measure.ThreadTime) {
 	for tid, is := range t.threads {
-		one := is.since(before.threads[tid]) // zero for one that is new
-		sum.ran += one.ran
-		sum.waited += one.waited
+		one := is.Since(before.threads[tid]) // zero for one that is new
+		sum.Ran += one.Ran
+		sum.Waited += one.Waited
 	}
 	return sum
 }
@@ -122,14 +123,14 @@ func (c *ChecksCell) measure(ctx context.Context, opt *ChecksOptions) (err error
 	if err != nil {
 		return err
 	}
-	c.StartCPU = begun.since(weirTime{}).ran.Seconds()
+	c.StartCPU = begun.since(weirTime{}).Ran.Seconds()
 	c.StartLogged = lines(r.weir.Log())
 	file, err := os.Stat(r.weir.ConfigPath)
 	if err != nil {
 		return err
 	}
 	c.Config = int(file.Size())
-	if err := sleep(ctx, opt.WarmUp); err != nil {
+	if err := measure.Sleep(ctx, opt.WarmUp); err != nil {
 		return err
 	}
 	if err := c.watch(ctx, opt, r, pid); err != nil {
@@ -159,7 +160,7 @@ func (c *ChecksCell) watch(ctx context.Context, opt *ChecksOptions, r *checksRig
 		return err
 	}
 	start := time.Now()
-	if err := sleep(ctx, opt.Window); err != nil {
+	if err := measure.Sleep(ctx, opt.Window); err != nil {
 		return err
 	}
 	after, err := readWeir(pid)
@@ -170,11 +171,11 @@ func (c *ChecksCell) watch(ctx context.Context, opt *ChecksOptions, r *checksRig
 	c.Served = r.served().since(served)
 	c.Logged = lines(r.weir.Log()) - logged
 	used := after.since(before)
-	c.CPU = used.ran.Seconds() / c.Seconds
+	c.CPU = used.Ran.Seconds() / c.Seconds
 	c.Kernel = c.CPU * after.kernelShare(before)
-	c.Waited = used.waited.Seconds() / c.Seconds
+	c.Waited = used.Waited.Seconds() / c.Seconds
 	c.Made = float64(c.made()) / c.Seconds
-	c.Memory, err = residentMemory(pid)
+	c.Memory, err = measure.ResidentMemory(pid)
 	return err
 }
 

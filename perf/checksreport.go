@@ -4,19 +4,20 @@ import (
 	"fmt"
 	"io"
 	"time"
+	"weir/perf/measure"
 )
 
 // ChecksReport is the outcome of [Checks], complete.
 type ChecksReport struct {
-	Measured time.Time    `json:"measured"`
-	Machine  Machine      `json:"machine"`
-	Backends int          `json:"backends"`
-	Interval float64      `json:"interval_seconds"` // of each check
-	Window   float64      `json:"window_seconds"`
-	WarmUp   float64      `json:"warm_up_seconds"`
-	Seed     uint64       `json:"seed"` // of the order
-	Summary  []ChecksRow  `json:"summary"`
-	Cells    []ChecksCell `json:"cells"` // in the order of measuring
+	Measured time.Time       `json:"measured"`
+	Machine  measure.Machine `json:"machine"`
+	Backends int             `json:"backends"`
+	Interval float64         `json:"interval_seconds"` // of each check
+	Window   float64         `json:"window_seconds"`
+	WarmUp   float64         `json:"warm_up_seconds"`
+	Seed     uint64          `json:"seed"` // of the order
+	Summary  []ChecksRow     `json:"summary"`
+	Cells    []ChecksCell    `json:"cells"` // in the order of measuring
 }
 
 // ChecksRow sums up all rounds of one kind and number of checks.
@@ -26,15 +27,15 @@ type ChecksRow struct {
 	Checked int       `json:"checked"`
 	Rounds  int       `json:"rounds"`
 
-	CPU      Spread `json:"cpu"`
-	Kernel   Spread `json:"kernel"`
-	PerCheck Spread `json:"per_check"` // seconds of CPU above the median without checks; zero if that was not measured
-	Made     Spread `json:"made"`
-	Memory   Spread `json:"memory"`
-	Ready    Spread `json:"ready"`
-	StartCPU Spread `json:"start_cpu"`
-	Shown    Spread `json:"shown"`
-	Waited   Spread `json:"waited"`
+	CPU      measure.Spread `json:"cpu"`
+	Kernel   measure.Spread `json:"kernel"`
+	PerCheck measure.Spread `json:"per_check"` // seconds of CPU above the median without checks; zero if that was not measured
+	Made     measure.Spread `json:"made"`
+	Memory   measure.Spread `json:"memory"`
+	Ready    measure.Spread `json:"ready"`
+	StartCPU measure.Spread `json:"start_cpu"`
+	Shown    measure.Spread `json:"shown"`
+	Waited   measure.Spread `json:"waited"`
 
 	NotUp  int `json:"not_up"` // backends in the end, the most of any round: there should be none
 	Logged int `json:"logged"` // lines in all windows: there should be none
@@ -45,13 +46,13 @@ func (r *ChecksReport) add(c ChecksCell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
 	unchecked := r.of(ChecksCell{Kind: NoCheck})
-	idle := spread(unchecked, func(c *ChecksCell) float64 { return c.CPU }).Median
+	idle := measure.SpreadOf(unchecked, func(c *ChecksCell) float64 { return c.CPU }).Median
 	for _, like := range (&ChecksOptions{Backends: r.Backends}).cells() {
 		cells := r.of(like)
 		if len(cells) == 0 {
 			continue
 		}
-		over := func(value func(*ChecksCell) float64) Spread { return spread(cells, value) }
+		over := func(value func(*ChecksCell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
 		row := ChecksRow{
 			Kind: like.Kind, To: like.To, Checked: like.Checked, Rounds: len(cells),
 			CPU:      over(func(c *ChecksCell) float64 { return c.CPU }),
@@ -90,16 +91,18 @@ func (r *ChecksReport) of(like ChecksCell) (cells []ChecksCell) {
 }
 
 // WriteText writes the summary for a terminal.
-func (r ChecksReport) WriteText(w io.Writer) error { return writeText(w, r.conditions(), r.table()) }
+func (r ChecksReport) WriteText(w io.Writer) error {
+	return measure.WriteText(w, r.conditions(), r.table())
+}
 
 // WriteMarkdown writes the summary for a page.
 func (r ChecksReport) WriteMarkdown(w io.Writer) error {
-	return writeMarkdown(w, r.conditions(), r.table())
+	return measure.WriteMarkdown(w, r.conditions(), r.table())
 }
 
 func (r *ChecksReport) conditions() string {
 	return fmt.Sprintf("%s: veth, %d backends in mode ipip behind one router, each check every %g s, windows of %g s.",
-		r.Machine.at(r.Measured), r.Backends, r.Interval, r.Window)
+		r.Machine.At(r.Measured), r.Backends, r.Interval, r.Window)
 }
 
 func (r *ChecksReport) table() [][]string {
@@ -108,15 +111,15 @@ func (r *ChecksReport) table() [][]string {
 		"memory MB", "all up after s", "CPU s till then", "show s", "waited %",
 	}}
 	for _, row := range r.Summary {
-		kind, to, perCheck := string(row.Kind), string(row.To), row.PerCheck.format(1e6, 0)
+		kind, to, perCheck := string(row.Kind), string(row.To), row.PerCheck.Format(1e6, 0)
 		if row.Kind == NoCheck {
 			kind, to, perCheck = "-", "-", "-"
 		}
 		table = append(table, []string{
 			fmt.Sprint(row.Checked), kind, to, fmt.Sprint(row.Rounds),
-			row.Made.format(1, 0), row.CPU.format(100, 1), fmt.Sprintf("%.1f", row.Kernel.Median*100), perCheck,
+			row.Made.Format(1, 0), row.CPU.Format(100, 1), fmt.Sprintf("%.1f", row.Kernel.Median*100), perCheck,
 			fmt.Sprint(row.NotUp), fmt.Sprint(row.Logged),
-			row.Memory.format(1e-6, 0), row.Ready.format(1, 1), row.StartCPU.format(1, 1), row.Shown.format(1, 2), row.Waited.formatWaited(),
+			row.Memory.Format(1e-6, 0), row.Ready.Format(1, 1), row.StartCPU.Format(1, 1), row.Shown.Format(1, 2), row.Waited.FormatWaited(),
 		})
 	}
 	return table

@@ -11,6 +11,7 @@ import (
 	"weir/controlplane/api"
 	"weir/lab/netlab"
 	"weir/lab/site"
+	"weir/perf/measure"
 )
 
 // Addresses of the network in which weir checks. Backends are in a network for
@@ -166,7 +167,7 @@ func (r *checksRig) ready(ctx context.Context, all, checked int) error {
 		if time.Since(r.started) > readyWithin {
 			return fmt.Errorf("of %d backends %d are up, and of %d checked ones %d have passed, after %v", all, up, checked, passed, readyWithin)
 		}
-		if err := sleep(ctx, patrol); err != nil {
+		if err := measure.Sleep(ctx, patrol); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/perf/balancer"
+	"weir/perf/measure"
 )
 
 // Command returns the command perf, for a program's list of commands.
@@ -151,8 +152,8 @@ func commonFlags() []cli.Flag {
 	}
 }
 
-func setup(c *cli.Context) Setup {
-	return Setup{
+func setup(c *cli.Context) measure.Setup {
+	return measure.Setup{
 		Repeats: c.Int("repeats"),
 		Window:  c.Duration("window"),
 		CPUs:    c.IntSlice("cpus"),
@@ -172,7 +173,7 @@ func showFile[R report](c *cli.Context) error {
 	if c.NArg() > 1 {
 		return errors.New("one file at most")
 	}
-	r, err := ReadFile[R](c.Args().First())
+	r, err := measure.ReadFile[R](c.Args().First())
 	if err != nil {
 		return err
 	}
@@ -185,7 +186,7 @@ func finish(c *cli.Context, r report, cells int, err error) error {
 		return err
 	}
 	if path := c.Path("write"); path != "" {
-		err = errors.Join(err, WriteFile(path, r))
+		err = errors.Join(err, measure.WriteFile(path, r))
 	}
 	return errors.Join(err, show(c, r))
 }

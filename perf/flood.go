@@ -10,11 +10,12 @@ import (
 	"weir/lab/netlab"
 	"weir/perf/balancer"
 	"weir/perf/generator"
+	"weir/perf/measure"
 )
 
 // FloodOptions says how to measure floods.
 type FloodOptions struct {
-	Setup
+	measure.Setup
 	Modes     []balancer.Mode // default FloodModes
 	Rates     []Rate          // of the flood; default none to full speed
 	Flows     uint32          // established before the flood; default 10,000
@@ -78,7 +79,7 @@ func (opt *FloodOptions) complete() error {
 	if opt.Entries == 0 {
 		opt.Entries = 1 << 18
 	}
-	return opt.Setup.complete()
+	return opt.Setup.Complete()
 }
 
 // floodFrom is where floods come from: elsewhere than flows do.
@@ -94,7 +95,7 @@ func Flood(ctx context.Context, opt FloodOptions) (FloodReport, error) {
 	if _, err := netlab.Sweep(); err != nil {
 		return FloodReport{}, fmt.Errorf("measure floods: %w", err)
 	}
-	machine, err := thisMachine()
+	machine, err := measure.ThisMachine()
 	if err != nil {
 		return FloodReport{}, fmt.Errorf("measure floods: %w", err)
 	}
@@ -120,14 +121,14 @@ func Flood(ctx context.Context, opt FloodOptions) (FloodReport, error) {
 			cells = append(cells, FloodCell{Mode: mode, Rate: rate})
 		}
 	}
-	err = rounds(&opt.Setup, cells, func(round int, cell FloodCell) error {
+	err = measure.Rounds(&opt.Setup, cells, func(round int, cell FloodCell) error {
 		cell.Round = round
 		if err := cell.measure(ctx, &opt); err != nil {
 			return fmt.Errorf("measure flood of %s/s, %s, round %d: %w", cell.Rate, cell.Mode, cell.Round, err)
 		}
 		report.add(cell)
-		opt.Log.Info("measured", "mode", cell.Mode, "flood", cell.Rate, "round", cell.Round, "offered", round3(cell.Offered),
-			"taken", round3(cell.Taken), "loss", cell.FlowsLoss, "gone", cell.Gone, "moved", cell.Moved, "waited", cell.WorkerWaited)
+		opt.Log.Info("measured", "mode", cell.Mode, "flood", cell.Rate, "round", cell.Round, "offered", measure.Round3(cell.Offered),
+			"taken", measure.Round3(cell.Taken), "loss", cell.FlowsLoss, "gone", cell.Gone, "moved", cell.Moved, "waited", cell.WorkerWaited)
 		return nil
 	})
 	return report, err

@@ -11,6 +11,7 @@ import (
 
 	"weir/lab/labtest"
 	"weir/perf/balancer"
+	"weir/perf/measure"
 )
 
 // A flood takes no flow that was established before, in any mode, and all frames
@@ -19,7 +20,7 @@ func TestFlood(t *testing.T) {
 	labtest.NeedRoot(t)
 	const flows, entries = 300, 2048
 	report, err := Flood(t.Context(), FloodOptions{
-		Setup:     Setup{Repeats: 1, Window: 100 * time.Millisecond},
+		Setup:     measure.Setup{Repeats: 1, Window: 100 * time.Millisecond},
 		Rates:     []Rate{0, 200_000},
 		Flows:     flows,
 		FlowsRate: 20_000,
@@ -105,8 +106,8 @@ func TestFloodSummary(t *testing.T) {
 		t.Fatalf("rows %v, want %v", order, want)
 	}
 	want := FloodRow{
-		Mode: balancer.DSR, Rate: 5, Rounds: 3, Offered: Spread{20, 10, 30}, Gone: 1, Moved: 3, Evicted: 2,
-		Refused: Spread{0, 0, 4}, Memory: Spread{0, 0, 4}, Growth: Spread{0, -1, 0},
+		Mode: balancer.DSR, Rate: 5, Rounds: 3, Offered: measure.Spread{20, 10, 30}, Gone: 1, Moved: 3, Evicted: 2,
+		Refused: measure.Spread{0, 0, 4}, Memory: measure.Spread{0, 0, 4}, Growth: measure.Spread{0, -1, 0},
 	}
 	if got := r.Summary[0]; !reflect.DeepEqual(got, want) {
 		t.Errorf("\n%+v, want\n%+v", got, want)

@@ -9,6 +9,7 @@ import (
 
 	"weir/perf/balancer"
 	"weir/perf/generator"
+	"weir/perf/measure"
 	"weir/perf/sink"
 )
 
@@ -95,8 +96,8 @@ type moment struct {
 	sent     floodSent
 	arrived  sink.Counts
 	balancer balancer.Status
-	worker   threadTime
-	source   threadTime
+	worker   measure.ThreadTime
+	source   measure.ThreadTime
 }
 
 // floodSent is what was sent so far.
@@ -118,7 +119,7 @@ func (r *floodRig) read(ctx context.Context) (m moment, err error) {
 		arrived  sink.Counts
 		received uint64
 	}
-	err = settle(ctx, func() (p passed, err error) {
+	err = measure.Settle(ctx, func() (p passed, err error) {
 		if m.sent, err = r.sent(); err != nil {
 			return p, err
 		}
@@ -132,10 +133,10 @@ func (r *floodRig) read(ctx context.Context) (m moment, err error) {
 	if err != nil {
 		return m, err
 	}
-	if m.worker, err = r.balancer.time(); err != nil {
+	if m.worker, err = r.balancer.Time(); err != nil {
 		return m, err
 	}
-	m.source, err = readThread(os.Getpid(), r.source.Thread())
+	m.source, err = measure.ReadThread(os.Getpid(), r.source.Thread())
 	return m, err
 }
 
@@ -185,7 +186,7 @@ func (r *floodRig) once(ctx context.Context, flags uint8, flows uint32) error {
 		return err
 	}
 	for sent := before; sent < before+uint64(flows); {
-		if err := sleep(ctx, time.Millisecond); err != nil {
+		if err := measure.Sleep(ctx, time.Millisecond); err != nil {
 			return err
 		}
 		if sent, err = r.source.SentBeside(); err != nil {
@@ -195,7 +196,7 @@ func (r *floodRig) once(ctx context.Context, flags uint8, flows uint32) error {
 	if err := r.source.SetBeside(flags, 0); err != nil {
 		return err
 	}
-	return settle(ctx, r.sink.Arrived)
+	return measure.Settle(ctx, r.sink.Arrived)
 }
 
 // measure fills the cell.
@@ -222,7 +223,7 @@ func (c *FloodCell) measure(ctx context.Context, opt *FloodOptions) (err error) 
 	if err := r.rates(opt.FlowsRate, c.Rate.generators()); err != nil {
 		return err
 	}
-	slept := sleep(ctx, opt.Window)
+	slept := measure.Sleep(ctx, opt.Window)
 	if err := errors.Join(slept, r.rates(0, 0)); err != nil {
 		return err
 	}
@@ -256,17 +257,17 @@ func (c *FloodCell) set(before, after *moment) {
 	kept := is.Kept - was.Kept
 	c.Offered = float64(after.sent.flood-before.sent.flood) / c.Seconds
 	c.Taken = float64(is.Received-was.Received-kept) / c.Seconds
-	worker := after.worker.since(before.worker)
-	c.CPU = worker.ran.Seconds() / c.Seconds
+	worker := after.worker.Since(before.worker)
+	c.CPU = worker.Ran.Seconds() / c.Seconds
 	if received := is.Received - was.Received; received > 0 {
-		c.NsPerPkt = float64(worker.ran) / float64(received)
+		c.NsPerPkt = float64(worker.Ran) / float64(received)
 	}
-	c.WorkerWaited = worker.waited.Seconds() / c.Seconds
-	c.GeneratorWaited = after.source.since(before.source).waited.Seconds() / c.Seconds
+	c.WorkerWaited = worker.Waited.Seconds() / c.Seconds
+	c.GeneratorWaited = after.source.Since(before.source).Waited.Seconds() / c.Seconds
 
 	c.FlowsSent = after.sent.flows - before.sent.flows
 	c.FlowsArrived = after.arrived.Segments - before.arrived.Segments
-	c.FlowsLoss = loss(c.FlowsSent, c.FlowsArrived)
+	c.FlowsLoss = measure.Loss(c.FlowsSent, c.FlowsArrived)
 
 	c.Evicted = is.Evicted - was.Evicted
 	c.UntrustedEvicted = is.UntrustedEvicted - was.UntrustedEvicted

@@ -8,26 +8,27 @@ import (
 	"time"
 
 	"weir/perf/balancer"
+	"weir/perf/measure"
 )
 
 // FloodReport is the outcome of [Flood], complete. Rates are per second.
 type FloodReport struct {
-	Measured    time.Time   `json:"measured"`
-	Machine     Machine     `json:"machine"`
-	Driver      string      `json:"driver"`
-	Mode        string      `json:"mode"`
-	FrameLen    int         `json:"frame_len"`      // bytes
-	Flows       uint32      `json:"flows"`          // established before the flood
-	FlowsRate   int         `json:"flows_pps"`      // of these
-	Entries     int         `json:"entries"`        // of the flow table
-	NewRate     int         `json:"new_rate"`       // entries made per second, at most
-	Limit       int         `json:"limit"`          // new flows per second, in the mode with limits
-	Window      float64     `json:"window_seconds"` // of a flood
-	GeneratorOn int         `json:"generator_cpu"`
-	WorkerOn    int         `json:"worker_cpu"`
-	Seed        uint64      `json:"seed"` // of the order, and of the floods
-	Summary     []FloodRow  `json:"summary"`
-	Cells       []FloodCell `json:"cells"` // in the order of measuring
+	Measured    time.Time       `json:"measured"`
+	Machine     measure.Machine `json:"machine"`
+	Driver      string          `json:"driver"`
+	Mode        string          `json:"mode"`
+	FrameLen    int             `json:"frame_len"`      // bytes
+	Flows       uint32          `json:"flows"`          // established before the flood
+	FlowsRate   int             `json:"flows_pps"`      // of these
+	Entries     int             `json:"entries"`        // of the flow table
+	NewRate     int             `json:"new_rate"`       // entries made per second, at most
+	Limit       int             `json:"limit"`          // new flows per second, in the mode with limits
+	Window      float64         `json:"window_seconds"` // of a flood
+	GeneratorOn int             `json:"generator_cpu"`
+	WorkerOn    int             `json:"worker_cpu"`
+	Seed        uint64          `json:"seed"` // of the order, and of the floods
+	Summary     []FloodRow      `json:"summary"`
+	Cells       []FloodCell     `json:"cells"` // in the order of measuring
 }
 
 // FloodRow sums up all rounds of one rate in one mode.
@@ -36,25 +37,25 @@ type FloodRow struct {
 	Rate   Rate          `json:"rate"`
 	Rounds int           `json:"rounds"`
 
-	Offered   Spread `json:"offered_pps"`
-	Taken     Spread `json:"taken_pps"`
-	CPU       Spread `json:"cpu"`
-	NsPerPkt  Spread `json:"ns_per_packet"`
-	FlowsLoss Spread `json:"flows_loss"`
+	Offered   measure.Spread `json:"offered_pps"`
+	Taken     measure.Spread `json:"taken_pps"`
+	CPU       measure.Spread `json:"cpu"`
+	NsPerPkt  measure.Spread `json:"ns_per_packet"`
+	FlowsLoss measure.Spread `json:"flows_loss"`
 
 	// Sums: there should be none.
 	Gone    int    `json:"gone"`
 	Moved   int    `json:"moved"`
 	Evicted uint64 `json:"evicted"`
 
-	UntrustedEvicted Spread `json:"untrusted_evicted_pps"`
-	Unrecorded       Spread `json:"unrecorded_pps"`
-	Refused          Spread `json:"refused_pps"`
-	Limited          Spread `json:"limited_pps"`
+	UntrustedEvicted measure.Spread `json:"untrusted_evicted_pps"`
+	Unrecorded       measure.Spread `json:"unrecorded_pps"`
+	Refused          measure.Spread `json:"refused_pps"`
+	Limited          measure.Spread `json:"limited_pps"`
 
-	Memory Spread `json:"memory"` // bytes of the process, after the flood
-	Growth Spread `json:"growth"` // bytes, in the flood
-	Waited Spread `json:"waited"` // the worse of worker and generator
+	Memory measure.Spread `json:"memory"` // bytes of the process, after the flood
+	Growth measure.Spread `json:"growth"` // bytes, in the flood
+	Waited measure.Spread `json:"waited"` // the worse of worker and generator
 }
 
 // add adds a cell and sums up again.
@@ -80,8 +81,8 @@ func (r *FloodReport) add(c FloodCell) {
 }
 
 func sumUp(cells []FloodCell) FloodRow {
-	over := func(value func(*FloodCell) float64) Spread { return spread(cells, value) }
-	rate := func(count func(*FloodCell) uint64) Spread {
+	over := func(value func(*FloodCell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
+	rate := func(count func(*FloodCell) uint64) measure.Spread {
 		return over(func(c *FloodCell) float64 { return float64(count(c)) / c.Seconds })
 	}
 	row := FloodRow{
@@ -110,16 +111,18 @@ func sumUp(cells []FloodCell) FloodRow {
 }
 
 // WriteText writes the summary for a terminal.
-func (r FloodReport) WriteText(w io.Writer) error { return writeText(w, r.conditions(), r.table()) }
+func (r FloodReport) WriteText(w io.Writer) error {
+	return measure.WriteText(w, r.conditions(), r.table())
+}
 
 // WriteMarkdown writes the summary for a page.
 func (r FloodReport) WriteMarkdown(w io.Writer) error {
-	return writeMarkdown(w, r.conditions(), r.table())
+	return measure.WriteMarkdown(w, r.conditions(), r.table())
 }
 
 func (r *FloodReport) conditions() string {
 	return fmt.Sprintf("%s: %s, %s mode, one worker, frames of %d bytes, %d flows with %d packets/s, flow table of %d, new_rate %d, limit %d, floods of %g s.",
-		r.Machine.at(r.Measured), r.Driver, r.Mode, r.FrameLen, r.Flows, r.FlowsRate, r.Entries, r.NewRate, r.Limit, r.Window)
+		r.Machine.At(r.Measured), r.Driver, r.Mode, r.FrameLen, r.Flows, r.FlowsRate, r.Entries, r.NewRate, r.Limit, r.Window)
 }
 
 func (r *FloodReport) table() [][]string {
@@ -129,13 +132,13 @@ func (r *FloodReport) table() [][]string {
 		"memory MB", "growth MB", "waited %",
 	}}
 	for _, row := range r.Summary {
-		thousands := func(s Spread) string { return fmt.Sprintf("%.0f", s.Median/1e3) }
+		thousands := func(s measure.Spread) string { return fmt.Sprintf("%.0f", s.Median/1e3) }
 		table = append(table, []string{
 			string(row.Mode), row.Rate.String(), fmt.Sprint(row.Rounds),
-			row.Offered.format(1e-3, 0), row.Taken.format(1e-3, 0), row.CPU.format(100, 0), row.NsPerPkt.format(1, 0), row.FlowsLoss.format(100, 2),
+			row.Offered.Format(1e-3, 0), row.Taken.Format(1e-3, 0), row.CPU.Format(100, 0), row.NsPerPkt.Format(1, 0), row.FlowsLoss.Format(100, 2),
 			fmt.Sprintf("%d, %d, %d", row.Gone, row.Moved, row.Evicted),
 			thousands(row.UntrustedEvicted), thousands(row.Unrecorded), thousands(row.Refused), thousands(row.Limited),
-			fmt.Sprintf("%.1f", row.Memory.Median/1e6), row.Growth.format(1e-6, 1), row.Waited.formatWaited(),
+			fmt.Sprintf("%.1f", row.Memory.Median/1e6), row.Growth.Format(1e-6, 1), row.Waited.FormatWaited(),
 		})
 	}
 	return table

@@ -9,6 +9,7 @@ import (
 
 	"weir/lab/labtest"
 	"weir/perf/loops"
+	"weir/perf/measure"
 )
 
 // All loops do all there is to do, and no frame is counted that was not there.
@@ -16,7 +17,7 @@ import (
 func TestLoops(t *testing.T) {
 	labtest.NeedRoot(t)
 	report, err := Loops(t.Context(), Options{
-		Setup:     Setup{Repeats: 1, Window: 50 * time.Millisecond},
+		Setup:     measure.Setup{Repeats: 1, Window: 50 * time.Millisecond},
 		Step:      10 * time.Millisecond,
 		Scenarios: []Scenario{Overload, SendOnly},
 	})
@@ -60,7 +61,7 @@ func TestLoops(t *testing.T) {
 func TestModes(t *testing.T) {
 	labtest.NeedRoot(t)
 	report, err := Loops(t.Context(), Options{
-		Setup:     Setup{Repeats: 1, Window: 50 * time.Millisecond},
+		Setup:     measure.Setup{Repeats: 1, Window: 50 * time.Millisecond},
 		Step:      10 * time.Millisecond,
 		Kinds:     Balancers(),
 		Scenarios: []Scenario{Overload},
@@ -90,38 +91,6 @@ func TestModes(t *testing.T) {
 	}
 }
 
-func TestSpread(t *testing.T) {
-	for _, test := range []struct {
-		values []float64
-		want   Spread
-	}{
-		{nil, Spread{}},
-		{[]float64{3}, Spread{3, 3, 3}},
-		{[]float64{4, 1}, Spread{2.5, 1, 4}},
-		{[]float64{5, 1, 2}, Spread{2, 1, 5}},
-	} {
-		var cells []Cell
-		for _, v := range test.values {
-			cells = append(cells, Cell{Delivered: v})
-		}
-		if got := spread(cells, func(c *Cell) float64 { return c.Delivered }); got != test.want {
-			t.Errorf("%v: %v, want %v", test.values, got, test.want)
-		}
-	}
-}
-
-func TestShortCommit(t *testing.T) {
-	for commit, want := range map[string]string{
-		"0123456789abcdef":  "0123456789ab",
-		"0123456789abcdef+": "0123456789ab with changes",
-		"unknown":           "unknown",
-	} {
-		if got := shortCommit(commit); got != want {
-			t.Errorf("%s: %q, want %q", commit, got, want)
-		}
-	}
-}
-
 // A round without a loss-free rate counts as failed and not in the medians.
 func TestFailedRound(t *testing.T) {
 	var r Report
@@ -134,7 +103,7 @@ func TestFailedRound(t *testing.T) {
 	if row := r.Summary[0]; row.Scenario != Overload || row.Rounds != 1 || row.Failed != 0 {
 		t.Errorf("%+v", row)
 	}
-	if row := r.Summary[1]; row.Rounds != 2 || row.Failed != 1 || row.Delivered != (Spread{10, 10, 10}) {
+	if row := r.Summary[1]; row.Rounds != 2 || row.Failed != 1 || row.Delivered != (measure.Spread{10, 10, 10}) {
 		t.Errorf("%+v", row)
 	}
 }

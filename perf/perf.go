@@ -15,19 +15,13 @@ package perf
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
-	"os"
-	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"weir/lab/netlab"
 	"weir/perf/balancer"
 	"weir/perf/loops"
+	"weir/perf/measure"
 )
 
 // A whole data plane can take the place of a loop. It has one worker, but for
@@ -84,23 +78,9 @@ func Scenarios() []Scenario { return []Scenario{Overload, LossFree, SendOnly} }
 // MaxLoss is the share of frames that a loss-free trial may lose.
 const MaxLoss = 0.001
 
-// Setup is what any measurement can be told.
-type Setup struct {
-	Repeats int           // of each cell; default 5
-	Window  time.Duration // of a measurement; default 2 s
-	CPUs    []int         // of the generator and of what is measured; default the first two allowed
-	Seed    uint64        // of the order; default random
-
-	// Program is started, with further arguments, for what is measured. It has
-	// to have [Command]. Default: the running one.
-	Program string
-
-	Log *slog.Logger // default: nothing is logged
-}
-
 // Options says how to measure loops.
 type Options struct {
-	Setup
+	measure.Setup
 	Step      time.Duration // of a trial of the binary search; default 200 ms
 	Flows     uint32        // default 1024
 	Ring      int           // entries of the loops' rings; default 2048, which data planes have
@@ -124,60 +104,7 @@ func (opt *Options) complete() error {
 	if len(opt.Scenarios) == 0 {
 		opt.Scenarios = Scenarios()
 	}
-	return opt.Setup.complete()
-}
-
-func (s *Setup) complete() error {
-	if s.Repeats == 0 {
-		s.Repeats = 5
-	}
-	if s.Window == 0 {
-		s.Window = 2 * time.Second
-	}
-	if s.Seed == 0 {
-		s.Seed = rand.Uint64()
-	}
-	if s.Log == nil {
-		s.Log = slog.New(slog.DiscardHandler)
-	}
-	if s.Program == "" {
-		program, err := os.Executable()
-		if err != nil {
-			return fmt.Errorf("find own program: %w", err)
-		}
-		s.Program = program
-	}
-	if len(s.CPUs) == 0 {
-		var set unix.CPUSet
-		if err := unix.SchedGetaffinity(0, &set); err != nil {
-			return fmt.Errorf("get allowed cpus: %w", err)
-		}
-		for cpu := 0; cpu < len(set)*64 && len(s.CPUs) < 2; cpu++ {
-			if set.IsSet(cpu) {
-				s.CPUs = append(s.CPUs, cpu)
-			}
-		}
-	}
-	if len(s.CPUs) != 2 || s.CPUs[0] == s.CPUs[1] {
-		return errors.New("the generator and what is measured need a cpu each: run on a machine with two, or name two")
-	}
-	return nil
-}
-
-// rounds calls measure for all cells in random order, and then for all of them
-// again in another, until it fails.
-func rounds[C any](s *Setup, cells []C, measure func(round int, cell C) error) error {
-	random := rand.New(rand.NewPCG(s.Seed, 0))
-	for round := range s.Repeats {
-		order := slices.Clone(cells)
-		random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		for _, cell := range order {
-			if err := measure(round+1, cell); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return opt.Setup.Complete()
 }
 
 // Loops measures each kind of loop in each scenario, as often as asked, in
@@ -200,14 +127,14 @@ func Loops(ctx context.Context, opt Options) (Report, error) {
 			cells = append(cells, Cell{Loop: kind, Scenario: scenario})
 		}
 	}
-	err = rounds(&opt.Setup, cells, func(round int, cell Cell) error {
+	err = measure.Rounds(&opt.Setup, cells, func(round int, cell Cell) error {
 		cell.Round = round
 		if err := cell.measure(ctx, &opt); err != nil {
 			return fmt.Errorf("measure loop %s, %s, round %d: %w", cell.Loop, cell.Scenario, cell.Round, err)
 		}
 		report.add(cell)
 		opt.Log.Info("measured", "loop", cell.Loop, "scenario", cell.Scenario, "round", cell.Round,
-			"offered", round3(cell.Offered), "delivered", round3(cell.Delivered), "waited", cell.LoopWaited)
+			"offered", measure.Round3(cell.Offered), "delivered", measure.Round3(cell.Delivered), "waited", cell.LoopWaited)
 		return nil
 	})
 	return report, err

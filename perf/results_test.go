@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"weir/perf/measure"
 )
 
 // What is committed can be read, its summary is that of its cells, and the
@@ -45,7 +46,7 @@ func checkResults[R report](t *testing.T, page, pattern string, again func(R) R,
 	}
 	for _, path := range paths {
 		t.Run(path, func(t *testing.T) {
-			report, err := ReadFile[R](path)
+			report, err := measure.ReadFile[R](path)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"weir/perf/generator"
 	"weir/perf/loops"
+	"weir/perf/measure"
 )
 
 // A rig is one loop at work in a network of its own: at the far end of a wire,
@@ -23,8 +24,8 @@ type rig struct {
 
 // running is a loop, or what takes its place.
 type running interface {
-	time() (threadTime, error)     // of its threads
-	stop() (loops.Counters, error) // it is called once
+	Time() (measure.ThreadTime, error) // of its threads
+	stop() (loops.Counters, error)     // it is called once
 }
 
 func newRig(ctx context.Context, opt *Options, kind loops.Kind, task loops.Task) (_ *rig, err error) {

@@ -3,9 +3,9 @@ package perf
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
+	"weir/perf/measure"
 )
 
 // trial is what happened between two moments.
@@ -14,41 +14,12 @@ type trial struct {
 	asked     int // frames per second
 	offered   uint64
 	delivered uint64
-	loop      threadTime
-	generator threadTime
+	loop      measure.ThreadTime
+	generator measure.ThreadTime
 }
 
 // loss is the share of the offered frames that was not delivered.
-func (t *trial) loss() float64 { return loss(t.offered, t.delivered) }
-
-func loss(offered, delivered uint64) float64 {
-	if offered == 0 || delivered >= offered {
-		return 0
-	}
-	return 1 - float64(delivered)/float64(offered)
-}
-
-// threadTime is how long a thread has run, and how long it was ready to run and
-// did not get a core.
-type threadTime struct{ ran, waited time.Duration }
-
-func (t threadTime) since(before threadTime) threadTime {
-	return threadTime{t.ran - before.ran, t.waited - before.waited}
-}
-
-// readThread reads the scheduler's account of a thread
-// (Documentation/scheduler/sched-stats.rst).
-func readThread(pid, tid int) (threadTime, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/schedstat", pid, tid))
-	if err != nil {
-		return threadTime{}, fmt.Errorf("read run time of thread (needs CONFIG_SCHED_INFO): %w", err)
-	}
-	var ran, waited int64
-	if _, err := fmt.Sscan(string(b), &ran, &waited); err != nil {
-		return threadTime{}, fmt.Errorf("read run time of thread: %q: %w", b, err)
-	}
-	return threadTime{time.Duration(ran), time.Duration(waited)}, nil
-}
+func (t *trial) loss() float64 { return measure.Loss(t.offered, t.delivered) }
 
 // read returns all counters as they are, with no time.
 func (r *rig) read() (t trial, err error) {
@@ -57,11 +28,11 @@ func (r *rig) read() (t trial, err error) {
 		return t, err
 	}
 	t.offered, t.delivered = p.offered, p.delivered
-	if t.loop, err = r.loop.time(); err != nil {
+	if t.loop, err = r.loop.Time(); err != nil {
 		return t, err
 	}
 	if r.source != nil {
-		t.generator, err = readThread(os.Getpid(), r.source.Thread())
+		t.generator, err = measure.ReadThread(os.Getpid(), r.source.Thread())
 	}
 	return t, err
 }
@@ -72,8 +43,8 @@ func (t *trial) since(before trial, d time.Duration) trial {
 		seconds:   d.Seconds(),
 		offered:   t.offered - before.offered,
 		delivered: t.delivered - before.delivered,
-		loop:      t.loop.since(before.loop),
-		generator: t.generator.since(before.generator),
+		loop:      t.loop.Since(before.loop),
+		generator: t.generator.Since(before.generator),
 	}
 }
 
@@ -88,12 +59,12 @@ func (r *rig) try(ctx context.Context, rate int, d time.Duration) (trial, error)
 	if err := r.source.SetRate(rate); err != nil {
 		return trial{}, err
 	}
-	slept := sleep(ctx, d)
+	slept := measure.Sleep(ctx, d)
 	if err := errors.Join(slept, r.source.SetRate(0)); err != nil {
 		return trial{}, err
 	}
 	d = time.Since(start)
-	if err := settle(ctx, r.counts); err != nil {
+	if err := measure.Settle(ctx, r.counts); err != nil {
 		return trial{}, err
 	}
 	after, err := r.read()
@@ -109,7 +80,7 @@ func (r *rig) watch(ctx context.Context, d time.Duration) (trial, error) {
 		return trial{}, err
 	}
 	start := time.Now()
-	if err := sleep(ctx, d); err != nil {
+	if err := measure.Sleep(ctx, d); err != nil {
 		return trial{}, err
 	}
 	after, err := r.read()

@@ -117,33 +117,6 @@ func (w *wire) refused() (uint64, error) {
 	return s.TxDropped, err
 }
 
-const (
-	quiet       = 30 * time.Millisecond // without a frame: nothing more will come
-	quietWithin = 5 * time.Second
-)
-
-// settle waits until no frames move any more, which is when counts, of those
-// that were sent and arrived, stay the same.
-func settle[C comparable](ctx context.Context, counts func() (C, error)) error {
-	var last C
-	since := time.Now()
-	for deadline := since.Add(quietWithin); time.Now().Before(deadline); {
-		now, err := counts()
-		if err != nil {
-			return err
-		}
-		if now != last {
-			last, since = now, time.Now()
-		} else if time.Since(since) >= quiet {
-			return nil
-		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("frames still move %v after the generator was told to be silent", quietWithin)
-}
-
 // close ends everything and removes it. What was not got to is nil.
 func (w *wire) close() error {
 	var errs []error

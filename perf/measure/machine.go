@@ -1,4 +1,4 @@
-package perf
+package measure
 
 import (
 	"bufio"
@@ -23,7 +23,8 @@ type Machine struct {
 	Load   string `json:"load"`   // /proc/loadavg as the measurement began
 }
 
-func thisMachine() (Machine, error) {
+// ThisMachine returns the machine that this runs on.
+func ThisMachine() (Machine, error) {
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
 		return Machine{}, fmt.Errorf("uname: %w", err)
@@ -42,8 +43,8 @@ func thisMachine() (Machine, error) {
 	}, nil
 }
 
-// at says for a reader where and when something was measured.
-func (m *Machine) at(measured time.Time) string {
+// At says for a reader where and when something was measured.
+func (m *Machine) At(measured time.Time) string {
 	return fmt.Sprintf("%s, Linux %s, %d x %s, %s, weir %s",
 		measured.Format(time.DateOnly), m.Kernel, m.CPUs, m.CPU, m.Go, shortCommit(m.Commit))
 }

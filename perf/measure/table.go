@@ -1,4 +1,4 @@
-package perf
+package measure
 
 import (
 	"encoding/json"
@@ -18,9 +18,9 @@ type Spread struct {
 	Max    float64 `json:"max"`
 }
 
-// spread is zero without cells. The median of an even number is the mean of the
+// SpreadOf returns the spread of a value over cells. It is zero without cells. The median of an even number is the mean of the
 // two in the middle.
-func spread[C any](cells []C, value func(*C) float64) Spread {
+func SpreadOf[C any](cells []C, value func(*C) float64) Spread {
 	var values []float64
 	for i := range cells {
 		values = append(values, value(&cells[i]))
@@ -33,8 +33,8 @@ func spread[C any](cells []C, value func(*C) float64) Spread {
 	return Spread{Median: (values[(n-1)/2] + values[n/2]) / 2, Min: values[0], Max: values[n-1]}
 }
 
-// format writes the median and, in brackets, smallest and largest.
-func (s Spread) format(scale float64, digits int) string {
+// Format writes the median and, in brackets, smallest and largest.
+func (s Spread) Format(scale float64, digits int) string {
 	f := func(v float64) string { return fmt.Sprintf("%.*f", digits, v*scale) }
 	return fmt.Sprintf("%s (%s-%s)", f(s.Median), f(s.Min), f(s.Max))
 }
@@ -43,16 +43,16 @@ func (s Spread) format(scale float64, digits int) string {
 // says little.
 const disturbed = 0.01
 
-// formatWaited writes the share of time waited for a core.
-func (s Spread) formatWaited() string {
+// FormatWaited writes the share of time waited for a core.
+func (s Spread) FormatWaited() string {
 	if s.Median > disturbed {
-		return s.format(100, 1) + " disturbed"
+		return s.Format(100, 1) + " disturbed"
 	}
-	return s.format(100, 1)
+	return s.Format(100, 1)
 }
 
-// writeText writes a table for a terminal.
-func writeText(w io.Writer, conditions string, table [][]string) error {
+// WriteText writes a table for a terminal.
+func WriteText(w io.Writer, conditions string, table [][]string) error {
 	if _, err := fmt.Fprintln(w, conditions); err != nil {
 		return err
 	}
@@ -63,8 +63,8 @@ func writeText(w io.Writer, conditions string, table [][]string) error {
 	return t.Flush()
 }
 
-// writeMarkdown writes a table for a page.
-func writeMarkdown(w io.Writer, conditions string, table [][]string) error {
+// WriteMarkdown writes a table for a page.
+func WriteMarkdown(w io.Writer, conditions string, table [][]string) error {
 	rule := make([]string, len(table[0]))
 	for i := range rule {
 		rule[i] = "---"
@@ -101,5 +101,5 @@ func WriteFile(path string, report any) error {
 	return nil
 }
 
-// round3 makes a rate readable in a log.
-func round3(perSecond float64) float64 { return math.Round(perSecond/1000) / 1000 }
+// Round3 makes a rate readable in a log.
+func Round3(perSecond float64) float64 { return math.Round(perSecond/1000) / 1000 }

@@ -1,0 +1,81 @@
+package measure
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Setup is what any measurement can be told.
+type Setup struct {
+	Repeats int           // of each cell; default 5
+	Window  time.Duration // of a measurement; default 2 s
+	CPUs    []int         // of the generator and of what is measured; default the first two allowed
+	Seed    uint64        // of the order; default random
+
+	// Program is started, with further arguments, for what is measured. It has
+	// to have the command perf. Default: the running one.
+	Program string
+
+	Log *slog.Logger // default: nothing is logged
+}
+
+// Complete fills in the defaults, and fails without two CPUs.
+func (s *Setup) Complete() error {
+	if s.Repeats == 0 {
+		s.Repeats = 5
+	}
+	if s.Window == 0 {
+		s.Window = 2 * time.Second
+	}
+	if s.Seed == 0 {
+		s.Seed = rand.Uint64()
+	}
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
+	if s.Program == "" {
+		program, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find own program: %w", err)
+		}
+		s.Program = program
+	}
+	if len(s.CPUs) == 0 {
+		var set unix.CPUSet
+		if err := unix.SchedGetaffinity(0, &set); err != nil {
+			return fmt.Errorf("get allowed cpus: %w", err)
+		}
+		for cpu := 0; cpu < len(set)*64 && len(s.CPUs) < 2; cpu++ {
+			if set.IsSet(cpu) {
+				s.CPUs = append(s.CPUs, cpu)
+			}
+		}
+	}
+	if len(s.CPUs) != 2 || s.CPUs[0] == s.CPUs[1] {
+		return errors.New("the generator and what is measured need a cpu each: run on a machine with two, or name two")
+	}
+	return nil
+}
+
+// Rounds calls measure for all cells in random order, and then for all of them
+// again in another, until it fails.
+func Rounds[C any](s *Setup, cells []C, measure func(round int, cell C) error) error {
+	random := rand.New(rand.NewPCG(s.Seed, 0))
+	for round := range s.Repeats {
+		order := slices.Clone(cells)
+		random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		for _, cell := range order {
+			if err := measure(round+1, cell); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

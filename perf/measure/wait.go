@@ -1,0 +1,52 @@
+package measure
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Sleep waits, or returns the error of ctx if that ends before.
+func Sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+const (
+	quiet       = 30 * time.Millisecond // without a frame: nothing more will come
+	quietWithin = 5 * time.Second
+)
+
+// Settle waits until no frames move any more, which is when counts, of those
+// that were sent and arrived, stay the same.
+func Settle[C comparable](ctx context.Context, counts func() (C, error)) error {
+	var last C
+	since := time.Now()
+	for deadline := since.Add(quietWithin); time.Now().Before(deadline); {
+		now, err := counts()
+		if err != nil {
+			return err
+		}
+		if now != last {
+			last, since = now, time.Now()
+		} else if time.Since(since) >= quiet {
+			return nil
+		}
+		if err := Sleep(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("frames still move %v after the generator was told to be silent", quietWithin)
+}
+
+// Loss is the share of what was offered that was not delivered.
+func Loss(offered, delivered uint64) float64 {
+	if offered == 0 || delivered >= offered {
+		return 0
+	}
+	return 1 - float64(delivered)/float64(offered)
+}

@@ -123,7 +123,7 @@ func answer(ctx context.Context, b *balancer.Balancer, questions io.Reader, answ
 	if err != nil {
 		return err
 	}
-	if err := answers.Encode(measure.Started{threads}); err != nil {
+	if err := answers.Encode(measure.Started{Threads: threads}); err != nil {
 		return err
 	}
 	for lines := bufio.NewScanner(questions); lines.Scan(); {

@@ -79,7 +79,7 @@ func TestChecksSummary(t *testing.T) {
 	}
 	want := ChecksRow{
 		Kind: TCPCheck, To: ToVIP, Checked: 2, Rounds: 2, NotUp: 2, Logged: 3,
-		CPU: measure.Spread{0.5, 0.25, 0.75}, Made: measure.Spread{2, 2, 2}, PerCheck: measure.Spread{0.125, 0, 0.25},
+		CPU: measure.Spread{Median: 0.5, Min: 0.25, Max: 0.75}, Made: measure.Spread{Median: 2, Min: 2, Max: 2}, PerCheck: measure.Spread{Median: 0.125, Min: 0, Max: 0.25},
 	}
 	if got := r.Summary[1]; !reflect.DeepEqual(got, want) {
 		t.Errorf("\n%+v, want\n%+v", got, want)

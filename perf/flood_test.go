@@ -106,8 +106,8 @@ func TestFloodSummary(t *testing.T) {
 		t.Fatalf("rows %v, want %v", order, want)
 	}
 	want := FloodRow{
-		Mode: balancer.DSR, Rate: 5, Rounds: 3, Offered: measure.Spread{20, 10, 30}, Gone: 1, Moved: 3, Evicted: 2,
-		Refused: measure.Spread{0, 0, 4}, Memory: measure.Spread{0, 0, 4}, Growth: measure.Spread{0, -1, 0},
+		Mode: balancer.DSR, Rate: 5, Rounds: 3, Offered: measure.Spread{Median: 20, Min: 10, Max: 30}, Gone: 1, Moved: 3, Evicted: 2,
+		Refused: measure.Spread{Median: 0, Min: 0, Max: 4}, Memory: measure.Spread{Median: 0, Min: 0, Max: 4}, Growth: measure.Spread{Median: 0, Min: -1, Max: 0},
 	}
 	if got := r.Summary[0]; !reflect.DeepEqual(got, want) {
 		t.Errorf("\n%+v, want\n%+v", got, want)

@@ -103,7 +103,7 @@ func TestFailedRound(t *testing.T) {
 	if row := r.Summary[0]; row.Scenario != Overload || row.Rounds != 1 || row.Failed != 0 {
 		t.Errorf("%+v", row)
 	}
-	if row := r.Summary[1]; row.Rounds != 2 || row.Failed != 1 || row.Delivered != (measure.Spread{10, 10, 10}) {
+	if row := r.Summary[1]; row.Rounds != 2 || row.Failed != 1 || row.Delivered != (measure.Spread{Median: 10, Min: 10, Max: 10}) {
 		t.Errorf("%+v", row)
 	}
 }

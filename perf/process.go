@@ -58,7 +58,7 @@ func loopCommand() *cli.Command {
 				Interface: c.String("interface"),
 				CPU:       c.Int("cpu"),
 				Ring:      c.Int("ring"),
-			}, func(thread int) { _ = output.Encode(measure.Started{[]int{thread}}) }) // nobody listens: SIGTERM is next
+			}, func(thread int) { _ = output.Encode(measure.Started{Threads: []int{thread}}) }) // nobody listens: SIGTERM is next
 			if err != nil {
 				return err
 			}

@@ -46,6 +46,8 @@ func (f *Forwarder) request(p *packet.Parsed, meta *handover.Meta, hash uint64, 
 		if svc.Mode == snapshot.Direct {
 			return f.direct(slot, p, meta, frame)
 		}
+	} else if !svc.Guarded() {
+		f.flows.Mark(entry, f.mark)
 	}
 	if svc.Mode == snapshot.Direct {
 		return f.direct(entry.Backend, p, meta, frame)

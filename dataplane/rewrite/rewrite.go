@@ -180,7 +180,7 @@ func (r *Rewrite) setOuter6(proto uint8, t Tunnel) {
 // would end the loop, as no TTL runs out. With a tunnel it may be the gateway
 // that both the client and the backend are behind.
 func (r *Rewrite) Apply(f *queue.Frame, p *packet.Parsed) stats.Reason {
-	if r.outerLen == 0 && packet.Ethernet(f.Buf[f.Start:]).Src() == packet.Ethernet(r.l2[:]).Dst() {
+	if r.outerLen == 0 && isFrom(f.Buf[f.Start:], &r.l2) {
 		return stats.Looped
 	}
 	length := p.End - p.L3
@@ -258,7 +258,21 @@ func (r *Rewrite) IsSource(a *[16]byte) bool {
 // f.Buf. Nothing else is changed.
 func (r *Rewrite) Frame(f *queue.Frame, l3 uint32) {
 	f.Start = l3 - uint32(r.l2Len)
-	copy(f.Buf[f.Start:l3], r.l2[:])
+	b := f.Buf[f.Start:]
+	if r.l2Len == ethernetLen {
+		h := (*[ethernetLen]byte)(b)
+		*h = [ethernetLen]byte(r.l2[:])
+		return
+	}
+	*(*[taggedLen]byte)(b) = r.l2
+}
+
+// isFrom tells whether the source of an Ethernet frame is the destination of
+// header.
+func isFrom(frame []byte, header *[taggedLen]byte) bool {
+	const address = 1<<48 - 1
+	source := binary.LittleEndian.Uint64(frame[6:])
+	return (source^binary.LittleEndian.Uint64(header[:]))&address == 0
 }
 
 // encapsulate puts the outer header before the packet at l3 and returns where
@@ -274,11 +288,11 @@ func (r *Rewrite) encapsulate(f *queue.Frame, l3, length uint32, p *packet.Parse
 		packet.IPv6(inner).DecrementHopLimit()
 	}
 	start := l3 - uint32(r.outerLen)
-	outer := f.Buf[start:l3]
-	copy(outer, r.outer[:])
-	if r.outerLen == ipv4Len {
+	if outer := f.Buf[start:]; r.outerLen == ipv4Len {
+		*(*[ipv4Len]byte)(outer) = [ipv4Len]byte(r.outer[:])
 		r.finishOuter4(outer, length, p)
 	} else {
+		*(*[ipv6Len]byte)(outer) = r.outer
 		r.finishOuter6(outer, length, p)
 	}
 	return start

@@ -39,6 +39,8 @@ type Snapshot struct {
 	snat    []nat.Range            // by slot of nat.Space; one that is not in use has no port
 	answers map[answerKey]struct{} // of modes that leave the client's address
 	tunnels map[[16]byte]uint32    // outer destination to a backend behind it
+
+	backward *backward // where answers go; nil without NAT
 }
 
 // Interface is what a worker needs to know about a NIC.
@@ -246,6 +248,7 @@ func New(spec Spec) (*Snapshot, error) {
 	for _, v := range spec.VIPs {
 		s.addAnswers(&v)
 	}
+	s.backward = newBackward(s)
 	return s, nil
 }
 
@@ -322,6 +325,12 @@ const (
 // for that one.
 func (s *Snapshot) IsStrayProbe(src *[16]byte, ttl uint8) bool {
 	return lowest <= ttl && ttl < ProbeTTL && slices.Contains(s.nodes, *src)
+}
+
+// MayBeAnswer is false for a packet to this address that is surely none of a
+// backend, under NAT.
+func (s *Snapshot) MayBeAnswer(dst *[16]byte) bool {
+	return s.backward != nil && s.backward.may(dst)
 }
 
 // HasAnswers tells whether IsAnswer can be true of anything.

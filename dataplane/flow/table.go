@@ -260,6 +260,15 @@ func (t *Table) Prefetch(hashes []uint64, places []uint32) {
 	t.touched += uint32(sum)
 }
 
+// BackendAt returns what the entry in a place has for its Backend, whoever's it
+// is, and 0 for NoPlace.
+func (t *Table) BackendAt(place uint32) uint32 {
+	if uint64(place) >= uint64(len(t.entries)) {
+		return 0
+	}
+	return t.entries[place].Backend
+}
+
 // Known returns the flow in a place, noting the packet as Lookup does, if k is a
 // trusted flow and there, its mark is mark, and the packet changes nothing but
 // when the flow was last seen. Else it returns nil and has done nothing: then

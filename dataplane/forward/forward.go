@@ -118,6 +118,7 @@ type Forwarder struct {
 	ahashes  [BatchSize]uint64  // of answers
 	numbers  [BatchSize]uint32  // of the flows that answers seem to be of
 	piece    [handover.MaxFrame]byte
+	touched  uint64 // where prefetchBackends leaves what it read
 }
 
 // request is a packet to a service, or to nobody, that waits for the second pass.
@@ -255,7 +256,26 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (requests, a
 		f.prefetchAnswers(f.ahashes[:answers])
 	}
 	f.flows.Prefetch(f.hashes[:requests], f.places[:requests])
+	if len(f.snap.Backends) > manyBackends {
+		f.prefetchBackends(f.places[:requests])
+	}
 	return requests, answers
+}
+
+// manyBackends is up to how many backends all of them stay in the cache.
+const manyBackends = 4096
+
+// prefetchBackends brings into the cache what the flows in these places are going
+// to need besides their entries.
+func (f *Forwarder) prefetchBackends(places []uint32) {
+	sum := uint64(0) // else the compiler would drop the loads
+	backends, counters := f.snap.Backends, f.counters.Backends
+	for _, place := range places {
+		if slot := f.flows.BackendAt(place); int(slot) < len(backends) && int(slot) < len(counters) {
+			sum += uint64(backends[slot].Rewrite.Egress) + counters[slot].Packets
+		}
+	}
+	f.touched += sum
 }
 
 // second is the pass that finds the flows of requests, in the order in which they

@@ -65,6 +65,23 @@ func (t *Table) Answered(number uint32, seg Segment, now Tick) bool {
 	return true
 }
 
+// KnownAnswer is to Answered what Known is to Lookup: it notes a packet of the
+// backend if the flow with this number is trusted, its mark is mark, and the
+// packet changes nothing but when the flow was last seen. Else it returns false and
+// has done nothing.
+func (t *Table) KnownAnswer(number uint32, tcpFlags uint8, mark uint32, now Tick) bool {
+	if uint64(number) >= uint64(len(t.entries)) {
+		return false
+	}
+	h, i := &t.headers[number/ways], number%ways
+	status := uint32(h.status[i])
+	if t.entries[number].mark != mark || !settled(status, tcpFlags) || h.idle(int(i), now) > t.limit[status&stateMask] {
+		return false
+	}
+	h.seen[i] = now
+	return true
+}
+
 // StateOf returns the state of the flow with this number, live or over, and
 // StateNone if there is none.
 func (t *Table) StateOf(number uint32) State {

@@ -60,7 +60,7 @@ func TickAt(sinceStart time.Duration) Tick {
 	return Tick(sinceStart / (time.Second / TicksPerSecond))
 }
 
-// Entry is one flow: exactly a cache line. Backend, Generation and NAT are the
+// Entry is one flow: exactly a cache line. Delta, Backend, Generation and NAT are the
 // caller's: it may change them at any time while it holds the pointer, and the
 // table reads none of them. The rest it must leave alone.
 //
@@ -69,6 +69,7 @@ func TickAt(sinceStart time.Duration) Tick {
 // the memory away.
 type Entry struct {
 	Tuple      packet.Tuple // as given to Insert
+	Delta      packet.Delta // under NAT: what it does to a checksum of the client's packets
 	Backend    uint32       // slot number in the snapshot
 	Generation uint32       // of the snapshot Backend was checked against
 	Packets    uint32       // counted by Insert, Lookup and Known: the client's; wraps

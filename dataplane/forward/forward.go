@@ -232,7 +232,7 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (requests, a
 		frame, p, meta := &frames[i], &f.parsed[i], &f.metas[i]
 		b := frame.Bytes()
 		p.Decode(b)
-		if p.Flow && f.forUs(b, meta) && !f.snap.MayBeAnswer(&p.Dst) {
+		if p.Flow && f.forUs(b, meta) && !f.snap.MayBeAnswer(&p.Src, &p.Dst) {
 			f.requests[requests] = request{uint32(i), snapshot.None}
 			f.hashes[requests] = f.flows.Hash(&p.Tuple)
 			requests++
@@ -287,7 +287,7 @@ func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, requests in
 		if r.service == snapshot.None {
 			if e := f.flows.Known(f.places[k], &p.Tuple, p.TCPFlags, f.mark, f.now); e != nil {
 				if isNAT(e) {
-					verdicts[r.frame] = f.toBackend(e, p, meta, frame)
+					verdicts[r.frame] = f.knownToBackend(e, p, meta, frame)
 				} else {
 					verdicts[r.frame] = f.direct(e.Backend, p, meta, frame)
 				}

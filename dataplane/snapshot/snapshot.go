@@ -331,10 +331,9 @@ func (s *Snapshot) IsStrayProbe(src *[16]byte, ttl uint8) bool {
 	return lowest <= ttl && ttl < ProbeTTL && slices.Contains(s.nodes, *src)
 }
 
-// MayBeAnswer is false for a packet to this address that is surely none of a
-// backend, under NAT.
-func (s *Snapshot) MayBeAnswer(dst *[16]byte) bool {
-	return s.backward != nil && s.backward.may(dst)
+// MayBeAnswer is false for a packet that is surely none of a backend under NAT.
+func (s *Snapshot) MayBeAnswer(src, dst *[16]byte) bool {
+	return s.backward != nil && (s.backward.snat.mayHave(dst) || s.backward.backends.mayHave(src))
 }
 
 // HasAnswers tells whether IsAnswer can be true of anything.

@@ -228,13 +228,15 @@ func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verd
 // first is the pass that parses. It settles what needs no flow, and returns how
 // many requests and answers it leaves to the second.
 func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (requests, answers int) {
+	snap, flows, stations := f.snap, f.flows, f.stations
 	for i := range frames {
-		frame, p, meta := &frames[i], &f.parsed[i], &f.metas[i]
+		frame, p, meta := &frames[i], &f.parsed[i%BatchSize], &f.metas[i%BatchSize]
 		b := frame.Bytes()
 		p.Decode(b)
-		if p.Flow && f.forUs(b, meta) && !f.snap.MayBeAnswer(&p.Src, &p.Dst) {
-			f.requests[requests] = request{uint32(i), snapshot.None}
-			f.hashes[requests] = f.flows.Hash(&p.Tuple)
+		at := requests % BatchSize
+		if p.Flow && forUs(b) == stations[meta.Ingress] && !snap.MayBeAnswer(&p.Src, &p.Dst) {
+			f.requests[at] = request{uint32(i), snapshot.None}
+			f.hashes[at] = flows.Hash(&p.Tuple)
 			requests++
 			continue
 		}
@@ -243,20 +245,20 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (requests, a
 		case settled:
 			verdicts[i] = verdict
 		case isRequest:
-			f.requests[requests] = request{uint32(i), next.service}
-			f.hashes[requests] = f.flows.Hash(&p.Tuple)
+			f.requests[at] = request{uint32(i), next.service}
+			f.hashes[at] = flows.Hash(&p.Tuple)
 			requests++
 		case isAnswer:
 			f.answers[answers] = i
-			f.ahashes[answers] = f.flows.Hash(&p.Tuple)
+			f.ahashes[answers] = flows.Hash(&p.Tuple)
 			answers++
 		}
 	}
 	if answers > 0 {
 		f.prefetchAnswers(f.ahashes[:answers])
 	}
-	f.flows.Prefetch(f.hashes[:requests], f.places[:requests])
-	if len(f.snap.Backends) > manyBackends {
+	flows.Prefetch(f.hashes[:requests], f.places[:requests])
+	if len(snap.Backends) > manyBackends {
 		f.prefetchBackends(f.places[:requests])
 	}
 	return requests, answers
@@ -304,17 +306,15 @@ func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, requests in
 	}
 }
 
-// forUs tells whether a frame is addressed to the interface that it came by, and
-// sent by one station.
-func (f *Forwarder) forUs(b []byte, meta *handover.Meta) bool {
-	return binary.LittleEndian.Uint64(b)&forUsMask == f.stations[meta.Ingress]
-}
+// forUs returns the same of a frame as is in stations for an interface, if the frame
+// is addressed to that and sent by one station.
+func forUs(b []byte) uint64 { return binary.LittleEndian.Uint64(b) & forUsMask }
 
 // forUsMask leaves of the first 8 bytes of a frame, read from the lowest, the
 // destination and the bit that makes the source a group.
 const forUsMask = 1<<49 - 1
 
-// adoptStations prepares what forUs compares.
+// adoptStations prepares what forUs is compared with.
 func (f *Forwarder) adoptStations(interfaces []snapshot.Interface) {
 	f.stations = make([]uint64, len(interfaces))
 	for i := range interfaces {

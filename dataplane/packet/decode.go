@@ -113,6 +113,23 @@ type Parsed struct {
 // Transport checksums are not verified; the IPv4 header's is.
 func (p *Parsed) Decode(frame []byte) {
 	*p = Parsed{}
+	if len(frame) >= plainMinLen {
+		switch binary.BigEndian.Uint16(frame[ethType:]) {
+		case EtherTypeIPv4:
+			if p.decodePlain4(frame) {
+				return
+			}
+		case EtherTypeIPv6:
+			if p.decodePlain6(frame) {
+				return
+			}
+		}
+	}
+	p.decode(frame)
+}
+
+// decode is Decode for any frame; p has been cleared.
+func (p *Parsed) decode(frame []byte) {
 	if len(frame) < EthernetLen {
 		p.stop(ProblemTruncated, 0, frame)
 		return

@@ -23,7 +23,8 @@ type Cell struct {
 	Process   float64 `json:"process_seconds"` // CPU of the subject's process, for each connection
 	Kernel    float64 `json:"kernel_seconds"`  // CPU of the kernel's thread that receives for the subject, likewise
 	Busy      float64 `json:"busy"`            // share of time in which the subject's core was not idle
-	Waited    float64 `json:"waited"`          // time that process and kernel's thread waited for the core and each other, as a share
+	Others    float64 `json:"others"`          // share of time in which it ran neither: what disturbs
+	Clients   float64 `json:"clients_busy"`    // share of time in which the core of clients and backends was not idle
 
 	Median  float64 `json:"median_seconds"` // from when a connection was due to its end
 	P99     float64 `json:"p99_seconds"`    // likewise, of 99 in a hundred
@@ -111,7 +112,8 @@ func (c *Cell) between(before, after *moment) {
 		c.Kernel = used.kernel.Ran.Seconds() / float64(c.Answered)
 	}
 	c.Busy = 1 - min(used.idle/seconds, 1)
-	c.Waited = (used.process.Waited + used.kernel.Waited).Seconds() / seconds
+	c.Others = max(c.Busy-(used.process.Ran+used.kernel.Ran).Seconds()/seconds, 0)
+	c.Clients = 1 - min(used.others/seconds, 1)
 	c.Median, c.P99 = took.quantile(0.5).Seconds(), took.quantile(0.99).Seconds()
 }
 

@@ -22,7 +22,7 @@ func Command() *cli.Command {
 		ArgsUsage: "[REPORT.json]",
 		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
 			"Anything else that runs on the machine shows in the last column: how much of the time\n" +
-			"the balancer had to wait for its core.",
+			"the balancer's core was at something else.",
 		Flags: []cli.Flag{
 			&cli.PathFlag{Name: "weir", Value: "bin/weir", Usage: "the weir `BINARY` to measure"},
 			&cli.StringSliceFlag{Name: "through", Usage: "measure only this (default: direct, weir-dsr, weir-nat, haproxy, nginx, nft-dsr, nft-dnat, ipvs)"},

@@ -38,7 +38,7 @@ const (
 	HAProxy Subject = "haproxy"  // HAProxy, mode tcp
 	Nginx   Subject = "nginx"    // nginx, module stream
 	NftDSR  Subject = "nft-dsr"  // peers.NftDSR
-	NftDNAT Subject = "nft-dnat" // peers.NftDNAT, with masquerading
+	NftDNAT Subject = "nft-dnat" // peers.NftDNAT, with SNAT
 	IPVS    Subject = "ipvs"     // peers.IPVS, where the kernel has it
 )
 

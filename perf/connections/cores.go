@@ -186,10 +186,11 @@ type usage struct {
 	process measure.ThreadTime
 	kernel  measure.ThreadTime // its NAPI threads
 	idle    float64            // seconds that its CPU had nothing to do
+	others  float64            // likewise, of the others' CPU
 }
 
 func (u usage) since(before usage) usage {
-	return usage{u.process.Since(before.process), u.kernel.Since(before.kernel), u.idle - before.idle}
+	return usage{u.process.Since(before.process), u.kernel.Since(before.kernel), u.idle - before.idle, u.others - before.others}
 }
 
 // usage reads it. Without a process pid is 0. The time of a thread that has ended
@@ -224,7 +225,10 @@ func (c *cores) usage(pid int) (u usage, err error) {
 		u.kernel.Ran += t.Ran
 		u.kernel.Waited += t.Waited
 	}
-	u.idle, err = readIdle(c.own)
+	if u.idle, err = readIdle(c.own); err != nil {
+		return u, err
+	}
+	u.others, err = readIdle(c.others)
 	return u, err
 }
 

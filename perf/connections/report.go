@@ -36,7 +36,8 @@ type Row struct {
 	Process   measure.Spread `json:"process_seconds"`
 	Kernel    measure.Spread `json:"kernel_seconds"`
 	Busy      measure.Spread `json:"busy"`
-	Waited    measure.Spread `json:"waited"`
+	Others    measure.Spread `json:"others"`
+	Clients   measure.Spread `json:"clients_busy"`
 	Median    measure.Spread `json:"median_seconds"`
 	P99       measure.Spread `json:"p99_seconds"`
 	Memory    measure.Spread `json:"memory"`
@@ -80,7 +81,8 @@ func rowOf(cells []Cell) Row {
 		Process:   over(func(c *Cell) float64 { return c.Process }),
 		Kernel:    over(func(c *Cell) float64 { return c.Kernel }),
 		Busy:      over(func(c *Cell) float64 { return c.Busy }),
-		Waited:    over(func(c *Cell) float64 { return c.Waited }),
+		Others:    over(func(c *Cell) float64 { return c.Others }),
+		Clients:   over(func(c *Cell) float64 { return c.Clients }),
 		Median:    over(func(c *Cell) float64 { return c.Median }),
 		P99:       over(func(c *Cell) float64 { return c.P99 }),
 		Memory:    over(func(c *Cell) float64 { return float64(c.Memory) }),
@@ -125,8 +127,8 @@ func (r *Report) conditions() string {
 
 func (r *Report) table() [][]string {
 	table := [][]string{{
-		"load", "through", "rounds", "connections/s", "failed", "CPU µs/connection", "process", "kernel", "core busy %",
-		"median ms", "p99 ms", "frames in/connection", "out", "memory MB", "waited %",
+		"load", "through", "rounds", "connections/s", "failed", "CPU µs/connection", "process", "kernel", "core busy %", "clients' core",
+		"median ms", "p99 ms", "frames in/connection", "out", "memory MB", "others on core %",
 	}}
 	for _, row := range r.Summary {
 		cpu, process, kernel, memory := row.CPU.Format(1e6, 1), fmt.Sprintf("%.1f", row.Process.Median*1e6), fmt.Sprintf("%.1f", row.Kernel.Median*1e6), "-"
@@ -140,8 +142,8 @@ func (r *Report) table() [][]string {
 		}
 		table = append(table, []string{
 			string(row.Load), string(row.Subject), fmt.Sprint(row.Rounds), row.PerSecond.Format(1, 0), row.failures(), cpu, process, kernel,
-			row.Busy.Format(100, 0), row.Median.Format(1e3, 2), row.P99.Format(1e3, 1),
-			fmt.Sprintf("%.1f", row.FramesIn.Median), fmt.Sprintf("%.1f", row.FramesOut.Median), memory, row.Waited.FormatWaited(),
+			row.Busy.Format(100, 0), fmt.Sprintf("%.0f", row.Clients.Median*100), row.Median.Format(1e3, 2), row.P99.Format(1e3, 1),
+			fmt.Sprintf("%.1f", row.FramesIn.Median), fmt.Sprintf("%.1f", row.FramesOut.Median), memory, row.Others.FormatWaited(),
 		})
 	}
 	return table

@@ -38,7 +38,7 @@ func (r *rig) start(ctx context.Context, opt *Options, subject Subject) (*runnin
 	case NftDSR:
 		return r.startPeer(peers.Options{Kind: peers.NftDSR})
 	case NftDNAT:
-		return r.startPeer(peers.Options{Kind: peers.NftDNAT, Masquerade: true})
+		return r.startPeer(peers.Options{Kind: peers.NftDNAT, SNAT: snat})
 	default:
 		return r.startPeer(peers.Options{Kind: peers.IPVS})
 	}

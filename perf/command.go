@@ -11,7 +11,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/perf/balancer"
+	"weir/perf/checks"
+	"weir/perf/flood"
+	"weir/perf/loops"
 	"weir/perf/measure"
+	"weir/perf/wire"
 )
 
 // Command returns the command perf, for a program's list of commands.
@@ -19,7 +23,7 @@ func Command() *cli.Command {
 	return &cli.Command{
 		Name:        "perf",
 		Usage:       "measure",
-		Subcommands: []*cli.Command{loopsCommand(), modesCommand(), floodCommand(), checksCommand(), loopCommand(), balancerCommand()},
+		Subcommands: []*cli.Command{loopsCommand(), modesCommand(), floodCommand(), checksCommand(), loops.Command(), balancer.Command()},
 	}
 }
 
@@ -37,13 +41,13 @@ func loopsCommand() *cli.Command {
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return showFile[Report](c)
+				return showFile[wire.Report](c)
 			}
-			opt := Options{Setup: setup(c), Ring: c.Int("ring")}
+			opt := wire.Options{Setup: setup(c), Ring: c.Int("ring")}
 			for _, s := range c.StringSlice("scenario") {
-				opt.Scenarios = append(opt.Scenarios, Scenario(s))
+				opt.Scenarios = append(opt.Scenarios, wire.Scenario(s))
 			}
-			report, err := Loops(c.Context, opt)
+			report, err := wire.Run(c.Context, opt)
 			return finish(c, report, len(report.Cells), err)
 		},
 	}
@@ -59,10 +63,10 @@ func modesCommand() *cli.Command {
 		Flags: setupFlags(),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return showFile[Report](c)
+				return showFile[wire.Report](c)
 			}
-			report, err := Loops(c.Context, Options{
-				Setup: setup(c), Kinds: Balancers(), Scenarios: []Scenario{Overload, LossFree},
+			report, err := wire.Run(c.Context, wire.Options{
+				Setup: setup(c), Kinds: wire.Balancers(), Scenarios: []wire.Scenario{wire.Overload, wire.LossFree},
 			})
 			return finish(c, report, len(report.Cells), err)
 		},
@@ -86,22 +90,22 @@ func floodCommand() *cli.Command {
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return showFile[FloodReport](c)
+				return showFile[flood.Report](c)
 			}
-			opt := FloodOptions{
+			opt := flood.Options{
 				Setup: setup(c), Flows: uint32(c.Uint("flows")), FlowsRate: c.Int("flows-rate"), Entries: c.Int("entries"),
 			}
 			for _, m := range c.StringSlice("mode") {
 				opt.Modes = append(opt.Modes, balancer.Mode(m))
 			}
 			for _, text := range c.StringSlice("rate") {
-				rate, err := parseRate(text)
+				rate, err := flood.ParseRate(text)
 				if err != nil {
 					return err
 				}
 				opt.Rates = append(opt.Rates, rate)
 			}
-			report, err := Flood(c.Context, opt)
+			report, err := flood.Run(c.Context, opt)
 			return finish(c, report, len(report.Cells), err)
 		},
 	}
@@ -124,9 +128,9 @@ func checksCommand() *cli.Command {
 		}, commonFlags()...),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return showFile[ChecksReport](c)
+				return showFile[checks.Report](c)
 			}
-			report, err := Checks(c.Context, ChecksOptions{
+			report, err := checks.Run(c.Context, checks.Options{
 				Setup: setup(c), Weir: c.Path("weir"), Backends: c.Int("backends"), Interval: c.Duration("interval"),
 			})
 			return finish(c, report, len(report.Cells), err)

@@ -54,7 +54,7 @@ type Options struct {
 	CPU       int          // that all workers are pinned to
 	Entries   int          // of the flow table, each
 	Clients   netip.Prefix // whose flows Known, Drain and Lost are about
-	Log       *slog.Logger
+	Log       *slog.Logger `json:"-"`
 }
 
 // Balancer is the data plane at work. Its methods but Run wait for the workers

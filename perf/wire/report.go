@@ -1,4 +1,4 @@
-package perf
+package wire
 
 import (
 	"fmt"
@@ -83,8 +83,8 @@ func libraries(kinds []loops.Kind) []string {
 	return all
 }
 
-// add adds a cell and sums up again.
-func (r *Report) add(c Cell) {
+// Add adds a cell and sums up again.
+func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
 	for _, scenario := range Scenarios() {

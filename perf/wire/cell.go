@@ -1,4 +1,4 @@
-package perf
+package wire
 
 import (
 	"context"
@@ -67,7 +67,7 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 		return err
 	}
 	defer func() {
-		if closeErr := r.close(); err == nil {
+		if closeErr := r.Close(); err == nil {
 			err = closeErr
 		}
 	}()

@@ -1,4 +1,4 @@
-package perf
+package checks
 
 import (
 	"bytes"
@@ -12,13 +12,13 @@ import (
 	"weir/perf/measure"
 )
 
-// ChecksCell is one measurement: of so many checks of one kind, once. Shares of
+// Cell is one measurement: of so many checks of one kind, once. Shares of
 // CPU are of one core.
-type ChecksCell struct {
-	Kind    CheckKind `json:"kind"`
-	To      CheckTo   `json:"to,omitempty"`
-	Checked int       `json:"checked"` // backends
-	Round   int       `json:"round"`
+type Cell struct {
+	Kind    Kind   `json:"kind"`
+	To      Target `json:"to,omitempty"`
+	Checked int    `json:"checked"` // backends
+	Round   int    `json:"round"`
 
 	Seconds float64 `json:"seconds"`
 	CPU     float64 `json:"cpu"`    // all threads of weir
@@ -108,8 +108,8 @@ func (t weirTime) kernelShare(before weirTime) float64 {
 }
 
 // measure fills the cell.
-func (c *ChecksCell) measure(ctx context.Context, opt *ChecksOptions) (err error) {
-	r, err := newChecksRig(ctx, opt, c)
+func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
+	r, err := newRig(ctx, opt, c)
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func (c *ChecksCell) measure(ctx context.Context, opt *ChecksOptions) (err error
 }
 
 // watch measures for a window in which nobody asks weir anything.
-func (c *ChecksCell) watch(ctx context.Context, opt *ChecksOptions, r *checksRig, pid int) error {
+func (c *Cell) watch(ctx context.Context, opt *Options, r *rig, pid int) error {
 	logged := lines(r.weir.Log())
 	served := r.served()
 	before, err := readWeir(pid)
@@ -180,9 +180,9 @@ func (c *ChecksCell) watch(ctx context.Context, opt *ChecksOptions, r *checksRig
 }
 
 // made returns how many checks a server has seen as they are meant to be.
-func (c *ChecksCell) made() uint64 {
+func (c *Cell) made() uint64 {
 	switch {
-	case c.Kind == HTTPCheck:
+	case c.Kind == HTTP:
 		return c.Served.Answered
 	case c.To == ToBackend:
 		return c.Served.Own

@@ -1,4 +1,4 @@
-package perf
+package wire
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 // How fast is not asked here.
 func TestLoops(t *testing.T) {
 	labtest.NeedRoot(t)
-	report, err := Loops(t.Context(), Options{
+	report, err := Run(t.Context(), Options{
 		Setup:     measure.Setup{Repeats: 1, Window: 50 * time.Millisecond},
 		Step:      10 * time.Millisecond,
 		Scenarios: []Scenario{Overload, SendOnly},
@@ -60,7 +60,7 @@ func TestLoops(t *testing.T) {
 // A data plane in place of a loop forwards, and two workers share the work.
 func TestModes(t *testing.T) {
 	labtest.NeedRoot(t)
-	report, err := Loops(t.Context(), Options{
+	report, err := Run(t.Context(), Options{
 		Setup:     measure.Setup{Repeats: 1, Window: 50 * time.Millisecond},
 		Step:      10 * time.Millisecond,
 		Kinds:     Balancers(),
@@ -94,9 +94,9 @@ func TestModes(t *testing.T) {
 // A round without a loss-free rate counts as failed and not in the medians.
 func TestFailedRound(t *testing.T) {
 	var r Report
-	r.add(Cell{Loop: loops.Own, Scenario: LossFree, Delivered: 10, Loss: MaxLoss})
-	r.add(Cell{Loop: loops.Own, Scenario: LossFree, Delivered: 99, Loss: 2 * MaxLoss})
-	r.add(Cell{Loop: loops.Own, Scenario: Overload, Delivered: 20, Loss: 0.5})
+	r.Add(Cell{Loop: loops.Own, Scenario: LossFree, Delivered: 10, Loss: MaxLoss})
+	r.Add(Cell{Loop: loops.Own, Scenario: LossFree, Delivered: 99, Loss: 2 * MaxLoss})
+	r.Add(Cell{Loop: loops.Own, Scenario: Overload, Delivered: 20, Loss: 0.5})
 	if len(r.Summary) != 2 {
 		t.Fatalf("summary %+v", r.Summary)
 	}

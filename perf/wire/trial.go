@@ -1,4 +1,4 @@
-package perf
+package wire
 
 import (
 	"context"
@@ -31,8 +31,8 @@ func (r *rig) read() (t trial, err error) {
 	if t.loop, err = r.loop.Time(); err != nil {
 		return t, err
 	}
-	if r.source != nil {
-		t.generator, err = measure.ReadThread(os.Getpid(), r.source.Thread())
+	if r.Source != nil {
+		t.generator, err = measure.ReadThread(os.Getpid(), r.Source.Thread())
 	}
 	return t, err
 }
@@ -56,11 +56,11 @@ func (r *rig) try(ctx context.Context, rate int, d time.Duration) (trial, error)
 		return trial{}, err
 	}
 	start := time.Now()
-	if err := r.source.SetRate(rate); err != nil {
+	if err := r.Source.SetRate(rate); err != nil {
 		return trial{}, err
 	}
 	slept := measure.Sleep(ctx, d)
-	if err := errors.Join(slept, r.source.SetRate(0)); err != nil {
+	if err := errors.Join(slept, r.Source.SetRate(0)); err != nil {
 		return trial{}, err
 	}
 	d = time.Since(start)

@@ -29,9 +29,15 @@ type Cell struct {
 	NsPerPkt  float64 `json:"ns_per_packet"`
 	Saturated bool    `json:"saturated,omitempty"`
 
+	// NsUser is how much of NsPerPkt was spent outside of the kernel, in Go. It
+	// is a sample of some hundred ticks per second.
+	NsUser float64 `json:"ns_user"`
+
 	// Unknown is the share of the packets delivered whose flow was not known,
 	// where the subject tells: there should be none.
 	Unknown float64 `json:"unknown"`
+
+	Memory uint64 `json:"memory,omitempty"` // bytes of its process, resident, when all flows are known
 
 	// Share of the time for which the worker's and the generator's thread could
 	// have run and were not let, because something else had their core. This
@@ -73,7 +79,10 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	if err := r.prepare(ctx, c.Flows); err != nil {
+	if err := r.prepare(ctx, c.Flows, opt.Zipf > 0); err != nil {
+		return err
+	}
+	if c.Memory, err = r.running.Memory(); err != nil {
 		return err
 	}
 	var t trial
@@ -109,6 +118,7 @@ func (c *Cell) set(t *trial) {
 		switch {
 		case t.timed:
 			c.NsPerPkt = float64(t.worker.Ran) / float64(t.delivered)
+			c.NsUser = c.NsPerPkt * t.ticks.UserShare()
 		case c.Loss > saturates:
 			c.NsPerPkt, c.Saturated = 1e9*t.seconds/float64(t.delivered), true
 		}

@@ -16,6 +16,8 @@ type Report struct {
 	Measured  time.Time         `json:"measured"`
 	Machine   measure.Machine   `json:"machine"`
 	Libraries []string          `json:"libraries,omitempty"` // that are not weir's
+	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least: 60, and for IPv6 62
+	Zipf      float64           `json:"zipf,omitempty"`      // exponent of how popular flows are
 	Window    float64           `json:"window_seconds"`
 	Step      float64           `json:"step_seconds"` // of the binary search, and of warming up
 	MaxLoss   float64           `json:"max_loss"`     // of a loss-free trial
@@ -42,8 +44,10 @@ type Row struct {
 	Delivered measure.Spread `json:"delivered_pps"`
 	Loss      measure.Spread `json:"loss"`
 	NsPerPkt  measure.Spread `json:"ns_per_packet"`
+	NsUser    measure.Spread `json:"ns_user"`
 	Saturated bool           `json:"saturated,omitempty"` // NsPerPkt is the core's time
 	Unknown   measure.Spread `json:"unknown"`
+	Memory    measure.Spread `json:"memory"` // bytes; zero in the kernel
 	Waited    measure.Spread `json:"waited"` // the worse of worker and generator
 
 	Latencies []LatencyRow `json:"latencies,omitempty"` // in Latency alone
@@ -70,6 +74,8 @@ func newReport(opt *Options) (Report, error) {
 		Measured:  time.Now().UTC().Truncate(time.Second),
 		Machine:   machine,
 		Libraries: versions(all),
+		FrameLen:  opt.FrameLen,
+		Zipf:      opt.Zipf,
 		Window:    opt.Window.Seconds(),
 		Step:      opt.Step.Seconds(),
 		MaxLoss:   MaxLoss,
@@ -144,6 +150,8 @@ func sumUp(s *Subject, all []Cell) Row {
 	row.Delivered = over(func(c *Cell) float64 { return c.Delivered })
 	row.Loss = over(func(c *Cell) float64 { return c.Loss })
 	row.NsPerPkt = over(func(c *Cell) float64 { return c.NsPerPkt })
+	row.NsUser = over(func(c *Cell) float64 { return c.NsUser })
+	row.Memory = over(func(c *Cell) float64 { return float64(c.Memory) })
 	row.Unknown = over(func(c *Cell) float64 { return c.Unknown })
 	row.Waited = over(func(c *Cell) float64 { return max(c.WorkerWaited, c.GeneratorWaited) })
 	return row
@@ -201,7 +209,15 @@ func (r *Report) write(w io.Writer, write func(io.Writer, string, [][]string) er
 }
 
 func (r *Report) conditions() string {
-	text := fmt.Sprintf("%s: veth, windows of %g s; cores are generator/receive/worker/transmit/sink.", r.Machine.At(r.Measured), r.Window)
+	frames := "the shortest frames"
+	if r.FrameLen > 0 {
+		frames = fmt.Sprintf("frames of %d bytes", r.FrameLen)
+	}
+	if r.Zipf > 0 {
+		frames += fmt.Sprintf(", flows by Zipf's law (%g)", r.Zipf)
+	}
+	text := fmt.Sprintf("%s: veth, UDP, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
+		r.Machine.At(r.Measured), frames, r.Window)
 	var names []string
 	for name := range r.LeftOut {
 		names = append(names, name)
@@ -214,7 +230,7 @@ func (r *Report) conditions() string {
 
 func (r *Report) table() [][]string {
 	table := [][]string{{
-		"scenario", "flows", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "core ns/packet",
+		"scenario", "flows", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "core ns/packet", "in Go",
 		"of floor", "of nft-dnat", "waited %",
 	}}
 	for _, row := range r.Summary {
@@ -233,9 +249,13 @@ func (r *Report) table() [][]string {
 		if row.Saturated {
 			ns += " (core)"
 		}
+		user := "-"
+		if row.NsUser.Median > 0 {
+			user = fmt.Sprintf("%.0f", row.NsUser.Median)
+		}
 		table = append(table, []string{
 			string(row.Scenario), count(row.Flows), row.Subject, row.Driver, row.Cores.String(), rounds,
-			offered, row.Delivered.Format(1e-6, 2), loss, ns, row.OfFloor.String(), row.OfDNAT.String(), row.Waited.FormatWaited(),
+			offered, row.Delivered.Format(1e-6, 2), loss, ns, user, row.OfFloor.String(), row.OfDNAT.String(), row.Waited.FormatWaited(),
 		})
 	}
 	return table

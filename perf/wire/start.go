@@ -172,6 +172,12 @@ func (k *kernel) Time() (measure.ThreadTime, bool, error) {
 	return t, true, err
 }
 
+// Ticks implements running: nothing is done in user mode.
+func (*kernel) Ticks() (measure.Ticks, error) { return measure.Ticks{}, nil }
+
+// Memory implements running: it has no process.
+func (*kernel) Memory() (uint64, error) { return 0, nil }
+
 // Known implements running: whether the kernel tracks connections or not, it has
 // no more to ask.
 func (*kernel) Known() (int, bool, error) { return 0, false, nil }

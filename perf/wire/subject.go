@@ -101,6 +101,15 @@ func Subjects() []Subject {
 	}
 }
 
+// MainSubjects returns the names of those that are measured if nothing else is
+// asked for.
+func MainSubjects() []string {
+	return []string{
+		"floor-afxdp", "weir-dsr", "weir-ipip", "weir-nat", "floor-afpacket", "weir-dsr-afpacket",
+		"asavie", "asavie-drained", NftDNAT, "nft-dsr", "kernel-forward", "xdp-tx-thread",
+	}
+}
+
 // subjects returns those with these names, in the order of tables.
 func subjects(names []string) ([]Subject, error) {
 	all := Subjects()

@@ -17,7 +17,8 @@ type trial struct {
 	seconds   float64
 	asked     int // frames per second
 	worker    measure.ThreadTime
-	timed     bool // worker is known
+	timed     bool          // worker is known
+	ticks     measure.Ticks // of it
 	generator measure.ThreadTime
 }
 
@@ -48,6 +49,9 @@ func (r *rig) read() (m moment, err error) {
 	if m.worker, m.timed, err = r.running.Time(); err != nil {
 		return m, err
 	}
+	if m.ticks, err = r.running.Ticks(); err != nil {
+		return m, err
+	}
 	m.passed, err = r.counts()
 	m.at = time.Now()
 	return m, err
@@ -64,6 +68,7 @@ func (m *moment) since(before *moment) trial {
 		seconds:   m.at.Sub(before.at).Seconds(),
 		worker:    m.worker.Since(before.worker),
 		timed:     m.timed,
+		ticks:     m.ticks.Since(before.ticks),
 		generator: m.generator.Since(before.generator),
 	}
 }

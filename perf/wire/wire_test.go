@@ -97,7 +97,7 @@ func checkCell(t *testing.T, c *Cell) {
 	if a.Received != a.Sent+a.Dropped {
 		t.Errorf("sent and dropped is not what was received: %+v", a)
 	}
-	if a.Decided < uint64(c.Flows) || c.Unknown != 0 {
+	if a.Decided < uint64(c.Flows) || c.Unknown != 0 { // 256 flows all have room
 		t.Errorf("%d flows were decided of %d, and a share of %g of the packets had an unknown one", a.Decided, c.Flows, c.Unknown)
 	}
 	if (a.HandedOver > 0) != (c.subject.queues > 1) {

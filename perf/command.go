@@ -14,6 +14,7 @@ import (
 
 	"weir/perf/balancer"
 	"weir/perf/checks"
+	"weir/perf/connections"
 	"weir/perf/flood"
 	"weir/perf/loops"
 	"weir/perf/measure"
@@ -23,9 +24,12 @@ import (
 // Command returns the command perf, for a program's list of commands.
 func Command() *cli.Command {
 	return &cli.Command{
-		Name:        "perf",
-		Usage:       "measure",
-		Subcommands: []*cli.Command{wireCommand(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), loops.Command(), balancer.Command()},
+		Name:  "perf",
+		Usage: "measure",
+		Subcommands: []*cli.Command{
+			wireCommand(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), connections.Command(),
+			loops.Command(), balancer.Command(),
+		},
 	}
 }
 

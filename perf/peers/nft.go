@@ -24,8 +24,8 @@ func (p *Peer) translate() error {
 		fmt.Fprintf(&text, "\t\t%s dnat to %s\n", p.matches(protocol), p.chosen(protocol, func(b Backend) string { return b.Addr.String() }))
 	}
 	text.WriteString("\t}\n")
-	if p.opt.Masquerade {
-		text.WriteString("\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t\tct status dnat masquerade\n\t}\n")
+	if p.opt.SNAT.IsValid() {
+		fmt.Fprintf(&text, "\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t\tct status dnat snat to %s\n\t}\n", p.opt.SNAT.Masked())
 	}
 	text.WriteString("}\n")
 	p.onHostClose(func() error {

@@ -1,4 +1,4 @@
-package perf
+package checks
 
 import (
 	"fmt"
@@ -25,7 +25,7 @@ func TestChecks(t *testing.T) {
 		t.Fatalf("build weir: %v\n%s", err, out)
 	}
 	const backends = 20
-	report, err := Checks(t.Context(), ChecksOptions{
+	report, err := Run(t.Context(), Options{
 		Setup:    measure.Setup{Repeats: 1, Window: 500 * time.Millisecond},
 		Weir:     weir,
 		Backends: backends,
@@ -44,7 +44,7 @@ func TestChecks(t *testing.T) {
 				t.Errorf("%d of %d backends are up, and %d of %d checked ones have passed", c.Up, backends, c.Passed, c.Checked)
 			}
 			s := c.Served
-			if c.To != ToVIP && s.VIP != 0 || c.To != ToBackend && s.Own != 0 || c.Kind != HTTPCheck && s.Answered != 0 {
+			if c.To != ToVIP && s.VIP != 0 || c.To != ToBackend && s.Own != 0 || c.Kind != HTTP && s.Answered != 0 {
 				t.Errorf("somebody was asked who should not have been: %+v", s)
 			}
 			// A window has two intervals and a half.
@@ -60,25 +60,25 @@ func TestChecks(t *testing.T) {
 
 // Rows are in the order of measuring a round, a check costs what is more than
 // without any, and what must not be is not hidden in a median.
-func TestChecksSummary(t *testing.T) {
-	r := ChecksReport{Backends: 10}
-	for _, c := range []ChecksCell{
-		{Kind: HTTPCheck, To: ToVIP, Checked: 10, CPU: 0.3, Made: 10, Up: 10, Passed: 10},
-		{Kind: TCPCheck, To: ToVIP, Checked: 2, CPU: 0.25, Made: 2, Up: 10, Passed: 1, Logged: 1},
-		{Kind: TCPCheck, To: ToVIP, Checked: 2, CPU: 0.75, Made: 2, Up: 8, Passed: 2, Logged: 2},
-		{Kind: NoCheck, CPU: 0.25, Up: 10},
+func TestSummary(t *testing.T) {
+	r := Report{Backends: 10}
+	for _, c := range []Cell{
+		{Kind: HTTP, To: ToVIP, Checked: 10, CPU: 0.3, Made: 10, Up: 10, Passed: 10},
+		{Kind: TCP, To: ToVIP, Checked: 2, CPU: 0.25, Made: 2, Up: 10, Passed: 1, Logged: 1},
+		{Kind: TCP, To: ToVIP, Checked: 2, CPU: 0.75, Made: 2, Up: 8, Passed: 2, Logged: 2},
+		{Kind: None, CPU: 0.25, Up: 10},
 	} {
-		r.add(c)
+		r.Add(c)
 	}
-	var order []CheckKind
+	var order []Kind
 	for _, row := range r.Summary {
 		order = append(order, row.Kind)
 	}
-	if want := []CheckKind{NoCheck, TCPCheck, HTTPCheck}; !slices.Equal(order, want) {
+	if want := []Kind{None, TCP, HTTP}; !slices.Equal(order, want) {
 		t.Fatalf("rows %v, want %v", order, want)
 	}
-	want := ChecksRow{
-		Kind: TCPCheck, To: ToVIP, Checked: 2, Rounds: 2, NotUp: 2, Logged: 3,
+	want := Row{
+		Kind: TCP, To: ToVIP, Checked: 2, Rounds: 2, NotUp: 2, Logged: 3,
 		CPU: measure.Spread{Median: 0.5, Min: 0.25, Max: 0.75}, Made: measure.Spread{Median: 2, Min: 2, Max: 2}, PerCheck: measure.Spread{Median: 0.125, Min: 0, Max: 0.25},
 	}
 	if got := r.Summary[1]; !reflect.DeepEqual(got, want) {
@@ -101,10 +101,10 @@ func TestReadWeir(t *testing.T) {
 	if used := after.since(before); used.Ran <= 0 {
 		t.Errorf("ran %v in a busy loop", used.Ran)
 	}
-	if share := after.kernelShare(before); share < 0 || share > 1 {
-		t.Errorf("%v of it is the kernel's", share)
+	if share := after.ticks.Since(before.ticks).UserShare(); share < 0 || share > 1 {
+		t.Errorf("%v of it was spent in user mode", share)
 	}
-	if after.user < before.user || after.inKernel < before.inKernel || after.user+after.inKernel == 0 {
-		t.Errorf("ticks from %+v to %+v", before, after)
+	if b, a := before.ticks, after.ticks; a.User < b.User || a.Kernel < b.Kernel || a.User+a.Kernel == 0 {
+		t.Errorf("ticks from %+v to %+v", b, a)
 	}
 }

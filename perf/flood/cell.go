@@ -1,4 +1,4 @@
-package perf
+package flood
 
 import (
 	"context"
@@ -11,11 +11,13 @@ import (
 	"weir/perf/generator"
 	"weir/perf/measure"
 	"weir/perf/sink"
+	"weir/perf/testbed"
+	"weir/perf/world"
 )
 
-// FloodCell is one measurement: of one flood, in one mode, once. Counts are of
+// Cell is one measurement: of one flood, in one mode, once. Counts are of
 // the window.
-type FloodCell struct {
+type Cell struct {
 	Mode  balancer.Mode `json:"mode"`
 	Rate  Rate          `json:"rate"` // SYNs per second asked of the generator, -1 for as many as it can
 	Round int           `json:"round"`
@@ -47,11 +49,11 @@ type FloodCell struct {
 	WorkerWaited    float64 `json:"worker_waited"` // as in Cell
 	GeneratorWaited float64 `json:"generator_waited"`
 
-	Account FloodAccount `json:"account"` // of the whole life of the balancer
+	Account Account `json:"account"` // of the whole life of the balancer
 }
 
-// FloodAccount says where all frames of a cell have ended.
-type FloodAccount struct {
+// Account says where all frames of a cell have ended.
+type Account struct {
 	Flood    uint64          `json:"flood"`   // by the generator
 	Flows    uint64          `json:"flows"`   // by the generator
 	Refused  uint64          `json:"refused"` // by the veth between generator and balancer
@@ -59,63 +61,68 @@ type FloodAccount struct {
 	Balancer balancer.Status `json:"balancer"`
 }
 
-// floodRig is a balancer at the far end of a wire.
-type floodRig struct {
-	wire
-	balancer *balancerProcess
+// rig is a balancer at the far end of a wire.
+type rig struct {
+	*testbed.Bed
+	balancer *balancer.Process
 }
 
-func newFloodRig(ctx context.Context, opt *FloodOptions, cell *FloodCell) (_ *floodRig, err error) {
-	r := &floodRig{}
+func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
+	bed, err := testbed.New()
+	if err != nil {
+		return nil, err
+	}
+	r := &rig{Bed: bed}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, r.close())
+			err = errors.Join(err, r.Close())
 		}
 	}()
-	if err := r.hosts(); err != nil {
+	if err := r.Cable(1); err != nil {
 		return nil, err
 	}
-	if err := r.cable(1); err != nil {
+	r.balancer, err = balancer.Start(r.Far, opt.Program, balancer.Options{
+		Mode: cell.Mode, Interface: testbed.FarName, Queues: 1, CPU: opt.CPUs[1], Entries: opt.Entries,
+		NewRate: balancer.NewRate, SNAT: 4, Clients: generator.FlowSources(),
+	})
+	if err != nil {
 		return nil, err
 	}
-	if r.balancer, err = startBalancer(r.far, &opt.Setup, cell.Mode, 1, opt.Entries); err != nil {
-		return nil, err
-	}
-	return r, r.openEnds(ctx, generator.Options{
-		To:     vip(),
+	return r, r.OpenEnds(ctx, generator.Options{
+		To:     world.VIP(false),
 		SYN:    true,
-		Flood:  floodFrom(),
+		Flood:  sources(),
 		Seed:   opt.Seed + uint64(cell.Round),
 		Beside: opt.Flows,
 		CPU:    opt.CPUs[0],
-	})
+	}, sink.Options{})
 }
 
 // moment is all counters at one time.
 type moment struct {
-	sent     floodSent
+	sent     sent
 	arrived  sink.Counts
 	balancer balancer.Status
 	worker   measure.ThreadTime
 	source   measure.ThreadTime
 }
 
-// floodSent is what was sent so far.
-type floodSent struct{ flood, flows uint64 }
+// sent is what was sent so far.
+type sent struct{ flood, flows uint64 }
 
-func (r *floodRig) sent() (s floodSent, err error) {
-	if s.flood, err = r.source.Sent(); err != nil {
+func (r *rig) sent() (s sent, err error) {
+	if s.flood, err = r.Source.Sent(); err != nil {
 		return s, err
 	}
-	s.flows, err = r.source.SentBeside()
+	s.flows, err = r.Source.SentBeside()
 	return s, err
 }
 
 // read waits until nothing is on its way and returns all counters. The worker is
 // asked each time, for one that does not get its core has frames and is silent.
-func (r *floodRig) read(ctx context.Context) (m moment, err error) {
+func (r *rig) read(ctx context.Context) (m moment, err error) {
 	type passed struct {
-		sent     floodSent
+		sent     sent
 		arrived  sink.Counts
 		received uint64
 	}
@@ -123,11 +130,10 @@ func (r *floodRig) read(ctx context.Context) (m moment, err error) {
 		if m.sent, err = r.sent(); err != nil {
 			return p, err
 		}
-		if m.arrived, err = r.sink.Arrived(); err != nil {
+		if m.arrived, err = r.Sink.Arrived(); err != nil {
 			return p, err
 		}
-		m.balancer = balancer.Status{}
-		err = r.balancer.ask(askStatus, &m.balancer)
+		m.balancer, err = r.balancer.Status()
 		return passed{m.sent, m.arrived, m.balancer.Received}, err
 	})
 	if err != nil {
@@ -136,7 +142,7 @@ func (r *floodRig) read(ctx context.Context) (m moment, err error) {
 	if m.worker, err = r.balancer.Time(); err != nil {
 		return m, err
 	}
-	m.source, err = measure.ReadThread(os.Getpid(), r.source.Thread())
+	m.source, err = measure.ReadThread(os.Getpid(), r.Source.Thread())
 	return m, err
 }
 
@@ -150,7 +156,7 @@ const (
 // establish has all flows show their two packets. No acknowledgement is sent
 // before all openings have been seen: a flow that begins with one has shown a
 // single packet then, and is not trusted.
-func (r *floodRig) establish(ctx context.Context, flows uint32) error {
+func (r *rig) establish(ctx context.Context, flows uint32) error {
 	for _, step := range []struct {
 		flags uint8
 		done  func(balancer.Known) int
@@ -166,8 +172,8 @@ func (r *floodRig) establish(ctx context.Context, flows uint32) error {
 			if err := r.once(ctx, step.flags, flows); err != nil {
 				return err
 			}
-			var known balancer.Known
-			if err := r.balancer.ask(askKnown, &known); err != nil {
+			known, err := r.balancer.Known()
+			if err != nil {
 				return err
 			}
 			done = step.done(known)
@@ -177,46 +183,46 @@ func (r *floodRig) establish(ctx context.Context, flows uint32) error {
 }
 
 // once has all flows send one packet.
-func (r *floodRig) once(ctx context.Context, flags uint8, flows uint32) error {
-	before, err := r.source.SentBeside()
+func (r *rig) once(ctx context.Context, flags uint8, flows uint32) error {
+	before, err := r.Source.SentBeside()
 	if err != nil {
 		return err
 	}
-	if err := r.source.SetBeside(flags, establishRate); err != nil {
+	if err := r.Source.SetBeside(flags, establishRate); err != nil {
 		return err
 	}
 	for sent := before; sent < before+uint64(flows); {
 		if err := measure.Sleep(ctx, time.Millisecond); err != nil {
 			return err
 		}
-		if sent, err = r.source.SentBeside(); err != nil {
+		if sent, err = r.Source.SentBeside(); err != nil {
 			return err
 		}
 	}
-	if err := r.source.SetBeside(flags, 0); err != nil {
+	if err := r.Source.SetBeside(flags, 0); err != nil {
 		return err
 	}
-	return measure.Settle(ctx, r.sink.Arrived)
+	return measure.Settle(ctx, r.Sink.Arrived)
 }
 
 // measure fills the cell.
-func (c *FloodCell) measure(ctx context.Context, opt *FloodOptions) (err error) {
-	r, err := newFloodRig(ctx, opt, c)
+func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
+	r, err := newRig(ctx, opt, c)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.close()) }()
+	defer func() { err = errors.Join(err, r.Close()) }()
 	if err := r.establish(ctx, opt.Flows); err != nil {
 		return err
 	}
-	if err := r.balancer.ask(askDrain, new(balancer.Status)); err != nil {
+	if err := r.balancer.Drain(); err != nil {
 		return err
 	}
 	before, err := r.read(ctx)
 	if err != nil {
 		return err
 	}
-	if c.MemoryBefore, err = r.balancer.memory(); err != nil {
+	if c.MemoryBefore, err = r.balancer.Memory(); err != nil {
 		return err
 	}
 	start := time.Now()
@@ -232,27 +238,26 @@ func (c *FloodCell) measure(ctx context.Context, opt *FloodOptions) (err error) 
 	if err != nil {
 		return err
 	}
-	if c.MemoryAfter, err = r.balancer.memory(); err != nil {
+	if c.MemoryAfter, err = r.balancer.Memory(); err != nil {
 		return err
 	}
-	if err := r.balancer.ask(askLost, &c.Loss); err != nil {
+	if c.Loss, err = r.balancer.Lost(); err != nil {
 		return err
 	}
 	c.set(&before, &after)
-	c.Account = FloodAccount{Flood: after.sent.flood, Flows: after.sent.flows, Arrived: after.arrived, Balancer: after.balancer}
-	if c.Account.Refused, err = r.refused(); err != nil {
+	c.Account = Account{Flood: after.sent.flood, Flows: after.sent.flows, Arrived: after.arrived, Balancer: after.balancer}
+	if c.Account.Refused, err = r.Refused(); err != nil {
 		return err
 	}
-	_, err = r.balancer.stop()
-	return err
+	return r.balancer.Stop()
 }
 
 // rates has flows and flood send so many packets per second.
-func (r *floodRig) rates(flows, flood int) error {
-	return errors.Join(r.source.SetBeside(generator.Acknowledge, flows), r.source.SetRate(flood))
+func (r *rig) rates(flows, flood int) error {
+	return errors.Join(r.Source.SetBeside(generator.Acknowledge, flows), r.Source.SetRate(flood))
 }
 
-func (c *FloodCell) set(before, after *moment) {
+func (c *Cell) set(before, after *moment) {
 	was, is := &before.balancer, &after.balancer
 	kept := is.Kept - was.Kept
 	c.Offered = float64(after.sent.flood-before.sent.flood) / c.Seconds

@@ -1,4 +1,4 @@
-package perf
+package checks
 
 import (
 	"context"
@@ -20,10 +20,10 @@ import (
 //	weir eth0 .2 ── 10.0.0.0/24 ── .1 router .1 ── 10.0.1.0/24 ── .2 farm0, 10.64.x.y
 //	                                         .1 ── 10.0.2.0/24 ── .2 farm1, 10.65.x.y
 var (
-	checksVIP  = netip.MustParseAddrPort("10.0.0.200:80")
-	checksNear = netip.MustParsePrefix("10.0.0.2/24")
-	checksHop  = netip.MustParsePrefix("10.0.0.1/24")
-	checksFar  = netip.MustParsePrefix("10.64.0.0/10")
+	vip      = netip.MustParseAddrPort("10.0.0.200:80")
+	nearAddr = netip.MustParsePrefix("10.0.0.2/24")
+	hopAddr  = netip.MustParsePrefix("10.0.0.1/24")
+	farNet   = netip.MustParsePrefix("10.64.0.0/10")
 )
 
 const (
@@ -35,13 +35,13 @@ const (
 	farmSize = 2500
 
 	// patrol is how often weir is asked how far it is. That costs it something,
-	// which is in ChecksCell.StartCPU, and not in what is measured later.
+	// which is in Cell.StartCPU, and not in what is measured later.
 	patrol      = 250 * time.Millisecond
 	readyWithin = 2 * time.Minute
 )
 
-// checksRig is weir, and behind a router everybody it checks.
-type checksRig struct {
+// rig is weir, and behind a router everybody it checks.
+type rig struct {
 	lab     *netlab.Lab
 	router  *netlab.Host
 	farms   []*farm
@@ -50,8 +50,8 @@ type checksRig struct {
 	started time.Time
 }
 
-func newChecksRig(ctx context.Context, opt *ChecksOptions, cell *ChecksCell) (_ *checksRig, err error) {
-	r := &checksRig{}
+func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
+	r := &rig{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -74,12 +74,12 @@ func newChecksRig(ctx context.Context, opt *ChecksOptions, cell *ChecksCell) (_ 
 		return nil, err
 	}
 	err = host.ConnectTo(r.router,
-		netlab.Iface{Name: "eth0", Addrs: []netip.Prefix{checksNear}},
-		netlab.Iface{Name: "eth0", Addrs: []netip.Prefix{checksHop}})
+		netlab.Iface{Name: "eth0", Addrs: []netip.Prefix{nearAddr}},
+		netlab.Iface{Name: "eth0", Addrs: []netip.Prefix{hopAddr}})
 	if err != nil {
 		return nil, err
 	}
-	if err := host.AddRoute(checksFar, checksHop.Addr()); err != nil {
+	if err := host.AddRoute(farNet, hopAddr.Addr()); err != nil {
 		return nil, err
 	}
 	var backends []netip.Addr
@@ -91,19 +91,19 @@ func newChecksRig(ctx context.Context, opt *ChecksOptions, cell *ChecksCell) (_ 
 		r.farms = append(r.farms, f)
 		backends = append(backends, f.backends...)
 	}
-	if r.weir, err = site.NewWeir(host, opt.Weir, r.dir, checksConfig(opt, cell, backends), nil); err != nil {
+	if r.weir, err = site.NewWeir(host, opt.Weir, r.dir, config(opt, cell, backends), nil); err != nil {
 		return nil, err
 	}
 	r.started = time.Now()
 	return r, r.weir.Start(ctx)
 }
 
-// checksConfig has the backends that are checked in one service, and the others
+// config has the backends that are checked in one service, and the others
 // in another.
-func checksConfig(opt *ChecksOptions, cell *ChecksCell, backends []netip.Addr) *site.Config {
+func config(opt *Options, cell *Cell, backends []netip.Addr) *site.Config {
 	service := func(name string, port uint16, backends []netip.Addr) site.Service {
 		s := site.Service{
-			Name: name, Mode: "ipip", Addresses: []string{checksVIP.Addr().String()}, Ports: []string{fmt.Sprintf("tcp/%d", port)},
+			Name: name, Mode: "ipip", Addresses: []string{vip.Addr().String()}, Ports: []string{fmt.Sprintf("tcp/%d", port)},
 		}
 		for _, b := range backends {
 			s.Add(b)
@@ -116,9 +116,9 @@ func checksConfig(opt *ChecksOptions, cell *ChecksCell, backends []netip.Addr) *
 		Flows:      site.Flows{Entries: site.FlowEntries},
 	}
 	if cell.Checked > 0 {
-		s := service("checked", checksVIP.Port(), backends[:cell.Checked])
+		s := service("checked", vip.Port(), backends[:cell.Checked])
 		s.Health = &site.Health{Interval: opt.Interval.String(), CheckAddress: string(cell.To)}
-		if cell.Kind == HTTPCheck {
+		if cell.Kind == HTTP {
 			s.Health.HTTP = &site.HTTPCheck{Path: "/healthz"}
 		} else {
 			s.Health.TCP = &site.TCPCheck{}
@@ -129,13 +129,13 @@ func checksConfig(opt *ChecksOptions, cell *ChecksCell, backends []netip.Addr) *
 		c.Services = append(c.Services, s)
 	}
 	if rest := backends[cell.Checked:]; len(rest) > 0 {
-		c.Services = append(c.Services, service("unchecked", checksVIP.Port()+1, rest))
+		c.Services = append(c.Services, service("unchecked", vip.Port()+1, rest))
 	}
 	return c
 }
 
 // up returns how many backends are up, and how many of these have passed a check.
-func (r *checksRig) up(ctx context.Context) (up, passed int, err error) {
+func (r *rig) up(ctx context.Context) (up, passed int, err error) {
 	var backends []api.Backend
 	if err := r.weir.API().Get(ctx, "backends", &backends); err != nil {
 		return 0, 0, err
@@ -155,7 +155,7 @@ func (r *checksRig) up(ctx context.Context) (up, passed int, err error) {
 
 // ready waits until all backends are up, and those that are checked have passed
 // a check.
-func (r *checksRig) ready(ctx context.Context, all, checked int) error {
+func (r *rig) ready(ctx context.Context, all, checked int) error {
 	for {
 		up, passed, err := r.up(ctx)
 		if err != nil {
@@ -174,7 +174,7 @@ func (r *checksRig) ready(ctx context.Context, all, checked int) error {
 }
 
 // served returns what all farms have served.
-func (r *checksRig) served() (s served) {
+func (r *rig) served() (s served) {
 	for _, f := range r.farms {
 		s.add(f.served())
 	}
@@ -182,7 +182,7 @@ func (r *checksRig) served() (s served) {
 }
 
 // close ends everything and removes it. What was not got to is nil.
-func (r *checksRig) close() error {
+func (r *rig) close() error {
 	var errs []error
 	if r.weir != nil {
 		errs = append(errs, r.weir.Stop(), r.weir.Close())

@@ -1,4 +1,4 @@
-package perf
+package flood
 
 import (
 	"errors"
@@ -19,7 +19,7 @@ import (
 func TestFlood(t *testing.T) {
 	labtest.NeedRoot(t)
 	const flows, entries = 300, 2048
-	report, err := Flood(t.Context(), FloodOptions{
+	report, err := Run(t.Context(), Options{
 		Setup:     measure.Setup{Repeats: 1, Window: 100 * time.Millisecond},
 		Rates:     []Rate{0, 200_000},
 		Flows:     flows,
@@ -32,7 +32,7 @@ func TestFlood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := 2 * len(FloodModes()); len(report.Cells) != want || len(report.Summary) != want {
+	if want := 2 * len(Modes()); len(report.Cells) != want || len(report.Summary) != want {
 		t.Fatalf("%d cells, %d rows, want %d", len(report.Cells), len(report.Summary), want)
 	}
 	var flood, packets uint64
@@ -83,16 +83,16 @@ func TestFlood(t *testing.T) {
 
 // Rows are in the order of modes and rates, and what must not be is not hidden
 // in a median.
-func TestFloodSummary(t *testing.T) {
-	var r FloodReport
-	for _, c := range []FloodCell{
+func TestSummary(t *testing.T) {
+	var r Report
+	for _, c := range []Cell{
 		{Mode: balancer.NAT, Rate: FullSpeed, Seconds: 1},
 		{Mode: balancer.NAT, Rate: 0, Seconds: 1},
 		{Mode: balancer.DSR, Rate: 5, Seconds: 2, Offered: 10, Refused: 8, Loss: balancer.Loss{Gone: 1}},
 		{Mode: balancer.DSR, Rate: 5, Seconds: 2, Offered: 20, MemoryBefore: 5, MemoryAfter: 4},
 		{Mode: balancer.DSR, Rate: 5, Seconds: 2, Offered: 30, Evicted: 2, Loss: balancer.Loss{Moved: 3}},
 	} {
-		r.add(c)
+		r.Add(c)
 	}
 	type key struct {
 		balancer.Mode
@@ -105,7 +105,7 @@ func TestFloodSummary(t *testing.T) {
 	if want := []key{{balancer.DSR, 5}, {balancer.NAT, 0}, {balancer.NAT, FullSpeed}}; !slices.Equal(order, want) {
 		t.Fatalf("rows %v, want %v", order, want)
 	}
-	want := FloodRow{
+	want := Row{
 		Mode: balancer.DSR, Rate: 5, Rounds: 3, Offered: measure.Spread{Median: 20, Min: 10, Max: 30}, Gone: 1, Moved: 3, Evicted: 2,
 		Refused: measure.Spread{Median: 0, Min: 0, Max: 4}, Memory: measure.Spread{Median: 0, Min: 0, Max: 4}, Growth: measure.Spread{Median: 0, Min: -1, Max: 0},
 	}
@@ -116,12 +116,12 @@ func TestFloodSummary(t *testing.T) {
 
 func TestRate(t *testing.T) {
 	for _, r := range Rates() {
-		if got, err := parseRate(r.String()); err != nil || got != r {
+		if got, err := ParseRate(r.String()); err != nil || got != r {
 			t.Errorf("%s: %v, %v", r, got, err)
 		}
 	}
 	for _, text := range []string{"", "-1", "1M", "1e6", "4294967296"} {
-		if r, err := parseRate(text); err == nil {
+		if r, err := ParseRate(text); err == nil {
 			t.Errorf("%q is %v", text, r)
 		}
 	}

@@ -1,7 +1,6 @@
-package perf
+package checks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,13 +11,13 @@ import (
 	"weir/perf/measure"
 )
 
-// ChecksCell is one measurement: of so many checks of one kind, once. Shares of
+// Cell is one measurement: of so many checks of one kind, once. Shares of
 // CPU are of one core.
-type ChecksCell struct {
-	Kind    CheckKind `json:"kind"`
-	To      CheckTo   `json:"to,omitempty"`
-	Checked int       `json:"checked"` // backends
-	Round   int       `json:"round"`
+type Cell struct {
+	Kind    Kind   `json:"kind"`
+	To      Target `json:"to,omitempty"`
+	Checked int    `json:"checked"` // backends
+	Round   int    `json:"round"`
 
 	Seconds float64 `json:"seconds"`
 	CPU     float64 `json:"cpu"`    // all threads of weir
@@ -40,8 +39,8 @@ type ChecksCell struct {
 
 // weirTime is what weir's threads have used so far.
 type weirTime struct {
-	threads        map[int]measure.ThreadTime
-	user, inKernel float64 // clock ticks
+	threads map[int]measure.ThreadTime
+	ticks   measure.Ticks
 }
 
 // readWeir reads the times of all threads of a process. The scheduler's account
@@ -66,26 +65,8 @@ func readWeir(pid int) (t weirTime, err error) {
 		}
 		t.threads[tid] = one
 	}
-	t.user, t.inKernel, err = readTicks(pid)
+	t.ticks, err = measure.ReadTicks(fmt.Sprintf("/proc/%d/stat", pid))
 	return t, err
-}
-
-// readTicks returns utime and stime of a process (Documentation/filesystems/proc.rst,
-// table 1-4). A program's name may have spaces and brackets in it.
-func readTicks(pid int) (user, kernel float64, err error) {
-	path := fmt.Sprintf("/proc/%d/stat", pid)
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, 0, fmt.Errorf("read times: %w", err)
-	}
-	const utime, stime = 14 - 3, 15 - 3 // counted from the state, which is the third
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) <= stime {
-		return 0, 0, fmt.Errorf("read times: %s has %d fields", path, len(fields))
-	}
-	user, errUser := strconv.ParseFloat(string(fields[utime]), 64)
-	kernel, errKernel := strconv.ParseFloat(string(fields[stime]), 64)
-	return user, kernel, errors.Join(errUser, errKernel)
 }
 
 // since returns what the threads have used since before.
@@ -98,18 +79,9 @@ func (t weirTime) since(before weirTime) (sum measure.ThreadTime) {
 	return sum
 }
 
-// kernelShare returns which part of the time since before was the kernel's.
-func (t weirTime) kernelShare(before weirTime) float64 {
-	user, kernel := t.user-before.user, t.inKernel-before.inKernel
-	if user+kernel == 0 {
-		return 0
-	}
-	return kernel / (user + kernel)
-}
-
 // measure fills the cell.
-func (c *ChecksCell) measure(ctx context.Context, opt *ChecksOptions) (err error) {
-	r, err := newChecksRig(ctx, opt, c)
+func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
+	r, err := newRig(ctx, opt, c)
 	if err != nil {
 		return err
 	}
@@ -152,7 +124,7 @@ func (c *ChecksCell) measure(ctx context.Context, opt *ChecksOptions) (err error
 }
 
 // watch measures for a window in which nobody asks weir anything.
-func (c *ChecksCell) watch(ctx context.Context, opt *ChecksOptions, r *checksRig, pid int) error {
+func (c *Cell) watch(ctx context.Context, opt *Options, r *rig, pid int) error {
 	logged := lines(r.weir.Log())
 	served := r.served()
 	before, err := readWeir(pid)
@@ -172,7 +144,7 @@ func (c *ChecksCell) watch(ctx context.Context, opt *ChecksOptions, r *checksRig
 	c.Logged = lines(r.weir.Log()) - logged
 	used := after.since(before)
 	c.CPU = used.Ran.Seconds() / c.Seconds
-	c.Kernel = c.CPU * after.kernelShare(before)
+	c.Kernel = c.CPU * (1 - after.ticks.Since(before.ticks).UserShare())
 	c.Waited = used.Waited.Seconds() / c.Seconds
 	c.Made = float64(c.made()) / c.Seconds
 	c.Memory, err = measure.ResidentMemory(pid)
@@ -180,9 +152,9 @@ func (c *ChecksCell) watch(ctx context.Context, opt *ChecksOptions, r *checksRig
 }
 
 // made returns how many checks a server has seen as they are meant to be.
-func (c *ChecksCell) made() uint64 {
+func (c *Cell) made() uint64 {
 	switch {
-	case c.Kind == HTTPCheck:
+	case c.Kind == HTTP:
 		return c.Served.Answered
 	case c.To == ToBackend:
 		return c.Served.Own

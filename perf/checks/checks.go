@@ -1,4 +1,9 @@
-package perf
+// Package checks measures what thousands of health checks cost weir.
+//
+// The problem it solves: a check is cheap and there are many, and what one costs
+// is spent in sockets, tunnel and kernel as much as in weir. So the built weir is
+// measured as a whole, as a user runs it, with all of its threads.
+package checks
 
 import (
 	"context"
@@ -11,28 +16,28 @@ import (
 	"weir/perf/measure"
 )
 
-// CheckKind is what is asked of a backend.
-type CheckKind string
+// Kind is what is asked of a backend.
+type Kind string
 
 // The kinds. With none, backends are there all the same.
 const (
-	NoCheck   CheckKind = "none"
-	TCPCheck  CheckKind = "tcp"
-	HTTPCheck CheckKind = "http"
+	None Kind = "none"
+	TCP  Kind = "tcp"
+	HTTP Kind = "http"
 )
 
-// CheckTo is who is asked.
-type CheckTo string
+// Target is who is asked.
+type Target string
 
 // A VIP is asked through the tunnel, on one given backend; a backend at its own
 // address, by the kernel's routes. In the configuration this is check_address.
 const (
-	ToVIP     CheckTo = "vip"
-	ToBackend CheckTo = "backend"
+	ToVIP     Target = "vip"
+	ToBackend Target = "backend"
 )
 
-// ChecksOptions says how to measure health checks.
-type ChecksOptions struct {
+// Options says how to measure health checks.
+type Options struct {
 	measure.Setup               // default of Repeats 3, of Window 10 s; CPUs are not used
 	Weir          string        // the weir binary
 	Backends      int           // default 5,000
@@ -40,7 +45,7 @@ type ChecksOptions struct {
 	WarmUp        time.Duration // from the last backend's being up to the measurement; default 3 s
 }
 
-func (opt *ChecksOptions) complete() error {
+func (opt *Options) complete() error {
 	if opt.Weir == "" {
 		return errors.New("no weir binary: build it with make build")
 	}
@@ -71,32 +76,32 @@ func (opt *ChecksOptions) complete() error {
 
 // cells returns what is measured in a round: the same backends each time, so
 // that the first is what they cost when nobody checks them.
-func (opt *ChecksOptions) cells() []ChecksCell {
+func (opt *Options) cells() []Cell {
 	all := opt.Backends
-	return []ChecksCell{
-		{Kind: NoCheck},
-		{Kind: TCPCheck, To: ToVIP, Checked: all / 5},
-		{Kind: TCPCheck, To: ToVIP, Checked: all},
-		{Kind: HTTPCheck, To: ToVIP, Checked: all},
-		{Kind: TCPCheck, To: ToBackend, Checked: all},
+	return []Cell{
+		{Kind: None},
+		{Kind: TCP, To: ToVIP, Checked: all / 5},
+		{Kind: TCP, To: ToVIP, Checked: all},
+		{Kind: HTTP, To: ToVIP, Checked: all},
+		{Kind: TCP, To: ToBackend, Checked: all},
 	}
 }
 
-// Checks measures what the health checks of many backends cost weir, the built
-// binary, in rounds as [Loops] does. It needs root. If it fails, or ctx ends, the
+// Run measures what the health checks of many backends cost weir, the built
+// binary, in rounds of random order. It needs root. If it fails, or ctx ends, the
 // report has what was measured until then.
-func Checks(ctx context.Context, opt ChecksOptions) (ChecksReport, error) {
+func Run(ctx context.Context, opt Options) (Report, error) {
 	if err := opt.complete(); err != nil {
-		return ChecksReport{}, fmt.Errorf("measure health checks: %w", err)
+		return Report{}, fmt.Errorf("measure health checks: %w", err)
 	}
 	if _, err := netlab.Sweep(); err != nil {
-		return ChecksReport{}, fmt.Errorf("measure health checks: %w", err)
+		return Report{}, fmt.Errorf("measure health checks: %w", err)
 	}
 	machine, err := measure.ThisMachine()
 	if err != nil {
-		return ChecksReport{}, fmt.Errorf("measure health checks: %w", err)
+		return Report{}, fmt.Errorf("measure health checks: %w", err)
 	}
-	report := ChecksReport{
+	report := Report{
 		Measured: time.Now().UTC().Truncate(time.Second),
 		Machine:  machine,
 		Backends: opt.Backends,
@@ -105,12 +110,12 @@ func Checks(ctx context.Context, opt ChecksOptions) (ChecksReport, error) {
 		WarmUp:   opt.WarmUp.Seconds(),
 		Seed:     opt.Seed,
 	}
-	err = measure.Rounds(&opt.Setup, opt.cells(), func(round int, cell ChecksCell) error {
+	err = measure.Rounds(&opt.Setup, opt.cells(), func(round int, cell Cell) error {
 		cell.Round = round
 		if err := cell.measure(ctx, &opt); err != nil {
 			return fmt.Errorf("measure %d %s checks to %s, round %d: %w", cell.Checked, cell.Kind, cell.To, round, err)
 		}
-		report.add(cell)
+		report.Add(cell)
 		opt.Log.Info("measured", "checks", cell.Checked, "kind", cell.Kind, "to", cell.To, "round", round, "cpu", cell.CPU,
 			"made", cell.Made, "up", cell.Up, "ready", cell.Ready, "start_cpu", cell.StartCPU, "logged", cell.Logged, "waited", cell.Waited)
 		return nil

@@ -1,4 +1,4 @@
-package perf
+package flood
 
 import (
 	"cmp"
@@ -11,8 +11,8 @@ import (
 	"weir/perf/measure"
 )
 
-// FloodReport is the outcome of [Flood], complete. Rates are per second.
-type FloodReport struct {
+// Report is the outcome of [Run], complete. Rates are per second.
+type Report struct {
 	Measured    time.Time       `json:"measured"`
 	Machine     measure.Machine `json:"machine"`
 	Driver      string          `json:"driver"`
@@ -27,12 +27,12 @@ type FloodReport struct {
 	GeneratorOn int             `json:"generator_cpu"`
 	WorkerOn    int             `json:"worker_cpu"`
 	Seed        uint64          `json:"seed"` // of the order, and of the floods
-	Summary     []FloodRow      `json:"summary"`
-	Cells       []FloodCell     `json:"cells"` // in the order of measuring
+	Summary     []Row           `json:"summary"`
+	Cells       []Cell          `json:"cells"` // in the order of measuring
 }
 
-// FloodRow sums up all rounds of one rate in one mode.
-type FloodRow struct {
+// Row sums up all rounds of one rate in one mode.
+type Row struct {
 	Mode   balancer.Mode `json:"mode"`
 	Rate   Rate          `json:"rate"`
 	Rounds int           `json:"rounds"`
@@ -58,13 +58,13 @@ type FloodRow struct {
 	Waited measure.Spread `json:"waited"` // the worse of worker and generator
 }
 
-// add adds a cell and sums up again.
-func (r *FloodReport) add(c FloodCell) {
+// Add adds a cell and sums up again.
+func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
 	for _, mode := range balancer.Modes() {
 		var rates []Rate // in order
-		cells := make(map[Rate][]FloodCell)
+		cells := make(map[Rate][]Cell)
 		for _, c := range r.Cells {
 			if c.Mode == mode {
 				if cells[c.Rate] == nil {
@@ -80,27 +80,27 @@ func (r *FloodReport) add(c FloodCell) {
 	}
 }
 
-func sumUp(cells []FloodCell) FloodRow {
-	over := func(value func(*FloodCell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
-	rate := func(count func(*FloodCell) uint64) measure.Spread {
-		return over(func(c *FloodCell) float64 { return float64(count(c)) / c.Seconds })
+func sumUp(cells []Cell) Row {
+	over := func(value func(*Cell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
+	rate := func(count func(*Cell) uint64) measure.Spread {
+		return over(func(c *Cell) float64 { return float64(count(c)) / c.Seconds })
 	}
-	row := FloodRow{
+	row := Row{
 		Mode:             cells[0].Mode,
 		Rate:             cells[0].Rate,
 		Rounds:           len(cells),
-		Offered:          over(func(c *FloodCell) float64 { return c.Offered }),
-		Taken:            over(func(c *FloodCell) float64 { return c.Taken }),
-		CPU:              over(func(c *FloodCell) float64 { return c.CPU }),
-		NsPerPkt:         over(func(c *FloodCell) float64 { return c.NsPerPkt }),
-		FlowsLoss:        over(func(c *FloodCell) float64 { return c.FlowsLoss }),
-		UntrustedEvicted: rate(func(c *FloodCell) uint64 { return c.UntrustedEvicted }),
-		Unrecorded:       rate(func(c *FloodCell) uint64 { return c.Unrecorded }),
-		Refused:          rate(func(c *FloodCell) uint64 { return c.Refused }),
-		Limited:          rate(func(c *FloodCell) uint64 { return c.Limited }),
-		Memory:           over(func(c *FloodCell) float64 { return float64(c.MemoryAfter) }),
-		Growth:           over(func(c *FloodCell) float64 { return float64(c.MemoryAfter) - float64(c.MemoryBefore) }),
-		Waited:           over(func(c *FloodCell) float64 { return max(c.WorkerWaited, c.GeneratorWaited) }),
+		Offered:          over(func(c *Cell) float64 { return c.Offered }),
+		Taken:            over(func(c *Cell) float64 { return c.Taken }),
+		CPU:              over(func(c *Cell) float64 { return c.CPU }),
+		NsPerPkt:         over(func(c *Cell) float64 { return c.NsPerPkt }),
+		FlowsLoss:        over(func(c *Cell) float64 { return c.FlowsLoss }),
+		UntrustedEvicted: rate(func(c *Cell) uint64 { return c.UntrustedEvicted }),
+		Unrecorded:       rate(func(c *Cell) uint64 { return c.Unrecorded }),
+		Refused:          rate(func(c *Cell) uint64 { return c.Refused }),
+		Limited:          rate(func(c *Cell) uint64 { return c.Limited }),
+		Memory:           over(func(c *Cell) float64 { return float64(c.MemoryAfter) }),
+		Growth:           over(func(c *Cell) float64 { return float64(c.MemoryAfter) - float64(c.MemoryBefore) }),
+		Waited:           over(func(c *Cell) float64 { return max(c.WorkerWaited, c.GeneratorWaited) }),
 	}
 	for _, c := range cells {
 		row.Gone += c.Gone
@@ -111,21 +111,21 @@ func sumUp(cells []FloodCell) FloodRow {
 }
 
 // WriteText writes the summary for a terminal.
-func (r FloodReport) WriteText(w io.Writer) error {
+func (r Report) WriteText(w io.Writer) error {
 	return measure.WriteText(w, r.conditions(), r.table())
 }
 
 // WriteMarkdown writes the summary for a page.
-func (r FloodReport) WriteMarkdown(w io.Writer) error {
+func (r Report) WriteMarkdown(w io.Writer) error {
 	return measure.WriteMarkdown(w, r.conditions(), r.table())
 }
 
-func (r *FloodReport) conditions() string {
+func (r *Report) conditions() string {
 	return fmt.Sprintf("%s: %s, %s mode, one worker, frames of %d bytes, %d flows with %d packets/s, flow table of %d, new_rate %d, limit %d, floods of %g s.",
 		r.Machine.At(r.Measured), r.Driver, r.Mode, r.FrameLen, r.Flows, r.FlowsRate, r.Entries, r.NewRate, r.Limit, r.Window)
 }
 
-func (r *FloodReport) table() [][]string {
+func (r *Report) table() [][]string {
 	table := [][]string{{
 		"mode", "flood SYN/s", "rounds", "offered k/s", "taken k/s", "worker CPU %", "ns/packet", "flows' packets lost %",
 		"flows lost, moved, evicted", "untrusted evicted k/s", "unrecorded k/s", "refused k/s", "limited k/s",

@@ -1,4 +1,10 @@
-package perf
+// Package flood measures what a flood of SYNs does to weir, and to who was there
+// before.
+//
+// The problem it solves: that a flood takes no flow and no memory (decision 0014)
+// cannot be seen from outside, where the same backend would be chosen again. So
+// all backends are drained before it: a flow whose entry is lost goes elsewhere.
+package flood
 
 import (
 	"context"
@@ -13,10 +19,10 @@ import (
 	"weir/perf/measure"
 )
 
-// FloodOptions says how to measure floods.
-type FloodOptions struct {
+// Options says how to measure floods.
+type Options struct {
 	measure.Setup
-	Modes     []balancer.Mode // default FloodModes
+	Modes     []balancer.Mode // default Modes
 	Rates     []Rate          // of the flood; default none to full speed
 	Flows     uint32          // established before the flood; default 10,000
 	FlowsRate int             // packets per second of these, in all; default 20,000
@@ -36,8 +42,8 @@ func (r Rate) String() string {
 	return strconv.Itoa(int(r))
 }
 
-// parseRate is the reverse of String.
-func parseRate(text string) (Rate, error) {
+// ParseRate is the reverse of String.
+func ParseRate(text string) (Rate, error) {
 	if text == FullSpeed.String() {
 		return FullSpeed, nil
 	}
@@ -55,17 +61,17 @@ func (r Rate) generators() int {
 	return int(r)
 }
 
-// FloodModes returns the modes that are measured by default.
-func FloodModes() []balancer.Mode {
+// Modes returns the modes that are measured by default.
+func Modes() []balancer.Mode {
 	return []balancer.Mode{balancer.DSR, balancer.NAT, balancer.Limited}
 }
 
 // Rates returns the rates that floods have by default.
 func Rates() []Rate { return []Rate{0, 250_000, 500_000, 1_000_000, FullSpeed} }
 
-func (opt *FloodOptions) complete() error {
+func (opt *Options) complete() error {
 	if len(opt.Modes) == 0 {
-		opt.Modes = FloodModes()
+		opt.Modes = Modes()
 	}
 	if len(opt.Rates) == 0 {
 		opt.Rates = Rates()
@@ -82,24 +88,24 @@ func (opt *FloodOptions) complete() error {
 	return opt.Setup.Complete()
 }
 
-// floodFrom is where floods come from: elsewhere than flows do.
-func floodFrom() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10}), 8) }
+// sources is where floods come from: elsewhere than flows do.
+func sources() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10}), 8) }
 
-// Flood measures what floods of each rate do to weir in each mode, and to flows
-// that were established before, in rounds as [Loops] does. It needs root. If it
+// Run measures what floods of each rate do to weir in each mode, and to flows
+// that were established before, in rounds of random order. It needs root. If it
 // fails, or ctx ends, the report has what was measured until then.
-func Flood(ctx context.Context, opt FloodOptions) (FloodReport, error) {
+func Run(ctx context.Context, opt Options) (Report, error) {
 	if err := opt.complete(); err != nil {
-		return FloodReport{}, fmt.Errorf("measure floods: %w", err)
+		return Report{}, fmt.Errorf("measure floods: %w", err)
 	}
 	if _, err := netlab.Sweep(); err != nil {
-		return FloodReport{}, fmt.Errorf("measure floods: %w", err)
+		return Report{}, fmt.Errorf("measure floods: %w", err)
 	}
 	machine, err := measure.ThisMachine()
 	if err != nil {
-		return FloodReport{}, fmt.Errorf("measure floods: %w", err)
+		return Report{}, fmt.Errorf("measure floods: %w", err)
 	}
-	report := FloodReport{
+	report := Report{
 		Measured:    time.Now().UTC().Truncate(time.Second),
 		Machine:     machine,
 		Driver:      "veth",
@@ -115,18 +121,18 @@ func Flood(ctx context.Context, opt FloodOptions) (FloodReport, error) {
 		WorkerOn:    opt.CPUs[1],
 		Seed:        opt.Seed,
 	}
-	var cells []FloodCell
+	var cells []Cell
 	for _, mode := range opt.Modes {
 		for _, rate := range opt.Rates {
-			cells = append(cells, FloodCell{Mode: mode, Rate: rate})
+			cells = append(cells, Cell{Mode: mode, Rate: rate})
 		}
 	}
-	err = measure.Rounds(&opt.Setup, cells, func(round int, cell FloodCell) error {
+	err = measure.Rounds(&opt.Setup, cells, func(round int, cell Cell) error {
 		cell.Round = round
 		if err := cell.measure(ctx, &opt); err != nil {
 			return fmt.Errorf("measure flood of %s/s, %s, round %d: %w", cell.Rate, cell.Mode, cell.Round, err)
 		}
-		report.add(cell)
+		report.Add(cell)
 		opt.Log.Info("measured", "mode", cell.Mode, "flood", cell.Rate, "round", cell.Round, "offered", measure.Round3(cell.Offered),
 			"taken", measure.Round3(cell.Taken), "loss", cell.FlowsLoss, "gone", cell.Gone, "moved", cell.Moved, "waited", cell.WorkerWaited)
 		return nil

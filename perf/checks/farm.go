@@ -1,4 +1,4 @@
-package perf
+package checks
 
 import (
 	"context"
@@ -65,7 +65,7 @@ func newFarm(ctx context.Context, lab *netlab.Lab, router *netlab.Host, n, backe
 	err = errors.Join(
 		router.AddRoute(network, gate),
 		host.AddRoute(netip.PrefixFrom(netip.IPv4Unspecified(), 0), hop),
-		host.ServeVIP(checksVIP.Addr()))
+		host.ServeVIP(vip.Addr()))
 	if err != nil {
 		return nil, err
 	}
@@ -77,16 +77,19 @@ func newFarm(ctx context.Context, lab *netlab.Lab, router *netlab.Host, n, backe
 	if err := startDecap(host, weir); err != nil { // after the addresses, so that it reads them once
 		return nil, err
 	}
-	if f.listener, err = host.Listen(ctx, "tcp4", fmt.Sprintf(":%d", checksVIP.Port())); err != nil {
+	if f.listener, err = host.Listen(ctx, "tcp4", fmt.Sprintf(":%d", vip.Port())); err != nil {
 		return nil, err
 	}
 	f.serving.Go(f.serve)
 	return f, nil
 }
 
+// patience is how long weir decap may take to be ready.
+const patience = 10 * time.Second
+
 // startDecap runs weir decap for the VIP until the end of the lab.
 func startDecap(host *netlab.Host, weir string) error {
-	p, err := host.Start(exec.Command(weir, "decap", "--interface", "eth0", "--vip", checksVIP.Addr().String()))
+	p, err := host.Start(exec.Command(weir, "decap", "--interface", "eth0", "--vip", vip.Addr().String()))
 	if err != nil {
 		return err
 	}
@@ -114,7 +117,7 @@ func (f *farm) serve() {
 			f.err = fmt.Errorf("serve backends: %w", err)
 			return
 		}
-		if conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap() == checksVIP.Addr() {
+		if conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap() == vip.Addr() {
 			f.vip.Add(1)
 		} else {
 			f.own.Add(1)

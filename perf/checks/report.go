@@ -1,4 +1,4 @@
-package perf
+package checks
 
 import (
 	"fmt"
@@ -7,8 +7,8 @@ import (
 	"weir/perf/measure"
 )
 
-// ChecksReport is the outcome of [Checks], complete.
-type ChecksReport struct {
+// Report is the outcome of [Run], complete.
+type Report struct {
 	Measured time.Time       `json:"measured"`
 	Machine  measure.Machine `json:"machine"`
 	Backends int             `json:"backends"`
@@ -16,16 +16,16 @@ type ChecksReport struct {
 	Window   float64         `json:"window_seconds"`
 	WarmUp   float64         `json:"warm_up_seconds"`
 	Seed     uint64          `json:"seed"` // of the order
-	Summary  []ChecksRow     `json:"summary"`
-	Cells    []ChecksCell    `json:"cells"` // in the order of measuring
+	Summary  []Row           `json:"summary"`
+	Cells    []Cell          `json:"cells"` // in the order of measuring
 }
 
-// ChecksRow sums up all rounds of one kind and number of checks.
-type ChecksRow struct {
-	Kind    CheckKind `json:"kind"`
-	To      CheckTo   `json:"to,omitempty"`
-	Checked int       `json:"checked"`
-	Rounds  int       `json:"rounds"`
+// Row sums up all rounds of one kind and number of checks.
+type Row struct {
+	Kind    Kind   `json:"kind"`
+	To      Target `json:"to,omitempty"`
+	Checked int    `json:"checked"`
+	Rounds  int    `json:"rounds"`
 
 	CPU      measure.Spread `json:"cpu"`
 	Kernel   measure.Spread `json:"kernel"`
@@ -41,31 +41,31 @@ type ChecksRow struct {
 	Logged int `json:"logged"` // lines in all windows: there should be none
 }
 
-// add adds a cell and sums up again.
-func (r *ChecksReport) add(c ChecksCell) {
+// Add adds a cell and sums up again.
+func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
-	unchecked := r.of(ChecksCell{Kind: NoCheck})
-	idle := measure.SpreadOf(unchecked, func(c *ChecksCell) float64 { return c.CPU }).Median
-	for _, like := range (&ChecksOptions{Backends: r.Backends}).cells() {
+	unchecked := r.of(Cell{Kind: None})
+	idle := measure.SpreadOf(unchecked, func(c *Cell) float64 { return c.CPU }).Median
+	for _, like := range (&Options{Backends: r.Backends}).cells() {
 		cells := r.of(like)
 		if len(cells) == 0 {
 			continue
 		}
-		over := func(value func(*ChecksCell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
-		row := ChecksRow{
+		over := func(value func(*Cell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
+		row := Row{
 			Kind: like.Kind, To: like.To, Checked: like.Checked, Rounds: len(cells),
-			CPU:      over(func(c *ChecksCell) float64 { return c.CPU }),
-			Kernel:   over(func(c *ChecksCell) float64 { return c.Kernel }),
-			Made:     over(func(c *ChecksCell) float64 { return c.Made }),
-			Memory:   over(func(c *ChecksCell) float64 { return float64(c.Memory) }),
-			Ready:    over(func(c *ChecksCell) float64 { return c.Ready }),
-			StartCPU: over(func(c *ChecksCell) float64 { return c.StartCPU }),
-			Shown:    over(func(c *ChecksCell) float64 { return c.Shown }),
-			Waited:   over(func(c *ChecksCell) float64 { return c.Waited }),
+			CPU:      over(func(c *Cell) float64 { return c.CPU }),
+			Kernel:   over(func(c *Cell) float64 { return c.Kernel }),
+			Made:     over(func(c *Cell) float64 { return c.Made }),
+			Memory:   over(func(c *Cell) float64 { return float64(c.Memory) }),
+			Ready:    over(func(c *Cell) float64 { return c.Ready }),
+			StartCPU: over(func(c *Cell) float64 { return c.StartCPU }),
+			Shown:    over(func(c *Cell) float64 { return c.Shown }),
+			Waited:   over(func(c *Cell) float64 { return c.Waited }),
 		}
 		if len(unchecked) > 0 {
-			row.PerCheck = over(func(c *ChecksCell) float64 {
+			row.PerCheck = over(func(c *Cell) float64 {
 				if c.Made == 0 {
 					return 0
 				}
@@ -81,7 +81,7 @@ func (r *ChecksReport) add(c ChecksCell) {
 }
 
 // of returns the cells of one row.
-func (r *ChecksReport) of(like ChecksCell) (cells []ChecksCell) {
+func (r *Report) of(like Cell) (cells []Cell) {
 	for _, c := range r.Cells {
 		if c.Kind == like.Kind && c.To == like.To && c.Checked == like.Checked {
 			cells = append(cells, c)
@@ -91,28 +91,28 @@ func (r *ChecksReport) of(like ChecksCell) (cells []ChecksCell) {
 }
 
 // WriteText writes the summary for a terminal.
-func (r ChecksReport) WriteText(w io.Writer) error {
+func (r Report) WriteText(w io.Writer) error {
 	return measure.WriteText(w, r.conditions(), r.table())
 }
 
 // WriteMarkdown writes the summary for a page.
-func (r ChecksReport) WriteMarkdown(w io.Writer) error {
+func (r Report) WriteMarkdown(w io.Writer) error {
 	return measure.WriteMarkdown(w, r.conditions(), r.table())
 }
 
-func (r *ChecksReport) conditions() string {
+func (r *Report) conditions() string {
 	return fmt.Sprintf("%s: veth, %d backends in mode ipip behind one router, each check every %g s, windows of %g s.",
 		r.Machine.At(r.Measured), r.Backends, r.Interval, r.Window)
 }
 
-func (r *ChecksReport) table() [][]string {
+func (r *Report) table() [][]string {
 	table := [][]string{{
 		"checks", "kind", "to", "rounds", "made per s", "CPU %", "kernel %", "µs/check", "not up", "log lines",
 		"memory MB", "all up after s", "CPU s till then", "show s", "waited %",
 	}}
 	for _, row := range r.Summary {
 		kind, to, perCheck := string(row.Kind), string(row.To), row.PerCheck.Format(1e6, 0)
-		if row.Kind == NoCheck {
+		if row.Kind == None {
 			kind, to, perCheck = "-", "-", "-"
 		}
 		table = append(table, []string{

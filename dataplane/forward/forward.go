@@ -216,7 +216,7 @@ func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verd
 	requests, answers := f.first(frames, verdicts)
 	f.second(frames, verdicts, requests)
 	for k, i := range f.answers[:answers] {
-		verdicts[i] = f.answer(&f.parsed[i], &f.metas[i], f.ahashes[k], &frames[i])
+		verdicts[i] = f.answer(&f.parsed[i], &f.metas[i], f.ahashes[k], f.numbers[k], &frames[i])
 	}
 	for i := range verdicts {
 		if verdicts[i].Action == Drop {
@@ -255,7 +255,7 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (requests, a
 		}
 	}
 	if answers > 0 {
-		f.prefetchAnswers(f.ahashes[:answers])
+		f.prefetchAnswers(f.ahashes[:answers], f.numbers[:answers])
 	}
 	flows.Prefetch(f.hashes[:requests], f.places[:requests])
 	if len(snap.Backends) > manyBackends {

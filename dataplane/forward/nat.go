@@ -165,18 +165,19 @@ func (f *Forwarder) Client(e *flow.Entry) (addr [16]byte, port uint16, ok bool) 
 	return f.nat.addrs[e.NAT.Slot], e.NAT.Port, true
 }
 
-// prefetchAnswers brings into the cache what answered will read for these
-// hashes, a batch at a time: first the index, then what it leads to.
-func (f *Forwarder) prefetchAnswers(hashes []uint64) {
+// prefetchAnswers brings into the cache what answer will read
+// for these hashes, a batch at a time: first the index, then what it leads to. It
+// puts the numbers of the flows that the answers seem to be of into numbers.
+func (f *Forwarder) prefetchAnswers(hashes []uint64, numbers []uint32) {
 	f.nat.index.Prefetch(hashes)
-	n := 0
-	for _, hash := range hashes {
-		if number, at := f.nat.index.Lookup(hash, 0); at >= 0 {
-			f.numbers[n] = number
-			n++
+	for k, hash := range hashes {
+		number, at := f.nat.index.Lookup(hash, 0)
+		if at < 0 {
+			number = flow.NoPlace
 		}
+		numbers[k] = number
 	}
-	f.flows.PrefetchAt(f.numbers[:n])
+	f.flows.PrefetchAt(numbers)
 }
 
 // answered returns the flow that an answer belongs to, or nil.
@@ -305,13 +306,14 @@ func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Me
 }
 
 // answer is the second pass over a backend's packet: it goes to the client of
-// its flow, by the way that one's latest packet came.
-func (f *Forwarder) answer(p *packet.Parsed, meta *handover.Meta, hash uint64, frame *queue.Frame) Verdict {
-	number, e := f.answered(hash, &p.Tuple)
-	if e != nil && p.Flow && (p.Kind == packet.KindIPv4) == packet.IsMapped(e.Tuple.Src) &&
-		f.flows.KnownAnswer(number, p.TCPFlags, f.mark, f.now) {
+// its flow, by the way that one's latest packet came. number is that of the flow
+// that it seems to be of.
+func (f *Forwarder) answer(p *packet.Parsed, meta *handover.Meta, hash uint64, number uint32, frame *queue.Frame) Verdict {
+	if e := f.flows.At(number); e != nil && isNAT(e) && p.Flow && (p.Kind == packet.KindIPv4) == packet.IsMapped(e.Tuple.Src) &&
+		f.isAnswerOf(e, &p.Tuple) && f.flows.KnownAnswer(number, p.TCPFlags, f.mark, f.now) {
 		return f.knownAnswer(e, p, meta, frame)
 	}
+	number, e := f.answered(hash, &p.Tuple)
 	if !f.holds(e) || !f.flows.Answered(number, segment(p), f.now) {
 		return drop(stats.NoFlow)
 	}

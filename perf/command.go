@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/perf/balancer"
+	"weir/perf/ladder"
 	"weir/perf/measure"
 )
 
@@ -19,7 +20,7 @@ func Command() *cli.Command {
 	return &cli.Command{
 		Name:        "perf",
 		Usage:       "measure",
-		Subcommands: []*cli.Command{loopsCommand(), modesCommand(), floodCommand(), checksCommand(), loopCommand(), balancerCommand()},
+		Subcommands: []*cli.Command{loopsCommand(), modesCommand(), floodCommand(), checksCommand(), ladder.Command(), loopCommand(), balancerCommand()},
 	}
 }
 

@@ -72,6 +72,15 @@ func TestRun(t *testing.T) {
 	if err := again.WriteMarkdown(&markdown); err != nil || !strings.Contains(markdown.String(), "| --- |") {
 		t.Errorf("no table for a page: %v", err)
 	}
+	var chart bytes.Buffer
+	if err := again.Plot(&chart); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{">dsr4<", ">nat64<", ">go map<", ">256<", ">target for dsr4<"} {
+		if !strings.Contains(chart.String(), want) {
+			t.Errorf("no %s in the chart", want)
+		}
+	}
 }
 
 func text(t *testing.T, r Report) string {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"time"
 
 	"weir/dataplane/flow"
 	"weir/dataplane/forward"
@@ -159,11 +158,11 @@ func resident(build func() error) (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
-	start := time.Now() // the kernel's work on other CPUs, if any, included
+	start := threadTime()
 	if err := build(); err != nil {
 		return Memory{}, err
 	}
-	took := time.Since(start)
+	took := threadTime() - start
 	after, err := measure.ResidentMemory(os.Getpid())
 	return Memory{Bytes: int64(after) - int64(before), Seconds: took.Seconds()}, err
 }

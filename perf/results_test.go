@@ -21,13 +21,19 @@ func TestResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, pattern := range []string{"results/*-loops.json", "results/*-modes.json"} {
-		checkResults(t, string(page), pattern, func(r wire.Report) (again wire.Report) {
+		checkResults(t, string(page), pattern, func(r wire.Earlier) (again wire.Earlier) {
 			for _, c := range r.Cells {
 				again.Add(c)
 			}
 			return again
-		}, func(r wire.Report) any { return r.Summary })
+		}, func(r wire.Earlier) any { return r.Summary })
 	}
+	checkResults(t, string(page), "results/*-wire.json", func(r wire.Report) (again wire.Report) {
+		for _, c := range r.Cells {
+			again.Add(c)
+		}
+		return again
+	}, func(r wire.Report) any { return r.Summary })
 	checkResults(t, string(page), "results/*-flood.json", func(r flood.Report) (again flood.Report) {
 		for _, c := range r.Cells {
 			again.Add(c)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"weir/perf/measure"
 	"weir/perf/sink"
 	"weir/perf/testbed"
+	"weir/perf/world"
 )
 
 // Cell is one measurement: of one flood, in one mode, once. Counts are of
@@ -82,13 +82,14 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 		return nil, err
 	}
 	r.balancer, err = balancer.Start(r.Far, opt.Program, balancer.Options{
-		Mode: cell.Mode, Interface: testbed.FarName, Queues: 1, CPU: opt.CPUs[1], Entries: opt.Entries, Clients: generator.FlowSources(),
+		Mode: cell.Mode, Interface: testbed.FarName, Queues: 1, CPU: opt.CPUs[1], Entries: opt.Entries,
+		NewRate: balancer.NewRate, SNAT: 4, Clients: generator.FlowSources(),
 	})
 	if err != nil {
 		return nil, err
 	}
 	return r, r.OpenEnds(ctx, generator.Options{
-		To:     netip.AddrPortFrom(balancer.VIP, testbed.Port),
+		To:     world.VIP(false),
 		SYN:    true,
 		Flood:  sources(),
 		Seed:   opt.Seed + uint64(cell.Round),

@@ -19,14 +19,13 @@ import (
 	"weir/lab/netlab"
 	"weir/perf/generator"
 	"weir/perf/sink"
+	"weir/perf/world"
 )
 
-// Names of interfaces, and the port that all traffic goes to: that of the discard
-// protocol (RFC 863).
+// Names of interfaces.
 const (
 	NearName = "wire" // the near host's end of the wire
 	FarName  = "loop" // the far host's
-	Port     = 9
 )
 
 var (
@@ -111,7 +110,7 @@ func (b *Bed) OpenEnds(ctx context.Context, opt generator.Options) error {
 		return err
 	}
 	err = b.near.Do(func() (err error) {
-		b.Sink, err = sink.Open(link.Index, Port)
+		b.Sink, err = sink.Open(link.Index, world.Port)
 		return err
 	})
 	if err != nil {

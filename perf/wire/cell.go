@@ -2,55 +2,60 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"time"
 
 	"weir/perf/generator"
-	"weir/perf/loops"
-	"weir/perf/measure"
 )
 
-// Cell is one measurement: of one loop, in one scenario, once. Rates are in
-// frames per second.
+// Cell is one measurement: of one subject, in one scenario, with so many flows,
+// once. Rates are in frames per second.
 type Cell struct {
-	Loop     loops.Kind `json:"loop"`
-	Scenario Scenario   `json:"scenario"`
-	Round    int        `json:"round"`
+	Subject  string   `json:"subject"`
+	Scenario Scenario `json:"scenario"`
+	Flows    uint32   `json:"flows"`
+	Round    int      `json:"round"`
+	Cores    Cores    `json:"cores"`
 
 	Seconds   float64 `json:"seconds"`
-	Asked     int     `json:"asked_pps"`     // of the generator; 0 in send, and for as much as it can
-	Offered   float64 `json:"offered_pps"`   // what the generator sent, less than asked if it was held up; 0 in send
+	Asked     int     `json:"asked_pps"`     // of the generator; 0 for as much as it can
+	Offered   float64 `json:"offered_pps"`   // what the generator sent, less than asked if it was held up; 0 in Send
 	Delivered float64 `json:"delivered_pps"` // what came out at the other end
 	Loss      float64 `json:"loss"`          // share of what was offered
-	NsPerPkt  float64 `json:"ns_per_packet"` // time the loop's thread ran, system calls included, for each frame delivered
 
-	// Share of the time for which the loop's and the generator's thread could
+	// NsPerPkt is the time that the worker ran, system calls included, for each
+	// frame delivered; zero if it is not known. Where it is not the run time of a
+	// thread, see Saturated, it is the time of the core.
+	NsPerPkt  float64 `json:"ns_per_packet"`
+	Saturated bool    `json:"saturated,omitempty"`
+
+	// Unknown is the share of the packets delivered whose flow was not known,
+	// where the subject tells: there should be none.
+	Unknown float64 `json:"unknown"`
+
+	// Share of the time for which the worker's and the generator's thread could
 	// have run and were not let, because something else had their core. This
 	// is how disturbed the measurement was.
-	LoopWaited      float64 `json:"loop_waited"`
+	WorkerWaited    float64 `json:"worker_waited"`
 	GeneratorWaited float64 `json:"generator_waited"`
 
-	Account Account `json:"account"` // of the whole life of the loop
+	Account Account `json:"account"` // of the whole life of the subject
+
+	subject *Subject
 }
 
 // Account says where all frames of a cell have ended. Offered - Refused is what
-// the loop's interface was given, and the loop's counters say what became of
-// that; Sent is Delivered but for what the driver has dropped.
+// the subject's interface was given, and its counters say what became of that;
+// Sent is Delivered but for what the driver has dropped.
 type Account struct {
 	Offered   uint64 `json:"offered"` // by the generator
-	Refused   uint64 `json:"refused"` // by the veth between generator and loop
+	Refused   uint64 `json:"refused"` // by the veth between generator and subject
 	Delivered uint64 `json:"delivered"`
-	loops.Counters
+	Counters
 }
 
-// Binary search for the loss-free rate.
-const (
-	searchFrom  = 4_000_000 // frames per second
-	searchSteps = 9         // to 8,000 frames per second
-	searchTries = 2         // a rate has failed when it has failed as often in a row
-	backOff     = 0.95      // if the whole window loses where the short trials did not
-	backOffs    = 12
-)
+// saturates is the loss from which on a core is taken to be busy all the time.
+const saturates = 0.01
 
 // failed tells whether no rate without loss was found. The cell then has the
 // last one tried.
@@ -58,39 +63,32 @@ func (c *Cell) failed() bool { return c.Scenario == LossFree && (c.Loss > MaxLos
 
 // measure fills the cell.
 func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
-	task := loops.Forward
-	if c.Scenario == SendOnly {
-		task = loops.Send
-	}
-	r, err := newRig(ctx, opt, c.Loop, task)
+	r, err := newRig(ctx, opt, c)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if closeErr := r.Close(); err == nil {
-			err = closeErr
-		}
-	}()
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if err := r.prepare(ctx, c.Flows); err != nil {
+		return err
+	}
 	var t trial
 	switch c.Scenario {
-	case Overload:
-		t, err = overload(ctx, r, opt)
+	case Core, Flood, Send:
+		t, err = r.overload(ctx, opt.Step, opt.Window)
 	case LossFree:
-		t, err = lossFree(ctx, r, opt)
-	case SendOnly:
-		t, err = sendOnly(ctx, r, opt)
+		t, err = r.lossFree(ctx, opt)
 	default:
 		err = fmt.Errorf("no such scenario: there are %v", Scenarios())
 	}
 	if err != nil {
 		return err
 	}
-	c.set(t)
+	c.set(&t)
 	c.Account, err = r.account()
 	return err
 }
 
-func (c *Cell) set(t trial) {
+func (c *Cell) set(t *trial) {
 	c.Seconds = t.seconds
 	if t.asked != generator.Unlimited {
 		c.Asked = t.asked
@@ -99,56 +97,14 @@ func (c *Cell) set(t trial) {
 	c.Delivered = float64(t.delivered) / t.seconds
 	c.Loss = t.loss()
 	if t.delivered > 0 {
-		c.NsPerPkt = float64(t.loop.Ran) / float64(t.delivered)
+		switch {
+		case t.timed:
+			c.NsPerPkt = float64(t.worker.Ran) / float64(t.delivered)
+		case c.Loss > saturates:
+			c.NsPerPkt, c.Saturated = 1e9*t.seconds/float64(t.delivered), true
+		}
+		c.Unknown = float64(t.counters.Decided) / float64(t.delivered)
 	}
-	c.LoopWaited = t.loop.Waited.Seconds() / t.seconds
+	c.WorkerWaited = t.worker.Waited.Seconds() / t.seconds
 	c.GeneratorWaited = t.generator.Waited.Seconds() / t.seconds
-}
-
-func overload(ctx context.Context, r *rig, opt *Options) (trial, error) {
-	if _, err := r.try(ctx, generator.Unlimited, opt.Step); err != nil { // to warm up
-		return trial{}, err
-	}
-	return r.try(ctx, generator.Unlimited, opt.Window)
-}
-
-func sendOnly(ctx context.Context, r *rig, opt *Options) (trial, error) {
-	if err := measure.Sleep(ctx, opt.Step); err != nil { // to warm up
-		return trial{}, err
-	}
-	return r.watch(ctx, opt.Window)
-}
-
-func lossFree(ctx context.Context, r *rig, opt *Options) (trial, error) {
-	passes := func(rate int, d time.Duration) (t trial, ok bool, err error) {
-		for range searchTries {
-			if t, err = r.try(ctx, rate, d); err != nil || t.loss() <= MaxLoss {
-				return t, err == nil, err
-			}
-		}
-		return t, false, nil
-	}
-	good, bad := 0, searchFrom
-	for range searchSteps {
-		rate := (good + bad) / 2
-		_, ok, err := passes(rate, opt.Step)
-		if err != nil {
-			return trial{}, err
-		}
-		if ok {
-			good = rate
-		} else {
-			bad = rate
-		}
-	}
-	var t trial
-	for range backOffs {
-		var ok bool
-		var err error
-		if t, ok, err = passes(good, opt.Window); err != nil || ok {
-			return t, err
-		}
-		good = int(float64(good) * backOff)
-	}
-	return t, nil // it has failed, which shows
 }

@@ -3,80 +3,101 @@ package wire
 import (
 	"context"
 	"errors"
-	"net/netip"
+	"fmt"
+	"time"
 
-	"weir/lab/netlab"
-	"weir/perf/balancer"
 	"weir/perf/generator"
 	"weir/perf/loops"
 	"weir/perf/measure"
 	"weir/perf/testbed"
+	"weir/perf/world"
 )
 
-// A rig is one loop at work in a network of its own: at the far end of a wire,
-// or, if the loop only sends, on an ifb, which drops whatever a program sends
-// through it (drivers/net/ifb.c).
+// blackHole is the name of the interface that drops everything.
+const blackHole = "hole"
+
+// A rig is one subject at work at the far end of a wire. What it sends goes back
+// over the wire to the sink, or into the black hole.
 type rig struct {
 	*testbed.Bed
-	loop running
-	task loops.Task
+	subject *Subject
+	hole    bool // frames go into the black hole
+	send    bool // and there is no wire, and no generator
+	running running
 }
 
-// running is a loop, or what takes its place.
+// running is a subject that has been started.
 type running interface {
-	Time() (measure.ThreadTime, error) // of its threads
-	Stop() (loops.Counters, error)     // it is called once
+	// Time returns how long that has run which does the work, and false where
+	// the kernel does not tell it from other work.
+	Time() (t measure.ThreadTime, ok bool, err error)
+
+	// Known returns how many flows it knows, and false if it knows none or
+	// does not tell.
+	Known() (n int, ok bool, err error)
+
+	// Counters returns what it has counted so far.
+	Counters() (Counters, error)
+
+	// Stop ends it and returns what it has counted. It is called once.
+	Stop() (Counters, error)
 }
 
-func newRig(ctx context.Context, opt *Options, kind loops.Kind, task loops.Task) (_ *rig, err error) {
+// Counters is what a subject has counted of its frames. It is all zero of one in
+// the kernel.
+type Counters struct {
+	loops.Counters
+	Dropped uint64 `json:"dropped,omitempty"` // by weir, for whatever reason
+	Decided uint64 `json:"decided,omitempty"` // packets whose flow weir did not know
+}
+
+func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 	bed, err := testbed.New()
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{Bed: bed, task: task}
+	s := cell.subject
+	r := &rig{Bed: bed, subject: s, hole: cell.Cores.Sink < 0, send: cell.Scenario == Send}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Close())
 		}
 	}()
-	mode, queues := balancerOf(kind)
-	if task == loops.Forward {
-		err = r.Cable(max(queues, 1))
-	} else {
-		err = r.BlackHole(testbed.FarName)
+	if !r.send {
+		if err := r.Cable(max(s.queues, 1)); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, err
+	if r.hole {
+		if err := r.BlackHole(blackHole); err != nil {
+			return nil, err
+		}
 	}
-	if queues > 0 {
-		r.loop, err = startBalancer(r.Far, opt, mode, queues)
-	} else {
-		r.loop, err = loops.Start(r.Far, opt.Program, loops.Options{
-			Kind: kind, Task: task, Interface: testbed.FarName, CPU: opt.CPUs[1], Ring: opt.Ring,
-		})
+	if r.running, err = s.start(ctx, opt, r, cell.Flows); err != nil || r.send {
+		return r, err
 	}
-	if err != nil {
-		return nil, err
+	return r, r.OpenEnds(ctx, generator.Options{To: world.VIP(s.IPv6), Flows: cell.Flows, CPU: opt.CPUs[0], Seed: opt.Seed})
+}
+
+// out is the interface that the subject sends by.
+func (r *rig) out() string {
+	if r.hole {
+		return blackHole
 	}
-	if task == loops.Forward {
-		err = r.OpenEnds(ctx, generator.Options{
-			To:    netip.AddrPortFrom(loops.VIP, testbed.Port),
-			Flows: opt.Flows,
-			CPU:   opt.CPUs[0],
-		})
-	}
-	return r, err
+	return testbed.FarName
 }
 
 // passed is how many frames were offered and delivered so far.
 type passed struct{ offered, delivered uint64 }
 
 func (r *rig) counts() (p passed, err error) {
-	if r.task == loops.Send {
-		p.delivered, err = r.Swallowed(testbed.FarName)
-		return p, err
+	if !r.send {
+		if p.offered, err = r.Source.Sent(); err != nil {
+			return p, err
+		}
 	}
-	if p.offered, err = r.Source.Sent(); err != nil {
+	if r.hole {
+		p.delivered, err = r.Swallowed(blackHole)
 		return p, err
 	}
 	arrived, err := r.Sink.Arrived()
@@ -84,39 +105,63 @@ func (r *rig) counts() (p passed, err error) {
 	return p, err
 }
 
-// account ends the loop and says what has become of all frames.
+// Having all flows known: at this rate few packets are lost, and the tries are
+// for those.
+const (
+	prepareRate  = 400_000 // packets per second
+	prepareTries = 20
+)
+
+// prepare has each flow send a packet, until the subject knows them all.
+func (r *rig) prepare(ctx context.Context, flows uint32) error {
+	if r.send {
+		return nil
+	}
+	for range prepareTries {
+		if err := r.once(ctx, flows); err != nil {
+			return err
+		}
+		n, ok, err := r.running.Known()
+		if err != nil || !ok || n >= int(flows) {
+			return err
+		}
+	}
+	return fmt.Errorf("not all of %d flows are known after %d packets each: most are lost, or there is no room", flows, prepareTries)
+}
+
+// once has each flow send a packet.
+func (r *rig) once(ctx context.Context, flows uint32) error {
+	before, err := r.Source.Sent()
+	if err != nil {
+		return err
+	}
+	if err := r.Source.SetRate(prepareRate); err != nil {
+		return err
+	}
+	for sent := before; sent < before+uint64(flows); {
+		if err := measure.Sleep(ctx, time.Millisecond); err != nil {
+			return err
+		}
+		if sent, err = r.Source.Sent(); err != nil {
+			return err
+		}
+	}
+	if err := r.Source.SetRate(0); err != nil {
+		return err
+	}
+	return measure.Settle(ctx, r.counts)
+}
+
+// account ends the subject and says what has become of all frames.
 func (r *rig) account() (a Account, err error) {
-	if a.Counters, err = r.loop.Stop(); err != nil {
+	if a.Counters, err = r.running.Stop(); err != nil {
 		return Account{}, err
 	}
 	p, err := r.counts()
 	a.Offered, a.Delivered = p.offered, p.delivered
-	if err != nil || r.task == loops.Send {
+	if err != nil || r.send {
 		return a, err
 	}
 	a.Refused, err = r.Refused()
 	return a, err
-}
-
-// balancerLoop is a balancer in place of a loop.
-type balancerLoop struct{ *balancer.Process }
-
-func startBalancer(host *netlab.Host, opt *Options, mode balancer.Mode, queues int) (*balancerLoop, error) {
-	p, err := balancer.Start(host, opt.Program, balancer.Options{
-		Mode: mode, Interface: testbed.FarName, Queues: queues, CPU: opt.CPUs[1], Entries: balancerEntries, Clients: generator.FlowSources(),
-	})
-	return &balancerLoop{p}, err
-}
-
-// Stop ends the balancer and returns what it has counted. Workers are asked one
-// after the other, so it waits until none of them does anything any more.
-func (b *balancerLoop) Stop() (c loops.Counters, err error) {
-	err = measure.Settle(context.Background(), func() (loops.Counters, error) {
-		s, err := b.Status()
-		c = loops.Counters{
-			Received: s.Received, ReceiveDropped: s.ReceiveDropped, Sent: s.Sent, GivenUp: s.TransmitDropped, HandedOver: s.HandedOver,
-		}
-		return c, err
-	})
-	return c, errors.Join(err, b.Process.Stop())
 }

@@ -5,46 +5,60 @@ import (
 	"errors"
 	"os"
 	"time"
+
+	"weir/perf/generator"
 	"weir/perf/measure"
 )
 
 // trial is what happened between two moments.
 type trial struct {
+	passed
+	counters  Counters
 	seconds   float64
 	asked     int // frames per second
-	offered   uint64
-	delivered uint64
-	loop      measure.ThreadTime
+	worker    measure.ThreadTime
+	timed     bool // worker is known
 	generator measure.ThreadTime
 }
 
 // loss is the share of the offered frames that was not delivered.
 func (t *trial) loss() float64 { return measure.Loss(t.offered, t.delivered) }
 
-// read returns all counters as they are, with no time.
-func (r *rig) read() (t trial, err error) {
-	p, err := r.counts()
-	if err != nil {
-		return t, err
-	}
-	t.offered, t.delivered = p.offered, p.delivered
-	if t.loop, err = r.loop.Time(); err != nil {
-		return t, err
-	}
-	if r.Source != nil {
-		t.generator, err = measure.ReadThread(os.Getpid(), r.Source.Thread())
-	}
-	return t, err
+// moment is all counters at one time.
+type moment struct {
+	trial
+	at time.Time
 }
 
-// since turns counters into a trial.
-func (t *trial) since(before trial, d time.Duration) trial {
+func (r *rig) read() (m moment, err error) {
+	if m.counters, err = r.running.Counters(); err != nil {
+		return m, err
+	}
+	if r.Source != nil {
+		if m.generator, err = measure.ReadThread(os.Getpid(), r.Source.Thread()); err != nil {
+			return m, err
+		}
+	}
+	if m.worker, m.timed, err = r.running.Time(); err != nil {
+		return m, err
+	}
+	m.passed, err = r.counts()
+	m.at = time.Now()
+	return m, err
+}
+
+// since turns two moments into a trial.
+func (m *moment) since(before *moment) trial {
 	return trial{
-		seconds:   d.Seconds(),
-		offered:   t.offered - before.offered,
-		delivered: t.delivered - before.delivered,
-		loop:      t.loop.Since(before.loop),
-		generator: t.generator.Since(before.generator),
+		passed: passed{m.offered - before.offered, m.delivered - before.delivered},
+		counters: Counters{
+			Dropped: m.counters.Dropped - before.counters.Dropped,
+			Decided: m.counters.Decided - before.counters.Decided,
+		},
+		seconds:   m.at.Sub(before.at).Seconds(),
+		worker:    m.worker.Since(before.worker),
+		timed:     m.timed,
+		generator: m.generator.Since(before.generator),
 	}
 }
 
@@ -68,21 +82,35 @@ func (r *rig) try(ctx context.Context, rate int, d time.Duration) (trial, error)
 		return trial{}, err
 	}
 	after, err := r.read()
-	t := after.since(before, d)
-	t.asked = rate
+	t := after.since(&before)
+	t.seconds, t.asked = d.Seconds(), rate
 	return t, err
 }
 
-// watch says what happens in some time without anything being done.
-func (r *rig) watch(ctx context.Context, d time.Duration) (trial, error) {
+// overload offers as much as the generator can, and says what happens in some
+// time in the midst of it.
+func (r *rig) overload(ctx context.Context, warmUp, d time.Duration) (t trial, err error) {
+	if r.Source != nil {
+		if err := r.Source.SetRate(generator.Unlimited); err != nil {
+			return t, err
+		}
+		defer func() {
+			err = errors.Join(err, r.Source.SetRate(0))
+			if err == nil {
+				err = measure.Settle(ctx, r.counts)
+			}
+		}()
+	}
+	if err := measure.Sleep(ctx, warmUp); err != nil {
+		return t, err
+	}
 	before, err := r.read()
 	if err != nil {
-		return trial{}, err
+		return t, err
 	}
-	start := time.Now()
 	if err := measure.Sleep(ctx, d); err != nil {
-		return trial{}, err
+		return t, err
 	}
 	after, err := r.read()
-	return after.since(before, time.Since(start)), err
+	return after.since(&before), err
 }

@@ -1,133 +1,146 @@
-// Package wire measures what forwards packets from one end of a wire to the other:
-// forwarding loops on the AF_XDP rings of dataplane/afxdp and on a ready-made
-// library, and, in the same harness, weir's whole data plane.
+// Package wire measures what forwards packets from one end of a wire to the
+// other: weir in each of its modes and on each of its drivers, the floor under
+// it, which is the same driver and no load balancing, and what a user would pick
+// instead.
 //
 // The problem it solves: what a packet costs from wire to wire is not the sum of
-// what its parts cost alone.
+// what its parts cost alone, and two programs can only be compared if they were
+// given the same packets in the same way. So everything that is compared is a
+// [Subject]: it is started at the far end of the same wire, in the same run, and
+// is asked the same by each [Scenario]. Of two figures it is their ratio in one
+// run that says something.
 package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"weir/lab/netlab"
-	"weir/perf/balancer"
-	"weir/perf/loops"
 	"weir/perf/measure"
 )
 
-// A whole data plane can take the place of a loop. It has one worker, but for
-// WeirKeep2: that one has two on the same CPU, and as all frames come in by one
-// queue, and a hash says which worker owns a flow, half of them are handed over.
-const (
-	WeirDSR   loops.Kind = "weir-dsr"
-	WeirNAT   loops.Kind = "weir-nat" // towards the backend, IPv4 to IPv4
-	WeirKeep  loops.Kind = "weir-keep"
-	WeirKeep2 loops.Kind = "weir-keep-2"
-)
-
-// Balancers returns the kinds of loops that are whole data planes.
-func Balancers() []loops.Kind { return []loops.Kind{WeirDSR, WeirNAT, WeirKeep, WeirKeep2} }
-
-// balancerOf returns what such a kind is.
-func balancerOf(kind loops.Kind) (mode balancer.Mode, queues int) {
-	switch kind {
-	case WeirDSR:
-		return balancer.DSR, 1
-	case WeirNAT:
-		return balancer.NAT, 1
-	case WeirKeep:
-		return balancer.Keep, 1
-	case WeirKeep2:
-		return balancer.Keep, 2
-	}
-	return "", 0
-}
-
-// balancerEntries is how many entries their flow tables have: the default.
-const balancerEntries = 1 << 20
-
-// Scenario is what is asked of a loop.
+// Scenario is what is asked of a subject.
 type Scenario string
 
 // The scenarios.
 const (
-	// Overload is more frames than the loop can take: what does it deliver?
-	Overload Scenario = "overload"
+	// Core is more frames than the subject can take, which leave by an interface
+	// that drops them at once: what does a packet cost its core?
+	Core Scenario = "core"
 
-	// LossFree is the most that can be offered before the loop loses more than
-	// [MaxLoss], found by binary search (RFC 2544, section 26.1, in short).
+	// Flood is more frames than the subject can take: what does it deliver?
+	Flood Scenario = "flood"
+
+	// LossFree is the most that can be offered before more than [MaxLoss] is
+	// lost, found by binary search (RFC 2544, section 26.1, in short).
 	LossFree Scenario = "lossfree"
 
-	// SendOnly is sending without receiving, to an interface that does nothing
-	// with it (ifb): what does sending alone cost?
-	SendOnly Scenario = "send"
+	// Send is sending without receiving, to an interface that drops everything:
+	// what does sending alone cost? For loops only.
+	Send Scenario = "send"
 )
 
 // Scenarios returns all scenarios.
-func Scenarios() []Scenario { return []Scenario{Overload, LossFree, SendOnly} }
+func Scenarios() []Scenario { return []Scenario{Core, Flood, LossFree, Send} }
 
 // MaxLoss is the share of frames that a loss-free trial may lose.
 const MaxLoss = 0.001
 
-// Options says how to measure loops.
+// Options says what to measure and how.
 type Options struct {
 	measure.Setup
-	Step      time.Duration // of a trial of the binary search; default 200 ms
-	Flows     uint32        // default 1024
-	Ring      int           // entries of the loops' rings; default 2048, which data planes have
-	Kinds     []loops.Kind  // default all of package loops
-	Scenarios []Scenario    // default all
+	Subjects  []string      // names; default all
+	Scenarios []Scenario    // default all but Send
+	Flows     []uint32      // how many flows there are, all of them known; default 1 Ki, 64 Ki and 1 Mi
+	Step      time.Duration // of a trial of the binary search, and of warming up; default 200 ms
+	Steps     int           // of the binary search; default 8
+	Ring      int           // entries of the other libraries' rings; default 2048
 }
 
 func (opt *Options) complete() error {
+	if len(opt.Subjects) == 0 {
+		opt.Subjects = Names(Subjects())
+	}
+	if len(opt.Scenarios) == 0 {
+		opt.Scenarios = []Scenario{Core, Flood, LossFree}
+	}
+	if len(opt.Flows) == 0 {
+		opt.Flows = []uint32{1 << 10, 1 << 16, 1 << 20}
+	}
 	if opt.Step == 0 {
 		opt.Step = 200 * time.Millisecond
 	}
-	if opt.Flows == 0 {
-		opt.Flows = 1024
+	if opt.Steps == 0 {
+		opt.Steps = 8
 	}
 	if opt.Ring == 0 {
 		opt.Ring = 2048
 	}
-	if len(opt.Kinds) == 0 {
-		opt.Kinds = loops.Kinds()
-	}
-	if len(opt.Scenarios) == 0 {
-		opt.Scenarios = Scenarios()
-	}
 	return opt.Setup.Complete()
 }
 
-// Run measures each kind of loop in each scenario, as often as asked, in
-// rounds: all of them once, in random order, before any of them again. It needs
-// root. If it fails, or ctx ends, the report has what was measured until then.
+// cells returns what is measured in a round.
+func (opt *Options) cells() ([]Cell, error) {
+	all, err := subjects(opt.Subjects)
+	if err != nil {
+		return nil, err
+	}
+	var cells []Cell
+	for i := range all {
+		s := &all[i]
+		for _, scenario := range opt.Scenarios {
+			if !s.can(scenario) {
+				continue
+			}
+			for n, flows := range opt.Flows {
+				if scenario == Send && n > 0 { // it has none
+					continue
+				}
+				cells = append(cells, Cell{Subject: s.Name, Scenario: scenario, Flows: flows, Cores: s.cores(scenario, opt.CPUs), subject: s})
+			}
+		}
+	}
+	if len(cells) == 0 {
+		return nil, fmt.Errorf("%v cannot be measured in %v", opt.Subjects, opt.Scenarios)
+	}
+	return cells, nil
+}
+
+// Run measures each subject in each scenario with each number of flows, as often
+// as asked, in rounds: all of them once, in random order, before any of them
+// again. It needs root. A subject that this kernel does not have is left out, and
+// the report says so. If it fails, or ctx ends, the report has what was measured
+// until then.
 func Run(ctx context.Context, opt Options) (Report, error) {
 	if err := opt.complete(); err != nil {
-		return Report{}, fmt.Errorf("measure loops: %w", err)
+		return Report{}, fmt.Errorf("measure: %w", err)
+	}
+	cells, err := opt.cells()
+	if err != nil {
+		return Report{}, fmt.Errorf("measure: %w", err)
 	}
 	if _, err := netlab.Sweep(); err != nil {
-		return Report{}, fmt.Errorf("measure loops: %w", err)
+		return Report{}, fmt.Errorf("measure: %w", err)
 	}
 	report, err := newReport(&opt)
 	if err != nil {
-		return Report{}, fmt.Errorf("measure loops: %w", err)
-	}
-	var cells []Cell
-	for _, kind := range opt.Kinds {
-		for _, scenario := range opt.Scenarios {
-			cells = append(cells, Cell{Loop: kind, Scenario: scenario})
-		}
+		return Report{}, fmt.Errorf("measure: %w", err)
 	}
 	err = measure.Rounds(&opt.Setup, cells, func(round int, cell Cell) error {
 		cell.Round = round
-		if err := cell.measure(ctx, &opt); err != nil {
-			return fmt.Errorf("measure loop %s, %s, round %d: %w", cell.Loop, cell.Scenario, cell.Round, err)
+		switch err := cell.measure(ctx, &opt); {
+		case errors.Is(err, errNotHere):
+			report.leaveOut(cell.Subject, err)
+			opt.Log.Info("left out", "subject", cell.Subject, "reason", err)
+			return nil
+		case err != nil:
+			return fmt.Errorf("measure %s, %s, %d flows, round %d: %w", cell.Subject, cell.Scenario, cell.Flows, round, err)
 		}
 		report.Add(cell)
-		opt.Log.Info("measured", "loop", cell.Loop, "scenario", cell.Scenario, "round", cell.Round,
-			"offered", measure.Round3(cell.Offered), "delivered", measure.Round3(cell.Delivered), "waited", cell.LoopWaited)
+		opt.Log.Info("measured", "subject", cell.Subject, "scenario", cell.Scenario, "flows", cell.Flows, "round", round,
+			"offered", measure.Round3(cell.Offered), "delivered", measure.Round3(cell.Delivered), "ns", cell.NsPerPkt, "waited", cell.WorkerWaited)
 		return nil
 	})
 	return report, err

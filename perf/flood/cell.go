@@ -95,7 +95,7 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 		Seed:   opt.Seed + uint64(cell.Round),
 		Beside: opt.Flows,
 		CPU:    opt.CPUs[0],
-	})
+	}, sink.Options{})
 }
 
 // moment is all counters at one time.

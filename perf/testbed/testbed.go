@@ -39,6 +39,7 @@ type Bed struct {
 	Far    *netlab.Host
 	Source *generator.Generator // nil until OpenEnds
 	Sink   *sink.Sink           // nil until OpenEnds
+	Hole   *sink.Ifb            // nil until OpenHole
 
 	lab     *netlab.Lab
 	near    *netlab.Host
@@ -82,35 +83,36 @@ func (b *Bed) Cable(queues int) error {
 	return b.near.ConnectTo(b.Far, netlab.Iface{Name: NearName, MAC: nearMAC}, netlab.Iface{Name: FarName, MAC: farMAC, Queues: queues})
 }
 
-// BlackHole gives the far host an ifb of that name, which drops whatever a
-// program sends through it (drivers/net/ifb.c).
-func (b *Bed) BlackHole(name string) error {
+// OpenHole gives the far host an interface of that name that drops whatever is
+// sent by it. It has no queueing discipline either, as a veth has none.
+func (b *Bed) OpenHole(name string) (err error) {
+	if b.Hole, err = sink.OpenIfb(b.Far, name, 1); err != nil {
+		return err
+	}
 	return b.Far.Do(func() error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = name, 1, 1
-		ifb := &netlink.Ifb{LinkAttrs: attrs}
-		if err := netlink.LinkAdd(ifb); err != nil {
-			return fmt.Errorf("create ifb (needs a kernel with CONFIG_IFB): %w", err)
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
 		}
-		return netlink.LinkSetUp(ifb)
+		root := netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: netlink.MakeHandle(1, 0)}
+		if err := netlink.QdiscReplace(&netlink.GenericQdisc{QdiscAttrs: root, QdiscType: "noqueue"}); err != nil {
+			return fmt.Errorf("take queueing discipline off %s: %w", name, err)
+		}
+		return nil
 	})
 }
 
-// Swallowed returns how many frames an ifb of BlackHole was given so far.
-func (b *Bed) Swallowed(name string) (uint64, error) {
-	s, err := statistics(b.Far, name)
-	return s.RxPackets, err
-}
-
 // OpenEnds opens the sink and starts the generator, which is silent at first.
-// opt says what to send and on which CPU.
-func (b *Bed) OpenEnds(ctx context.Context, opt generator.Options) error {
+// The options say what to send, on which CPU, and what to look at: where that is
+// follows from the network.
+func (b *Bed) OpenEnds(ctx context.Context, opt generator.Options, look sink.Options) error {
 	link, err := b.near.Link(NearName)
 	if err != nil {
 		return err
 	}
 	err = b.near.Do(func() (err error) {
-		b.Sink, err = sink.Open(link.Index, world.Port)
+		look.Interface, look.Port = link.Index, world.Port
+		b.Sink, err = sink.OpenWith(look)
 		return err
 	})
 	if err != nil {
@@ -164,6 +166,9 @@ func (b *Bed) Close() error {
 	}
 	if b.Sink != nil {
 		errs = append(errs, b.Sink.Close())
+	}
+	if b.Hole != nil {
+		errs = append(errs, b.Hole.Close())
 	}
 	if b.lab != nil {
 		errs = append(errs, b.lab.Close())

@@ -9,6 +9,7 @@ import (
 	"weir/perf/generator"
 	"weir/perf/loops"
 	"weir/perf/measure"
+	"weir/perf/sink"
 	"weir/perf/testbed"
 	"weir/perf/world"
 )
@@ -69,14 +70,14 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 		}
 	}
 	if r.hole {
-		if err := r.BlackHole(blackHole); err != nil {
+		if err := r.OpenHole(blackHole); err != nil {
 			return nil, err
 		}
 	}
 	if r.running, err = s.start(ctx, opt, r, cell.Flows); err != nil || r.send {
 		return r, err
 	}
-	return r, r.OpenEnds(ctx, generator.Options{To: world.VIP(s.IPv6), Flows: cell.Flows, CPU: opt.CPUs[0], Seed: opt.Seed})
+	return r, r.OpenEnds(ctx, generator.Options{To: world.VIP(s.IPv6), Flows: cell.Flows, CPU: opt.CPUs[0], Seed: opt.Seed}, sink.Options{})
 }
 
 // out is the interface that the subject sends by.
@@ -97,7 +98,8 @@ func (r *rig) counts() (p passed, err error) {
 		}
 	}
 	if r.hole {
-		p.delivered, err = r.Swallowed(blackHole)
+		taken, err := r.Hole.Taken()
+		p.delivered = taken.Packets
 		return p, err
 	}
 	arrived, err := r.Sink.Arrived()

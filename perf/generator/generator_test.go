@@ -48,7 +48,7 @@ func TestOptions(t *testing.T) {
 	for name, change := range map[string]func(*Options){
 		"no source":      func(o *Options) { o.Source = nil },
 		"no destination": func(o *Options) { o.Destination = nil },
-		"to IPv6":        func(o *Options) { o.To = netip.MustParseAddrPort("[2001:db8::1]:9") },
+		"to nobody":      func(o *Options) { o.To = netip.AddrPort{} },
 		"no flows":       func(o *Options) { o.Flows = 0 },
 		"too many flows": func(o *Options) { o.Flows = MaxFlows + 1 },
 		"flood of flows": func(o *Options) { o.Flood = netip.MustParsePrefix("10.0.0.0/8") },

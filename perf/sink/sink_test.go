@@ -95,7 +95,7 @@ func TestSink(t *testing.T) {
 		{"IPv4 options", frame(t, &layers.UDP{DstPort: port}, layers.IPProtocolUDP, layers.IPv4Option{OptionType: 1}), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := s.objects.Programs[sinkProgCount].Run(&ebpf.RunOptions{Data: test.frame})
+			got, err := s.objects.Programs[sinkProgCountSkb].Run(&ebpf.RunOptions{Data: test.frame})
 			if err != nil {
 				t.Fatal(err)
 			}

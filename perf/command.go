@@ -18,6 +18,7 @@ import (
 	"weir/perf/ladder"
 	"weir/perf/loops"
 	"weir/perf/measure"
+	"weir/perf/soak"
 	"weir/perf/wire"
 )
 
@@ -26,7 +27,7 @@ func Command() *cli.Command {
 	return &cli.Command{
 		Name:        "perf",
 		Usage:       "measure",
-		Subcommands: []*cli.Command{wireCommand(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), ladder.Command(), loops.Command(), balancer.Command()},
+		Subcommands: []*cli.Command{wireCommand(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), ladder.Command(), soak.Command(), loops.Command(), balancer.Command(), soak.PlaneCommand()},
 	}
 }
 

@@ -21,7 +21,8 @@ func Command() *cli.Command {
 		Usage:     "run the data plane at full load for long, and see whether anything grows or gets lost (root, two cores)",
 		ArgsUsage: "[REPORT.json]",
 		Description: "Without an argument it runs. With the file of an earlier run it only shows that. The\n" +
-			"exit status is 0 only if nothing grew and every frame is accounted for.",
+			"exit status is 0 only if nothing grew and every frame is accounted for. Memory takes some\n" +
+			"minutes to be what it will be, so a run of less than five says little of it.",
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "for", Value: 30 * time.Minute, Usage: "how long"},
 			&cli.DurationFlag{Name: "every", Value: time.Second, Usage: "how often to apply a snapshot and to look"},

@@ -3,9 +3,6 @@ package soak
 import (
 	"math"
 	"slices"
-	"time"
-
-	"weir/dataplane/flow"
 )
 
 // Growth is how a quantity went on in the second half of a run, after all that a
@@ -19,11 +16,12 @@ type Growth struct {
 	Error float64 `json:"slope_error_per_minute"` // standard error
 	Min   float64 `json:"min"`                    // of the values themselves
 	Max   float64 `json:"max"`
-	Early bool    `json:"early"` // it had not had the time to settle when the half began
-	Grew  bool    `json:"grew"`  // never if it is early
+	Grew  bool    `json:"grew"`
 }
 
-// quantity is something of a sample that must not grow for ever.
+// quantity is something of a sample that must not grow for ever. (Flows are not
+// among them: how many there are goes with the packets that the machine has time
+// for. That they go is looked at in the end.)
 type quantity struct {
 	what, unit string
 	value      func(*Sample) float64
@@ -31,35 +29,19 @@ type quantity struct {
 	// slack is by how much the half's end may be above its beginning: what the
 	// collector and the kernel do at some time or other.
 	slack func(mean float64) float64
-
-	// settles is after how long it is what it will be.
-	settles time.Duration
 }
 
-const (
-	mebi = 1 << 20
-
-	// sweep is longer than it takes a worker to go over its flow table.
-	sweep = 10 * time.Second
-)
+const mebi = 1 << 20
 
 func quantities() []quantity {
 	bytes := func(mean float64) float64 { return max(mebi, mean/100) }
 	one := func(float64) float64 { return 1 }
-	// Flows come at random, so their number goes up and down.
-	flows := func(mean float64) float64 { return max(1000, mean/50) }
-	// New flows are of one packet each. They go when that is too long ago and the
-	// worker's sweep comes round to them.
-	timeouts := flow.DefaultTimeouts()
-	gone := timeouts.TCPSYN + sweep
 	return []quantity{
-		{"memory resident", "bytes", func(s *Sample) float64 { return float64(s.Memory) }, bytes, 0},
-		{"heap in use", "bytes", func(s *Sample) float64 { return float64(s.Heap) }, bytes, 0},
-		{"goroutines", "", func(s *Sample) float64 { return float64(s.Goroutines) }, one, 0},
-		{"file descriptors", "", func(s *Sample) float64 { return float64(s.FDs) }, one, 0},
-		{"flows", "", func(s *Sample) float64 { return float64(s.Flows) }, flows, gone},
-		{"flows with a SNAT port", "", func(s *Sample) float64 { return float64(s.SNATFlows) }, flows, gone},
-		{"frames with the kernel for receiving", "", func(s *Sample) float64 { return float64(s.Frames.Receiving) }, func(float64) float64 { return 64 }, 0},
+		{"memory resident", "bytes", func(s *Sample) float64 { return float64(s.Memory) }, bytes},
+		{"heap in use", "bytes", func(s *Sample) float64 { return float64(s.Heap) }, bytes},
+		{"goroutines", "", func(s *Sample) float64 { return float64(s.Goroutines) }, one},
+		{"file descriptors", "", func(s *Sample) float64 { return float64(s.FDs) }, one},
+		{"frames with the kernel for receiving", "", func(s *Sample) float64 { return float64(s.Frames.Receiving) }, func(float64) float64 { return 64 }},
 	}
 }
 
@@ -79,8 +61,7 @@ func growthOf(samples []Sample, q quantity) Growth {
 		What: q.what, Unit: q.unit, Slope: slope, Error: stderr, Min: slices.Min(y), Max: slices.Max(y),
 		Begin: at(x[0]), End: at(x[len(x)-1]),
 	}
-	g.Early = half[0].Seconds < q.settles.Seconds()
-	g.Grew = !g.Early && slope > significant*stderr && g.End-g.Begin > q.slack((g.Begin+g.End)/2)
+	g.Grew = slope > significant*stderr && g.End-g.Begin > q.slack((g.Begin+g.End)/2)
 	return g
 }
 

@@ -4,7 +4,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
-	"time"
 )
 
 func TestFit(t *testing.T) {
@@ -43,25 +42,8 @@ func TestGrowth(t *testing.T) {
 		for i := range n {
 			samples = append(samples, Sample{Seconds: float64(i), Memory: uint64(test.memory(i))})
 		}
-		if g := growthOf(samples, quantities()[0]); g.Grew != test.grew || g.Early {
+		if g := growthOf(samples, quantities()[0]); g.Grew != test.grew {
 			t.Errorf("%s: %+v, want grew %v", name, g, test.grew)
-		}
-	}
-}
-
-// What is still on its way to where it settles has not grown.
-func TestEarly(t *testing.T) {
-	q := quantity{value: func(s *Sample) float64 { return float64(s.Flows) }, slack: func(float64) float64 { return 1 }, settles: 20 * time.Second}
-	for _, test := range []struct {
-		n           int
-		early, grew bool
-	}{{30, true, false}, {50, false, true}} {
-		var samples []Sample
-		for i := range test.n {
-			samples = append(samples, Sample{Seconds: float64(i), Flows: 10 * i})
-		}
-		if g := growthOf(samples, q); g.Early != test.early || g.Grew != test.grew {
-			t.Errorf("%d s: %+v", test.n, g)
 		}
 	}
 }

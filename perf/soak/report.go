@@ -28,6 +28,7 @@ type Report struct {
 	Growth  []Growth `json:"growth"`
 	Faults  []string `json:"faults"` // what is not accounted for
 	Rest    *Rest    `json:"rest"`   // nil if the run did not get there
+	Gone    *Sample  `json:"gone"`   // when new flows had gone; nil if that was not waited for
 	Samples []Sample `json:"samples"`
 }
 
@@ -83,6 +84,9 @@ func (r *Report) conclude() {
 	}
 	for _, f := range r.Rest.faults(r.Rest.Total) {
 		fault("at rest: %s", f)
+	}
+	if s := r.Gone; s != nil && (s.Flows > int(r.Flows) || s.SNATFlows > int64(s.Flows)) {
+		fault("%d flows are left, and %d with a SNAT port: only %d should be", s.Flows, s.SNATFlows, r.Flows)
 	}
 	if f := r.Rest.Frames; f.Received+f.Send+f.Sending > 0 {
 		fault("at rest, frames are under way: %+v", f)
@@ -148,11 +152,8 @@ func (r *Report) table() [][]string {
 			f = func(v float64) string { return fmt.Sprintf("%.2f MiB", v/mebi) }
 		}
 		grew := "no"
-		switch {
-		case g.Grew:
+		if g.Grew {
 			grew = "yes"
-		case g.Early:
-			grew = "too early to tell"
 		}
 		slope := fmt.Sprintf("%+.2f ± %.2f", g.Slope, g.Error)
 		if g.Unit == "bytes" {
@@ -181,6 +182,10 @@ func (r *Report) verdict() []string {
 	f := r.Rest.Frames
 	lines = append(lines, fmt.Sprintf("Frames at rest: %d in all, %d free, %d in the fill ring, %d kept by the kernel to receive into, %d sent and not taken back, %d lost.",
 		r.Rest.Total, f.Free, f.Fill, f.Receiving, f.Completed, f.Held))
+	if r.Gone != nil {
+		lines = append(lines, fmt.Sprintf("Flows: %d when traffic ended; %d when those of one packet had gone, %d of them with a SNAT port.",
+			r.Rest.Flows, r.Gone.Flows, r.Gone.SNATFlows))
+	}
 	if r.OK() {
 		return append(lines, "Nothing grew, and every frame is accounted for.")
 	}

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"time"
 
+	"weir/dataplane/flow"
 	"weir/lab/netlab"
 	"weir/perf/generator"
 	"weir/perf/measure"
@@ -88,6 +89,9 @@ func Run(ctx context.Context, opt Options) (report Report, err error) {
 	if err == nil {
 		err = r.rest(ctx, &report)
 	}
+	if err == nil && opt.For >= waitFor {
+		err = r.outlive(ctx, &report)
+	}
 	report.conclude()
 	if err = errors.Join(err, r.close()); err != nil {
 		return report, fmt.Errorf("soak: %w", err)
@@ -98,8 +102,9 @@ func Run(ctx context.Context, opt Options) (report Report, err error) {
 // rig is a data plane at the far end of a wire.
 type rig struct {
 	*testbed.Bed
-	plane *process
-	start time.Time
+	plane   *process
+	silence context.CancelFunc // ends the generator
+	start   time.Time
 }
 
 func newRig(ctx context.Context, opt *Options) (_ *rig, err error) {
@@ -108,6 +113,7 @@ func newRig(ctx context.Context, opt *Options) (_ *rig, err error) {
 		return nil, err
 	}
 	r := &rig{Bed: bed}
+	ctx, r.silence = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
@@ -128,6 +134,7 @@ func newRig(ctx context.Context, opt *Options) (_ *rig, err error) {
 }
 
 func (r *rig) close() error {
+	r.silence()
 	var err error
 	if r.plane != nil {
 		err = r.plane.stop()
@@ -183,6 +190,30 @@ func (r *rig) rest(ctx context.Context, report *Report) error {
 	last.Refused, err = r.Refused()
 	report.Rest = &last
 	return err
+}
+
+// waitFor is how long a run has to be for it to be worth waiting until new flows
+// have gone, which takes a minute and a quarter.
+const waitFor = 5 * time.Minute
+
+// outlive waits until all flows of one packet are over, or should be, and looks
+// how many are left.
+func (r *rig) outlive(ctx context.Context, report *Report) error {
+	r.silence()                   // the generator keeps a core busy at any rate
+	const sweep = 8 * time.Second // of the worker, over its table
+	deadline := time.Now().Add(2 * (flow.DefaultTimeouts().TCPSYN + sweep))
+	for {
+		s, err := r.sample(askSample)
+		if err != nil {
+			return err
+		}
+		if report.Gone = &s; s.Flows <= int(report.Flows) || time.Now().After(deadline) {
+			return nil
+		}
+		if err := measure.Sleep(ctx, time.Second); err != nil {
+			return err
+		}
+	}
 }
 
 // sample asks the plane for a sample. What is seen from outside is added here.

@@ -136,6 +136,9 @@ func TestConclude(t *testing.T) {
 		"more than offered":    {func(r *Report) { r.Rest.Refused += 400 }, "were offered"},
 		"more than was sent":   {func(r *Report) { r.Rest.Arrived.Segments += 500 }, "arrived"},
 		"nothing arrived":      {func(r *Report) { r.Rest.Arrived = sink.Counts{} }, "arrived"},
+		"flows have gone":      {func(r *Report) { r.Flows, r.Gone = 5, &Sample{Flows: 5, SNATFlows: 5} }, ""},
+		"a flow stays":         {func(r *Report) { r.Flows, r.Gone = 5, &Sample{Flows: 6} }, "6 flows are left"},
+		"a port stays":         {func(r *Report) { r.Flows, r.Gone = 5, &Sample{Flows: 4, SNATFlows: 5} }, "5 with a SNAT port"},
 		"nothing received": {func(r *Report) {
 			for i := range r.Samples {
 				r.Samples[i].Received = 0

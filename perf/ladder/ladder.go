@@ -14,7 +14,9 @@
 //   - Packets are restored before every batch, since weir rewrites them: the frame
 //     is copied, the flow's number is written into address and port, and all
 //     checksums are right. Buffers are taken in turn as a NIC's ring has it,
-//     so packets are in the cache no more than they would be there.
+//     so packets are in the cache no more than they would be there. Beside it
+//     there are rows with a few buffers only: what is measured by running a BPF
+//     program again and again (BPF_PROG_TEST_RUN) has a single one.
 //   - Gross is all of it; own is gross without the restoring.
 //   - Time is the thread's on the CPU (CLOCK_THREAD_CPUTIME_ID), and Go's
 //     collector does not run meanwhile.

@@ -21,7 +21,7 @@ func (r *Report) target(c Cell) float64 {
 	switch {
 	case c.Rung == Miss:
 		return missTarget
-	case c.Rung != Hit || c.Buffers == fewBuffers || c.Scattered:
+	case c.Rung != Hit || c.Scattered:
 		return 0
 	case c.Services > 1:
 		one := c

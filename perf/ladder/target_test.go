@@ -41,7 +41,7 @@ func TestTargets(t *testing.T) {
 		{at(Hit, NAT64, 1<<10), 20 + 25 + 15},
 		{at(Hit, NAT66, 1<<20), 0}, // there is no DSR to compare it with
 		{tcp, 0},
-		{few, 0},
+		{few, 30},
 		{at(Miss, DSR4, 0), 150},
 		{at(Miss, NAT66, 0), 150},
 		{at(Worker, DSR4, 1<<10), 0},

@@ -16,8 +16,10 @@ import (
 	"weir/perf/checks"
 	"weir/perf/connections"
 	"weir/perf/flood"
+	"weir/perf/ladder"
 	"weir/perf/loops"
 	"weir/perf/measure"
+	"weir/perf/soak"
 	"weir/perf/wire"
 )
 
@@ -27,8 +29,8 @@ func Command() *cli.Command {
 		Name:  "perf",
 		Usage: "measure",
 		Subcommands: []*cli.Command{
-			wireCommand(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), connections.Command(),
-			loops.Command(), balancer.Command(),
+			ladder.Command(), wireCommand(), connections.Command(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), soak.Command(),
+			loops.Command(), balancer.Command(), soak.PlaneCommand(),
 		},
 	}
 }

@@ -147,10 +147,11 @@ func sumUp(s *Subject, all []Cell) Row {
 	row.Offered = over(func(c *Cell) float64 { return c.Offered })
 	row.Delivered = over(func(c *Cell) float64 { return c.Delivered })
 	row.Loss = over(func(c *Cell) float64 { return c.Loss })
-	row.NsPerPkt = over(func(c *Cell) float64 { return c.NsPerPkt })
-	row.NsUser = over(func(c *Cell) float64 { return c.NsUser })
 	row.Memory = over(func(c *Cell) float64 { return float64(c.Memory) })
 	row.Unknown = over(func(c *Cell) float64 { return c.Unknown })
+	timed := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.NsPerPkt == 0 })
+	row.NsPerPkt = measure.SpreadOf(timed, func(c *Cell) float64 { return c.NsPerPkt })
+	row.NsUser = measure.SpreadOf(timed, func(c *Cell) float64 { return c.NsUser })
 	row.Waited = over(func(c *Cell) float64 { return max(c.WorkerWaited, c.GeneratorWaited) })
 	return row
 }

@@ -23,11 +23,12 @@ type Cell struct {
 	Delivered float64 `json:"delivered_pps"` // what came out at the other end
 	Loss      float64 `json:"loss"`          // share of what was offered
 
-	// NsPerPkt is the time that the worker ran, system calls included, for each
-	// frame delivered; zero if it is not known. Where it is not the run time of a
-	// thread, see Saturated, it is the time of the core.
-	NsPerPkt  float64 `json:"ns_per_packet"`
-	Saturated bool    `json:"saturated,omitempty"`
+	// NsPerPkt is the time that the worker's thread ran, system calls included,
+	// for each frame delivered; zero if it is not known. A worker in the kernel is
+	// a thread too, ksoftirqd, but only while its core is saturated; what it does
+	// on top of other threads is charged to them, so it is too little there if the
+	// core is disturbed.
+	NsPerPkt float64 `json:"ns_per_packet"`
 
 	// NsUser is how much of NsPerPkt was spent outside of the kernel, in Go. It
 	// is a sample of some hundred ticks per second.
@@ -66,10 +67,10 @@ type Account struct {
 // saturates is the loss from which on a core is taken to be busy all the time.
 const saturates = 0.01
 
-// failed tells whether no rate without loss was found. The cell then has the
-// last one tried.
+// failed tells whether nothing arrived, or no rate without loss was found. The
+// cell then has the last one tried.
 func (c *Cell) failed() bool {
-	return (c.Scenario == LossFree || c.Scenario == Latency) && (c.Loss > MaxLoss || c.Delivered == 0)
+	return c.Delivered == 0 || (c.Scenario == LossFree || c.Scenario == Latency) && c.Loss > MaxLoss
 }
 
 // measure fills the cell.
@@ -115,12 +116,9 @@ func (c *Cell) set(t *trial) {
 	c.Delivered = float64(t.delivered) / t.seconds
 	c.Loss = t.loss()
 	if t.delivered > 0 {
-		switch {
-		case t.timed:
+		if t.always || c.Loss > saturates {
 			c.NsPerPkt = float64(t.worker.Ran) / float64(t.delivered)
 			c.NsUser = c.NsPerPkt * t.ticks.UserShare()
-		case c.Loss > saturates:
-			c.NsPerPkt, c.Saturated = 1e9*t.seconds/float64(t.delivered), true
 		}
 		c.Unknown = float64(t.counters.Decided) / float64(t.delivered)
 	}

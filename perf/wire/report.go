@@ -39,13 +39,12 @@ type Row struct {
 	Cores    Cores    `json:"cores"`
 
 	Rounds    int            `json:"rounds"`
-	Failed    int            `json:"failed,omitempty"` // rounds in which no rate without loss was found
+	Failed    int            `json:"failed,omitempty"` // rounds in which nothing arrived, or no rate without loss was found
 	Offered   measure.Spread `json:"offered_pps"`
 	Delivered measure.Spread `json:"delivered_pps"`
 	Loss      measure.Spread `json:"loss"`
 	NsPerPkt  measure.Spread `json:"ns_per_packet"`
 	NsUser    measure.Spread `json:"ns_user"`
-	Saturated bool           `json:"saturated,omitempty"` // NsPerPkt is the core's time
 	Unknown   measure.Spread `json:"unknown"`
 	Memory    measure.Spread `json:"memory"` // bytes; zero in the kernel
 	Waited    measure.Spread `json:"waited"` // the worse of worker and generator
@@ -141,7 +140,6 @@ func sumUp(s *Subject, all []Cell) Row {
 			row.Failed++
 		} else {
 			cells = append(cells, c)
-			row.Saturated = row.Saturated || c.Saturated
 		}
 	}
 	over := func(value func(*Cell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
@@ -149,10 +147,11 @@ func sumUp(s *Subject, all []Cell) Row {
 	row.Offered = over(func(c *Cell) float64 { return c.Offered })
 	row.Delivered = over(func(c *Cell) float64 { return c.Delivered })
 	row.Loss = over(func(c *Cell) float64 { return c.Loss })
-	row.NsPerPkt = over(func(c *Cell) float64 { return c.NsPerPkt })
-	row.NsUser = over(func(c *Cell) float64 { return c.NsUser })
 	row.Memory = over(func(c *Cell) float64 { return float64(c.Memory) })
 	row.Unknown = over(func(c *Cell) float64 { return c.Unknown })
+	timed := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.NsPerPkt == 0 })
+	row.NsPerPkt = measure.SpreadOf(timed, func(c *Cell) float64 { return c.NsPerPkt })
+	row.NsUser = measure.SpreadOf(timed, func(c *Cell) float64 { return c.NsUser })
 	row.Waited = over(func(c *Cell) float64 { return max(c.WorkerWaited, c.GeneratorWaited) })
 	return row
 }
@@ -245,9 +244,6 @@ func (r *Report) table() [][]string {
 		ns := "-"
 		if row.NsPerPkt.Median > 0 {
 			ns = row.NsPerPkt.Format(1, 0)
-		}
-		if row.Saturated {
-			ns += " (core)"
 		}
 		user := "-"
 		if row.NsUser.Median > 0 {

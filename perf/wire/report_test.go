@@ -13,13 +13,13 @@ import (
 func TestSummary(t *testing.T) {
 	var r Report
 	for _, c := range []Cell{
-		{Subject: "nft-dnat", Scenario: Core, Flows: 1024, Round: 1, NsPerPkt: 1000, Saturated: true},
-		{Subject: "weir-dsr", Scenario: Core, Flows: 1024, Round: 2, NsPerPkt: 400},
-		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 2, NsPerPkt: 100},
-		{Subject: "weir-dsr", Scenario: Core, Flows: 1024, Round: 1, NsPerPkt: 200},
-		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 1, NsPerPkt: 100},
-		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 3, NsPerPkt: 800}, // without a counterpart
-		{Subject: "weir-dsr", Scenario: Core, Flows: 64, Round: 1, NsPerPkt: 200},
+		{Subject: "nft-dnat", Scenario: Core, Flows: 1024, Round: 1, Delivered: 1, NsPerPkt: 1000},
+		{Subject: "weir-dsr", Scenario: Core, Flows: 1024, Round: 2, Delivered: 1, NsPerPkt: 400},
+		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 2, Delivered: 1, NsPerPkt: 100},
+		{Subject: "weir-dsr", Scenario: Core, Flows: 1024, Round: 1, Delivered: 1, NsPerPkt: 200},
+		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 1, Delivered: 1, NsPerPkt: 100},
+		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 3, Delivered: 1, NsPerPkt: 800}, // without a counterpart
+		{Subject: "weir-dsr", Scenario: Core, Flows: 64, Round: 1, Delivered: 1, NsPerPkt: 200},
 		{Subject: "weir-dsr", Scenario: Flood, Flows: 64, Round: 1, Delivered: 30, NsPerPkt: 7},
 		{Subject: "floor-afxdp", Scenario: Flood, Flows: 64, Round: 1, Delivered: 40, NsPerPkt: 7},
 	} {
@@ -47,7 +47,7 @@ func TestSummary(t *testing.T) {
 	if got, want := *core.OfDNAT, (Ratio{Median: 5, Rounds: measure.Spread{Median: 5, Min: 5, Max: 5}}); got != want {
 		t.Errorf("of nft-dnat %+v, want %+v", got, want)
 	}
-	if dnat := r.Summary[3]; dnat.OfDNAT != nil || dnat.OfFloor != nil || !dnat.Saturated {
+	if dnat := r.Summary[3]; dnat.OfDNAT != nil || dnat.OfFloor != nil {
 		t.Errorf("%+v", dnat)
 	}
 	if flood := r.Summary[5]; flood.OfFloor.Median != 0.75 || flood.OfDNAT != nil {

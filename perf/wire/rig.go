@@ -30,9 +30,9 @@ type rig struct {
 
 // running is a subject that has been started.
 type running interface {
-	// Time returns how long that has run which does the work, and false where
-	// the kernel does not tell it from other work.
-	Time() (t measure.ThreadTime, ok bool, err error)
+	// Time returns how long the thread has run that does the work. It is false
+	// where that thread does all of it only while its core is busy all the time.
+	Time() (t measure.ThreadTime, always bool, err error)
 
 	// Ticks returns how that time divides, zero of all of it in the kernel.
 	Ticks() (measure.Ticks, error)

@@ -135,7 +135,9 @@ func (s *Subject) can(scenario Scenario) bool {
 	case Send:
 		return s.loop != "" && !s.IPv6
 	case Core: // it has to send by another interface
-		return s.loop == loops.Own || s.queues == 1 || s.peer != "" && s.peer.Place() == peers.Stack
+		// What nftables forwards to an ifb (nft_fwd_netdev_eval sets "redirected")
+		// is not dropped there but comes in again.
+		return s.loop == loops.Own || s.queues == 1 || s.peer != "" && s.peer.Place() == peers.Stack && s.peer != peers.NftDSR
 	}
 	return true
 }

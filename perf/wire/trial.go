@@ -17,7 +17,7 @@ type trial struct {
 	seconds   float64
 	asked     int // frames per second
 	worker    measure.ThreadTime
-	timed     bool          // worker is known
+	always    bool          // see running.Time
 	ticks     measure.Ticks // of it
 	generator measure.ThreadTime
 }
@@ -46,7 +46,7 @@ func (r *rig) read() (m moment, err error) {
 			return m, err
 		}
 	}
-	if m.worker, m.timed, err = r.running.Time(); err != nil {
+	if m.worker, m.always, err = r.running.Time(); err != nil {
 		return m, err
 	}
 	if m.ticks, err = r.running.Ticks(); err != nil {
@@ -67,7 +67,7 @@ func (m *moment) since(before *moment) trial {
 		},
 		seconds:   m.at.Sub(before.at).Seconds(),
 		worker:    m.worker.Since(before.worker),
-		timed:     m.timed,
+		always:    m.always,
 		ticks:     m.ticks.Since(before.ticks),
 		generator: m.generator.Since(before.generator),
 	}

@@ -146,6 +146,22 @@ func (h *header) match(hash uint64) matches {
 	return matches(a>>15 | b>>14)
 }
 
+// vacancy returns a free place, or if there is none the one that was seen longest
+// ago.
+func (h *header) vacancy() matches {
+	a, b := (h.tags[0]-lowBits)&^h.tags[0]&highBits, (h.tags[1]-lowBits)&^h.tags[1]&highBits
+	if m := a>>15 | b>>14; m != 0 {
+		return matches(m)
+	}
+	oldest := 0
+	for i, seen := range h.seen {
+		if int32(seen-h.seen[oldest]) < 0 {
+			oldest = i
+		}
+	}
+	return 1 << (oldest&3<<4 | oldest>>2)
+}
+
 // first returns the first place; there has to be one.
 func (m matches) first() int {
 	at := bits.TrailingZeros64(uint64(m))
@@ -234,9 +250,9 @@ func (t *Table) Sets() int { return len(t.headers) }
 const NoPlace = ^uint32(0)
 
 // Prefetch brings what Known and Lookup will read for these hashes into the
-// cache, and puts into places for each hash the number of the place that its flow
-// is in, if it is there, for Known; else any number, or NoPlace. Both slices are
-// of the same length.
+// cache, and what Insert will write, and puts into places for each hash the number
+// of the place that its flow is in, if it is there, for Known; else any number. Both
+// slices are of the same length.
 func (t *Table) Prefetch(hashes []uint64, places []uint32) {
 	headers, entries := t.headers, t.entries
 	if len(headers) == 0 || len(entries) == 0 || len(places) < len(hashes) {
@@ -250,9 +266,8 @@ func (t *Table) Prefetch(hashes []uint64, places []uint32) {
 	for i, hash := range hashes {
 		set := hash & uint64(len(headers)-1)
 		m := headers[set].match(hash)
-		if m == 0 {
-			places[i] = NoPlace
-			continue
+		if m == 0 { // where Insert is going to put it, probably
+			m = headers[set].vacancy()
 		}
 		place := set*ways + uint64(m.first())
 		sum += uint64(entries[place&uint64(len(entries)-1)].Packets)

@@ -109,6 +109,7 @@ type Forwarder struct {
 	guards    guards
 
 	// Scratch for one batch, filled by the first pass and read by the second.
+	fresh    [BatchSize]handover.Meta // of frames of which nothing is known yet, from the latest interface
 	metas    [BatchSize]handover.Meta
 	parsed   [BatchSize]packet.Parsed
 	requests [BatchSize]request // that may be of known flows
@@ -197,9 +198,12 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 // the interface with index ingress, and puts one verdict per frame into
 // verdicts. Frames to be sent have been rewritten.
 func (f *Forwarder) Process(ingress uint16, now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
-	for i := range frames {
-		f.metas[i] = handover.Meta{Ingress: ingress}
+	if f.fresh[0].Ingress != ingress {
+		for i := range f.fresh {
+			f.fresh[i] = handover.Meta{Ingress: ingress}
+		}
 	}
+	copy(f.metas[:], f.fresh[:min(len(frames), BatchSize)])
 	f.process(now, frames, verdicts)
 }
 
@@ -214,7 +218,9 @@ func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verd
 	f.now = now
 	frames, verdicts = frames[:min(len(frames), BatchSize)], verdicts[:len(frames)]
 	requests, answers := f.first(frames, verdicts)
-	f.second(frames, verdicts, requests)
+	if f.second(frames, verdicts, requests) == len(frames) {
+		return // all are sent
+	}
 	for k, i := range f.answers[:answers] {
 		verdicts[i] = f.answer(&f.parsed[i], &f.metas[i], f.ahashes[k], f.numbers[k], &frames[i])
 	}
@@ -281,29 +287,44 @@ func (f *Forwarder) prefetchBackends(places []uint32) {
 }
 
 // second is the pass that finds the flows of requests, in the order in which they
-// came.
-func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, requests int) {
-	for k := range f.requests[:requests] {
-		r := f.requests[k]
-		frame, p, meta := &frames[r.frame], &f.parsed[r.frame], &f.metas[r.frame]
-		if r.service == snapshot.None {
-			if e := f.flows.Known(f.places[k], &p.Tuple, p.TCPFlags, f.mark, f.now); e != nil {
-				if isNAT(e) {
-					verdicts[r.frame] = f.knownToBackend(e, p, meta, frame)
-				} else {
-					verdicts[r.frame] = f.direct(e.Backend, p, meta, frame)
-				}
-				continue
-			}
-			verdict, next := f.classify(p, meta, frame)
-			if next.kind == settled {
-				verdicts[r.frame] = verdict
-				continue
-			}
-			r.service = next.service // an answer MayBeAnswer
+// came. It returns how many it has sent without further ado.
+func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, requests int) (sent int) {
+	flows, mark, now := f.flows, f.mark, f.now
+	backends, counters := f.snap.Backends, f.counters.Backends
+	for k, r := range f.requests[:requests] {
+		frame, verdict := &frames[r.frame], &verdicts[r.frame]
+		p, meta := &f.parsed[r.frame%BatchSize], &f.metas[r.frame%BatchSize]
+		if r.service != snapshot.None {
+			*verdict = f.request(p, meta, f.hashes[k], r.service, frame)
+			continue
 		}
-		verdicts[r.frame] = f.request(p, meta, f.hashes[k], r.service, frame)
+		e := flows.Known(f.places[k], &p.Tuple, p.TCPFlags, mark, now)
+		switch {
+		case e == nil:
+			*verdict = f.unknown(p, meta, f.hashes[k], frame)
+		case isNAT(e):
+			*verdict = f.knownToBackend(e, p, meta, frame)
+		default:
+			rw := &backends[e.Backend].Rewrite
+			if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
+				*verdict = f.notDirect(reason, rw, p, meta, frame)
+				break
+			}
+			counters[e.Backend].Add(frame.Len())
+			*verdict = Verdict{Action: Send, Egress: rw.Egress}
+			sent++
+		}
 	}
+	return sent
+}
+
+// unknown is what becomes of a whole packet whose flow is not known.
+func (f *Forwarder) unknown(p *packet.Parsed, meta *handover.Meta, hash uint64, frame *queue.Frame) Verdict {
+	verdict, next := f.classify(p, meta, frame)
+	if next.kind == settled {
+		return verdict
+	}
+	return f.request(p, meta, hash, next.service, frame) // an answer MayBeAnswer
 }
 
 // forUs returns the same of a frame as is in stations for an interface, if the frame

@@ -118,7 +118,8 @@ func (s *xsk) Alloc(frames []queue.Frame) int {
 	rest := len(s.stack) - n
 	frames, free := frames[:n], s.stack[rest:]
 	for i, id := range free[:len(frames)] {
-		frames[i] = queue.Frame{Buf: s.mem.frame(id), Start: unix.XDP_PACKET_HEADROOM, End: unix.XDP_PACKET_HEADROOM, ID: id}
+		f := &frames[i] // in place, as in receiveRing.take
+		f.Buf, f.Start, f.End, f.ID = s.mem.frame(id), unix.XDP_PACKET_HEADROOM, unix.XDP_PACKET_HEADROOM, id
 	}
 	s.stack = s.stack[:rest]
 	return n

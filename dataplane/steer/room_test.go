@@ -26,6 +26,7 @@ func TestRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		earlier.shared.given.Store(before)
+		earlier.shared.refused.Store(1000)
 		if err := earlier.Close(); err != nil {
 			t.Fatal(err)
 		}

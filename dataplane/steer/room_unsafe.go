@@ -34,6 +34,7 @@ type Room struct {
 	mem    []byte // the pages of the map that the queue's entry is in; nil once unmapped
 	shared *room  // in mem
 	taken  uint32 // our copy, which nobody else writes
+	before uint64 // frames refused before it was opened
 }
 
 // OpenRoom says that size frames may be on their way to the socket of a queue or
@@ -51,6 +52,7 @@ func (f *Filter) OpenRoom(queue, size int) (*Room, error) {
 		return nil, fmt.Errorf("limit what queue %d receives: map: %w", queue, err)
 	}
 	r := &Room{mem: mem, shared: (*room)(unsafe.Pointer(&mem[at%page]))}
+	r.before = r.shared.refused.Load()
 	r.Even()
 	r.shared.size.Store(uint32(size))
 	return r, nil
@@ -73,7 +75,7 @@ func (r *Room) Even() {
 
 // Refused returns how many frames found no room. Any goroutine may call it, but
 // not while Close runs.
-func (r *Room) Refused() uint64 { return r.shared.refused.Load() }
+func (r *Room) Refused() uint64 { return r.shared.refused.Load() - r.before }
 
 // Close lifts the limit. It may be called twice.
 func (r *Room) Close() error {

@@ -185,7 +185,8 @@ static __always_inline bool is_weirs_skb(struct __sk_buff *ctx)
 }
 
 // has_room tells whether the socket of a queue can take one more frame, and
-// counts that frame. The frames of a queue come one after another.
+// counts that frame. A driver hands over the frames of a queue one after another;
+// should two CPUs do so at once, a frame may go uncounted.
 static __always_inline bool has_room(__u32 queue)
 {
 	struct room *room = bpf_map_lookup_elem(&rooms, &queue);

@@ -202,7 +202,7 @@ func (f *Forwarder) record(p *packet.Parsed, hash uint64, slot uint32, mode snap
 	}
 	entry, evicted, why := f.flows.Insert(hash, &p.Tuple, segment(p), f.now)
 	if why != flow.EvictedNone {
-		f.forget(&evicted, f.flows.Number(entry))
+		f.forget(evicted, f.flows.Number(entry))
 	}
 	switch why {
 	case flow.EvictedOldest:

@@ -20,7 +20,6 @@
 package forward
 
 import (
-	"encoding/binary"
 	"slices"
 
 	"weir/dataplane/flow"
@@ -108,24 +107,9 @@ type Forwarder struct {
 	claims    claims          // told to the control plane
 	guards    guards
 
-	// Scratch for one batch, filled by the first pass and read by the second.
-	fresh    [BatchSize]handover.Meta // of frames of which nothing is known yet, from the latest interface
-	metas    [BatchSize]handover.Meta
-	parsed   [BatchSize]packet.Parsed
-	requests [BatchSize]request // that may be of known flows
-	hashes   [BatchSize]uint64  // of requests
-	places   [BatchSize]uint32  // of requests, in the flow table
-	answers  [BatchSize]int     // of backends: index into the batch
-	ahashes  [BatchSize]uint64  // of answers
-	numbers  [BatchSize]uint32  // of the flows that answers seem to be of
-	piece    [handover.MaxFrame]byte
-	touched  uint64 // where prefetchBackends leaves what it read
-}
-
-// request is a packet to a service, or to nobody, that waits for the second pass.
-type request struct {
-	frame   uint32 // index into the batch
-	service uint32 // None for a whole packet, which is classified if its flow is not known
+	batch   batch
+	piece   [handover.MaxFrame]byte
+	touched uint64 // where prefetchBackends leaves what it read
 }
 
 // New makes a Forwarder. It decides nothing before Adopt.
@@ -198,153 +182,15 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 // the interface with index ingress, and puts one verdict per frame into
 // verdicts. Frames to be sent have been rewritten.
 func (f *Forwarder) Process(ingress uint16, now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
-	if f.fresh[0].Ingress != ingress {
-		for i := range f.fresh {
-			f.fresh[i] = handover.Meta{Ingress: ingress}
-		}
-	}
-	copy(f.metas[:], f.fresh[:min(len(frames), BatchSize)])
+	f.batch.came(ingress, min(len(frames), BatchSize))
 	f.process(now, frames, verdicts)
 }
 
 // Decide is Process for frames that came by an Outbox, with what is known of
 // each.
 func (f *Forwarder) Decide(metas []handover.Meta, now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
-	copy(f.metas[:], metas)
+	copy(f.batch.metas[:], metas)
 	f.process(now, frames, verdicts)
-}
-
-func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
-	f.now = now
-	frames, verdicts = frames[:min(len(frames), BatchSize)], verdicts[:len(frames)]
-	requests, answers := f.first(frames, verdicts)
-	if f.second(frames, verdicts, requests) == len(frames) {
-		return // all are sent
-	}
-	for k, i := range f.answers[:answers] {
-		verdicts[i] = f.answer(&f.parsed[i], &f.metas[i], f.ahashes[k], f.numbers[k], &frames[i])
-	}
-	for i := range verdicts {
-		if verdicts[i].Action == Drop {
-			f.counters.Drop(verdicts[i].Reason)
-		}
-	}
-}
-
-// first is the pass that parses. It settles what needs no flow, and returns how
-// many requests and answers it leaves to the second.
-func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (requests, answers int) {
-	snap, flows, stations := f.snap, f.flows, f.stations
-	for i := range frames {
-		frame, p, meta := &frames[i], &f.parsed[i%BatchSize], &f.metas[i%BatchSize]
-		b := frame.Bytes()
-		p.Decode(b)
-		at := requests % BatchSize
-		if p.Flow && forUs(b) == stations[meta.Ingress] && !snap.MayBeAnswer(&p.Src, &p.Dst) {
-			f.requests[at] = request{uint32(i), snapshot.None}
-			f.hashes[at] = flows.Hash(&p.Tuple)
-			requests++
-			continue
-		}
-		verdict, next := f.classify(p, meta, frame)
-		switch next.kind {
-		case settled:
-			verdicts[i] = verdict
-		case isRequest:
-			f.requests[at] = request{uint32(i), next.service}
-			f.hashes[at] = flows.Hash(&p.Tuple)
-			requests++
-		case isAnswer:
-			f.answers[answers] = i
-			f.ahashes[answers] = flows.Hash(&p.Tuple)
-			answers++
-		}
-	}
-	if answers > 0 {
-		f.prefetchAnswers(f.ahashes[:answers], f.numbers[:answers])
-	}
-	flows.Prefetch(f.hashes[:requests], f.places[:requests])
-	if len(snap.Backends) > manyBackends {
-		f.prefetchBackends(f.places[:requests])
-	}
-	return requests, answers
-}
-
-// manyBackends is up to how many backends all of them stay in the cache.
-const manyBackends = 4096
-
-// prefetchBackends brings into the cache what the flows in these places are going
-// to need besides their entries.
-func (f *Forwarder) prefetchBackends(places []uint32) {
-	sum := uint64(0) // else the compiler would drop the loads
-	backends, counters := f.snap.Backends, f.counters.Backends
-	for _, place := range places {
-		if slot := f.flows.BackendAt(place); int(slot) < len(backends) && int(slot) < len(counters) {
-			sum += uint64(backends[slot].Rewrite.Egress) + counters[slot].Packets
-		}
-	}
-	f.touched += sum
-}
-
-// second is the pass that finds the flows of requests, in the order in which they
-// came. It returns how many it has sent without further ado.
-func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, requests int) (sent int) {
-	flows, mark, now := f.flows, f.mark, f.now
-	backends, counters := f.snap.Backends, f.counters.Backends
-	for k, r := range f.requests[:requests] {
-		frame, verdict := &frames[r.frame], &verdicts[r.frame]
-		p, meta := &f.parsed[r.frame%BatchSize], &f.metas[r.frame%BatchSize]
-		if r.service != snapshot.None {
-			*verdict = f.request(p, meta, f.hashes[k], r.service, frame)
-			continue
-		}
-		e := flows.Known(f.places[k], &p.Tuple, p.TCPFlags, mark, now)
-		switch {
-		case e == nil:
-			*verdict = f.unknown(p, meta, f.hashes[k], frame)
-		case isNAT(e):
-			*verdict = f.knownToBackend(e, p, meta, frame)
-		default:
-			rw := &backends[e.Backend].Rewrite
-			if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
-				*verdict = f.notDirect(reason, rw, p, meta, frame)
-				break
-			}
-			counters[e.Backend].Add(frame.Len())
-			*verdict = Verdict{Action: Send, Egress: rw.Egress}
-			sent++
-		}
-	}
-	return sent
-}
-
-// unknown is what becomes of a whole packet whose flow is not known.
-func (f *Forwarder) unknown(p *packet.Parsed, meta *handover.Meta, hash uint64, frame *queue.Frame) Verdict {
-	verdict, next := f.classify(p, meta, frame)
-	if next.kind == settled {
-		return verdict
-	}
-	return f.request(p, meta, hash, next.service, frame) // an answer MayBeAnswer
-}
-
-// forUs returns the same of a frame as is in stations for an interface, if the frame
-// is addressed to that and sent by one station.
-func forUs(b []byte) uint64 { return binary.LittleEndian.Uint64(b) & forUsMask }
-
-// forUsMask leaves of the first 8 bytes of a frame, read from the lowest, the
-// destination and the bit that makes the source a group.
-const forUsMask = 1<<49 - 1
-
-// adoptStations prepares what forUs is compared with.
-func (f *Forwarder) adoptStations(interfaces []snapshot.Interface) {
-	f.stations = make([]uint64, len(interfaces))
-	for i := range interfaces {
-		var b [8]byte
-		copy(b[:], interfaces[i].MAC[:])
-		if f.stations[i] = binary.LittleEndian.Uint64(b[:]); f.stations[i] == 0 {
-			f.stations[i] = ^uint64(0) // an interface that has no address is nobody
-		}
-	}
 }
 
 // pass gives a frame to another worker to decide about.

@@ -14,6 +14,7 @@ import (
 
 	"weir/perf/balancer"
 	"weir/perf/checks"
+	"weir/perf/connections"
 	"weir/perf/flood"
 	"weir/perf/ladder"
 	"weir/perf/loops"
@@ -25,9 +26,12 @@ import (
 // Command returns the command perf, for a program's list of commands.
 func Command() *cli.Command {
 	return &cli.Command{
-		Name:        "perf",
-		Usage:       "measure",
-		Subcommands: []*cli.Command{wireCommand(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), ladder.Command(), soak.Command(), loops.Command(), balancer.Command(), soak.PlaneCommand()},
+		Name:  "perf",
+		Usage: "measure",
+		Subcommands: []*cli.Command{
+			ladder.Command(), wireCommand(), connections.Command(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), soak.Command(),
+			loops.Command(), balancer.Command(), soak.PlaneCommand(),
+		},
 	}
 }
 
@@ -39,17 +43,22 @@ func wireCommand() *cli.Command {
 		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
 			"Anything else that runs on the machine shows in the last column: how much of the time\n" +
 			"worker or generator had to wait for their core. Subjects: " + strings.Join(wire.Names(wire.Subjects()), ", ") + ".",
-		Flags: setupFlags(
-			&cli.StringSliceFlag{Name: "subject", Usage: "measure only this (default: all)"},
-			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this: core, flood, lossfree, send (default: all but send)"},
-			&cli.StringSliceFlag{Name: "flows", Usage: "how many (default: 1024, 65536, 1048576)"},
+		Flags: setupFlags(time.Second,
+			&cli.StringSliceFlag{Name: "subject", Usage: "measure this, or all (default: " + strings.Join(wire.MainSubjects(), ", ") + ")"},
+			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this: core, flood, lossfree, latency, send (default: all but send)"},
+			&cli.StringSliceFlag{Name: "flows", Usage: "how many; core is measured with each number, the others with the first (default: 1024, 65536, 1048576)"},
+			&cli.Float64Flag{Name: "zipf", Usage: "exponent of how popular flows are (default: they take turns)"},
+			&cli.IntFlag{Name: "frame-len", Usage: "bytes (default: the least)"},
 			&cli.DurationFlag{Name: "step", Value: 200 * time.Millisecond, Usage: "how long to try a rate of lossfree, and to warm up"},
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
 				return showFile[wire.Report](c)
 			}
-			opt := wire.Options{Setup: setup(c), Subjects: c.StringSlice("subject"), Step: c.Duration("step")}
+			opt := wire.Options{Setup: setup(c), Subjects: c.StringSlice("subject"), Step: c.Duration("step"), Zipf: c.Float64("zipf"), FrameLen: c.Int("frame-len")}
+			if slices.Contains(opt.Subjects, "all") {
+				opt.Subjects = wire.Names(wire.Subjects())
+			}
 			for _, s := range c.StringSlice("scenario") {
 				opt.Scenarios = append(opt.Scenarios, wire.Scenario(s))
 			}
@@ -72,7 +81,7 @@ func loopsCommand() *cli.Command {
 		Usage:       "measure forwarding loops on our AF_XDP rings and on another library's (root, two idle cores, some minutes)",
 		ArgsUsage:   "[REPORT.json]",
 		Description: "This is perf wire with the loops alone. It also shows the files of earlier versions.",
-		Flags: setupFlags(
+		Flags: setupFlags(2*time.Second,
 			&cli.IntFlag{Name: "ring", Value: 2048, Usage: "entries of the other library's rings"},
 		),
 		Action: func(c *cli.Context) error {
@@ -95,7 +104,7 @@ func modesCommand() *cli.Command {
 		Usage:       "measure what a worker forwards in modes dsr and nat, and what handing over costs (root, two idle cores, some minutes)",
 		ArgsUsage:   "[REPORT.json]",
 		Description: "This is perf wire with some of weir's modes alone. It also shows the files of earlier versions.",
-		Flags:       setupFlags(),
+		Flags:       setupFlags(2 * time.Second),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
 				return showFile[wire.Earlier](c)
@@ -118,7 +127,7 @@ func floodCommand() *cli.Command {
 		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
 			"Rates are of the flood, in SYNs per second: a number, or full for as many as the\n" +
 			"generator can send.",
-		Flags: setupFlags(
+		Flags: setupFlags(2*time.Second,
 			&cli.StringSliceFlag{Name: "mode", Usage: "measure only this (default: dsr, nat, dsr-limits; there is also nat-keep)"},
 			&cli.StringSliceFlag{Name: "rate", Usage: "measure only this (default: 0, 250000, 500000, 1000000, full)"},
 			&cli.UintFlag{Name: "flows", Value: 10_000, Usage: "established before the flood"},
@@ -176,10 +185,10 @@ func checksCommand() *cli.Command {
 }
 
 // setupFlags returns the flags of a measurement on two CPUs and further ones.
-func setupFlags(more ...cli.Flag) []cli.Flag {
+func setupFlags(window time.Duration, more ...cli.Flag) []cli.Flag {
 	return slices.Concat([]cli.Flag{
 		&cli.IntFlag{Name: "repeats", Value: 5, Usage: "how often to measure each"},
-		&cli.DurationFlag{Name: "window", Value: 2 * time.Second, Usage: "how long to measure each"},
+		&cli.DurationFlag{Name: "window", Value: window, Usage: "how long to measure each"},
 		&cli.IntSliceFlag{Name: "cpus", Usage: "of the generator and of what is measured (default: the first two allowed)"},
 	}, commonFlags(), more)
 }

@@ -39,6 +39,8 @@ type Snapshot struct {
 	snat    []nat.Range            // by slot of nat.Space; one that is not in use has no port
 	answers map[answerKey]struct{} // of modes that leave the client's address
 	tunnels map[[16]byte]uint32    // outer destination to a backend behind it
+
+	backward *backward // where answers go; nil without NAT
 }
 
 // Interface is what a worker needs to know about a NIC.
@@ -167,7 +169,9 @@ const (
 	Active                      // everything
 )
 
-// Backend is one slot: a backend of one service and one address family.
+// Backend is one slot: a backend of one service and one address family. It is two
+// cache lines long, the first of which is all that a packet of a known flow needs
+// if there is no NAT.
 type Backend struct {
 	Rewrite rewrite.Rewrite
 	State   BackendState
@@ -184,6 +188,8 @@ type Backend struct {
 	// that NAT sends to, 0 for the VIP's.
 	Addr [16]byte
 	Port uint16
+
+	_ [128 - 64 - 26]byte
 }
 
 // Spec is what a snapshot is built from.
@@ -246,6 +252,7 @@ func New(spec Spec) (*Snapshot, error) {
 	for _, v := range spec.VIPs {
 		s.addAnswers(&v)
 	}
+	s.backward = newBackward(s)
 	return s, nil
 }
 
@@ -322,6 +329,11 @@ const (
 // for that one.
 func (s *Snapshot) IsStrayProbe(src *[16]byte, ttl uint8) bool {
 	return lowest <= ttl && ttl < ProbeTTL && slices.Contains(s.nodes, *src)
+}
+
+// MayBeAnswer is false for a packet that is surely none of a backend under NAT.
+func (s *Snapshot) MayBeAnswer(src, dst *[16]byte) bool {
+	return s.backward != nil && (s.backward.snat.mayHave(dst) || s.backward.backends.mayHave(src))
 }
 
 // HasAnswers tells whether IsAnswer can be true of anything.

@@ -1,7 +1,6 @@
 package checks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,8 +39,8 @@ type Cell struct {
 
 // weirTime is what weir's threads have used so far.
 type weirTime struct {
-	threads        map[int]measure.ThreadTime
-	user, inKernel float64 // clock ticks
+	threads map[int]measure.ThreadTime
+	ticks   measure.Ticks
 }
 
 // readWeir reads the times of all threads of a process. The scheduler's account
@@ -66,26 +65,8 @@ func readWeir(pid int) (t weirTime, err error) {
 		}
 		t.threads[tid] = one
 	}
-	t.user, t.inKernel, err = readTicks(pid)
+	t.ticks, err = measure.ReadTicks(fmt.Sprintf("/proc/%d/stat", pid))
 	return t, err
-}
-
-// readTicks returns utime and stime of a process (Documentation/filesystems/proc.rst,
-// table 1-4). A program's name may have spaces and brackets in it.
-func readTicks(pid int) (user, kernel float64, err error) {
-	path := fmt.Sprintf("/proc/%d/stat", pid)
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, 0, fmt.Errorf("read times: %w", err)
-	}
-	const utime, stime = 14 - 3, 15 - 3 // counted from the state, which is the third
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) <= stime {
-		return 0, 0, fmt.Errorf("read times: %s has %d fields", path, len(fields))
-	}
-	user, errUser := strconv.ParseFloat(string(fields[utime]), 64)
-	kernel, errKernel := strconv.ParseFloat(string(fields[stime]), 64)
-	return user, kernel, errors.Join(errUser, errKernel)
 }
 
 // since returns what the threads have used since before.
@@ -96,15 +77,6 @@ func (t weirTime) since(before weirTime) (sum measure.ThreadTime) {
 		sum.Waited += one.Waited
 	}
 	return sum
-}
-
-// kernelShare returns which part of the time since before was the kernel's.
-func (t weirTime) kernelShare(before weirTime) float64 {
-	user, kernel := t.user-before.user, t.inKernel-before.inKernel
-	if user+kernel == 0 {
-		return 0
-	}
-	return kernel / (user + kernel)
 }
 
 // measure fills the cell.
@@ -172,7 +144,7 @@ func (c *Cell) watch(ctx context.Context, opt *Options, r *rig, pid int) error {
 	c.Logged = lines(r.weir.Log()) - logged
 	used := after.since(before)
 	c.CPU = used.Ran.Seconds() / c.Seconds
-	c.Kernel = c.CPU * after.kernelShare(before)
+	c.Kernel = c.CPU * (1 - after.ticks.Since(before.ticks).UserShare())
 	c.Waited = used.Waited.Seconds() / c.Seconds
 	c.Made = float64(c.made()) / c.Seconds
 	c.Memory, err = measure.ResidentMemory(pid)

@@ -101,10 +101,10 @@ func TestReadWeir(t *testing.T) {
 	if used := after.since(before); used.Ran <= 0 {
 		t.Errorf("ran %v in a busy loop", used.Ran)
 	}
-	if share := after.kernelShare(before); share < 0 || share > 1 {
-		t.Errorf("%v of it is the kernel's", share)
+	if share := after.ticks.Since(before.ticks).UserShare(); share < 0 || share > 1 {
+		t.Errorf("%v of it was spent in user mode", share)
 	}
-	if after.user < before.user || after.inKernel < before.inKernel || after.user+after.inKernel == 0 {
-		t.Errorf("ticks from %+v to %+v", before, after)
+	if b, a := before.ticks, after.ticks; a.User < b.User || a.Kernel < b.Kernel || a.User+a.Kernel == 0 {
+		t.Errorf("ticks from %+v to %+v", b, a)
 	}
 }

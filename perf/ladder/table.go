@@ -5,37 +5,47 @@ import (
 	"weir/dataplane/forward"
 	"weir/dataplane/packet"
 	"weir/dataplane/queue"
-	"weir/dataplane/snapshot"
 )
 
-// table finds flows in batches, as package forward does, and does no more.
+// mark is what known flows have.
+const mark = 1
+
+// table finds flows in batches, as package forward does, and does no more. Of a
+// known flow nobody asks for the service.
 func (r *rig) table() {
 	var (
-		parsed   [forward.BatchSize]packet.Parsed
-		hashes   [forward.BatchSize]uint64
-		segments [forward.BatchSize]flow.Segment
-		batches  uint64
+		parsed  [forward.BatchSize]packet.Parsed
+		hashes  [forward.BatchSize]uint64
+		places  [forward.BatchSize]uint32
+		batches uint64
 	)
 	c := new(counts)
 	r.counted(c)
 	r.step = func(frames []queue.Frame) {
 		for i := range frames {
 			p := &parsed[i]
-			if serviceOf(r.snap, p, &frames[i]) == snapshot.None {
+			p.Decode(frames[i].Bytes())
+			if !p.Flow {
 				c.dropped++
 			}
 			hashes[i] = r.flows.Hash(&p.Tuple)
-			segments[i] = flow.Segment{Flags: p.TCPFlags, Sequence: p.TCPSequence}
 		}
-		r.flows.Prefetch(hashes[:len(frames)])
+		r.flows.Prefetch(hashes[:len(frames)], places[:len(frames)])
 		now := ticksOf(batches)
 		batches++
 		for i := range frames {
-			if e := r.flows.Lookup(hashes[i], &parsed[i].Tuple, segments[i], now); e != nil {
+			p := &parsed[i]
+			if e := r.flows.Known(places[i], &p.Tuple, p.TCPFlags, mark, now); e != nil {
 				c.known++
 				continue
 			}
-			r.flows.Insert(hashes[i], &parsed[i].Tuple, segments[i], now)
+			segment := flow.Segment{Flags: p.TCPFlags, Sequence: p.TCPSequence}
+			if e := r.flows.Lookup(hashes[i], &p.Tuple, segment, now); e != nil {
+				c.known++
+				r.flows.Mark(e, mark)
+				continue
+			}
+			r.flows.Insert(hashes[i], &p.Tuple, segment, now)
 		}
 		c.packets += uint64(len(frames))
 	}

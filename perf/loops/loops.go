@@ -89,6 +89,7 @@ const idle = 50 * time.Millisecond
 type loop interface {
 	forward() error // one batch, or a sleep of at most idle
 	send() error    // one batch
+	taken() uint64  // frames received so far
 	counters() (Counters, error)
 	close() error
 }
@@ -115,7 +116,8 @@ func Run(ctx context.Context, opt Options, ready func(thread int)) (_ Counters, 
 	var ended atomic.Bool
 	defer context.AfterFunc(ctx, func() { ended.Store(true) })()
 	ready(unix.Gettid())
-	for !ended.Load() {
+	for last := uint64(0); !ended.Load() || last != l.taken(); { // what was received before the end counts
+		last = l.taken()
 		if err := turn(); err != nil {
 			return Counters{}, fmt.Errorf("run loop %s: %w", opt.Kind, err)
 		}

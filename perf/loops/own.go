@@ -79,6 +79,8 @@ func (l *own) send() error {
 	return err
 }
 
+func (l *own) taken() uint64 { return l.received }
+
 func (l *own) counters() (Counters, error) {
 	s := l.queue.Stats()
 	return Counters{

@@ -89,6 +89,19 @@ func (c *Child) Time() (sum ThreadTime, err error) {
 	return sum, nil
 }
 
+// Ticks returns how the run time of the process's threads divides.
+func (c *Child) Ticks() (sum Ticks, err error) {
+	for _, thread := range c.threads {
+		t, err := ReadTicks(fmt.Sprintf("/proc/%d/task/%d/stat", c.Process.PID(), thread))
+		if err != nil {
+			return sum, err
+		}
+		sum.User += t.User
+		sum.Kernel += t.Kernel
+	}
+	return sum, nil
+}
+
 // Memory returns how many bytes of the process are in memory.
 func (c *Child) Memory() (uint64, error) { return ResidentMemory(c.Process.PID()) }
 

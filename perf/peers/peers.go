@@ -24,7 +24,9 @@ import (
 // Kind is what is in the place of weir.
 type Kind string
 
-// The kinds.
+// The kinds. What the XDP ones send on a veth is received in time only if there
+// is an XDP program at its other end: with GRO instead, frames wait there for one
+// that does not come from XDP.
 const (
 	// XDPTX is an XDP program that swaps the MAC addresses of every frame, ARP
 	// too, and sends it back: no look-up, no backend. Nothing that forwards on
@@ -43,7 +45,7 @@ const (
 
 	// NftDNAT is nftables with dnat to an address that a hash of source address
 	// and port chooses, and with that the kernel's connection tracking. Answers
-	// have to come back this way: over routes, or because of Masquerade.
+	// have to come back this way: over routes, or because of SNAT.
 	NftDNAT Kind = "nft-dnat"
 
 	// NftDSR is nftables without state, at the ingress hook of the interface: a
@@ -109,8 +111,9 @@ type Options struct {
 	// for all network namespaces, and Close sets it back.
 	Conntrack int
 
-	// Masquerade, with NftDNAT, has backends see the host as the client.
-	Masquerade bool
+	// SNAT, with NftDNAT, has backends see these addresses as the client. Who sends
+	// to them has to be told that they are the host's: it does not answer for them.
+	SNAT netip.Prefix
 }
 
 // MaxBackends is how many backends a peer may have.
@@ -126,8 +129,8 @@ func (opt *Options) complete() error {
 	if opt.Out == "" {
 		opt.Out = opt.Interface
 	}
-	if opt.Kind != NftDNAT && (opt.Masquerade || opt.Conntrack != 0) {
-		return fmt.Errorf("masquerade and conntrack are for %s", NftDNAT)
+	if opt.Kind != NftDNAT && (opt.SNAT != netip.Prefix{} || opt.Conntrack != 0) {
+		return fmt.Errorf("snat and conntrack are for %s", NftDNAT)
 	}
 	if opt.Kind.Place() == Driver && opt.Out != opt.Interface {
 		return fmt.Errorf("send by %s: %w: it sends by the interface that it receives by", opt.Out, ErrNotSupported)
@@ -140,6 +143,9 @@ func (opt *Options) complete() error {
 	}
 	if opt.Kind == XDPIPIP && !opt.VIP.Addr().Is4() {
 		return fmt.Errorf("vip %s: %w: it is for IPv4", opt.VIP, ErrNotSupported)
+	}
+	if (opt.SNAT != netip.Prefix{}) && (!opt.SNAT.IsValid() || opt.SNAT.Addr().BitLen() != opt.VIP.Addr().BitLen()) {
+		return fmt.Errorf("snat %s: vip %s needs another", opt.SNAT, opt.VIP)
 	}
 	if n := len(opt.Backends); n < 1 || n > MaxBackends {
 		return fmt.Errorf("%d backends, want 1 to %d", n, MaxBackends)

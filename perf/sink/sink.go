@@ -40,16 +40,18 @@ type Options struct {
 	Hook      Hook
 
 	// Verify has all checksums and lengths of each frame checked: up to two IP
-	// headers, and UDP or TCP with all of the payload. It costs some 40 ns for a
-	// frame of 60 bytes and 300 ns for one of 1514. Who sends from a socket has to
-	// do without checksum offload (ethtool -K tx off), or the checksums are not
-	// there yet; and GRO has to merge nothing.
+	// headers, and UDP or TCP with all of the payload. It costs some 30 ns for a
+	// frame of 60 bytes and 140 ns for one of 1514 (BenchmarkArrive). Who sends
+	// from a socket has to do without checksum offload (ethtool -K tx off), or
+	// the checksums are not there yet; and GRO has to merge nothing.
 	Verify bool
 
 	// Latency has the time taken that passed since each frame's stamp (generator),
-	// and its number compared with the highest before. It costs some 40 ns. A
+	// and its number compared with the highest before. It costs some 30 ns. A
 	// frame without stamp is bad then. There may be one generator in the sink's
-	// life, for the numbers begin again with each.
+	// life, for the numbers begin again with each. GRO, which a veth needs for
+	// redirected frames if it has no XDP program, holds TCP segments with data
+	// back, and so reorders them.
 	Latency bool
 }
 

@@ -16,7 +16,7 @@ type spliced struct {
 	queue.Queue // in: Receive, Alloc, Release, Wake and Wait are its
 	out         queue.Queue
 	frames      [most]queue.Frame // of out, empty between two calls of Send
-	givenUp     atomic.Uint64     // for want of buffers; written by the worker
+	givenUp     atomic.Uint64     // without asking out; written by the worker
 }
 
 // New makes one queue of two, which it owns. out is to be one that is always
@@ -35,6 +35,7 @@ func (s *spliced) Send(frames []queue.Frame) (sent int, err error) {
 	}
 	if len(frames) > 0 {
 		s.Release(frames)
+		s.givenUp.Add(uint64(len(frames)))
 	}
 	return sent, err
 }

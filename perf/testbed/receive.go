@@ -33,9 +33,21 @@ func (b *Bed) ReceiveByNAPI() error {
 }
 
 // ReceiveOn has the far end of the wire give what it has received to another CPU
-// as soon as there is an sk_buff (RPS, Documentation/networking/scaling.rst).
-func (b *Bed) ReceiveOn(ctx context.Context, cpu int) error {
-	return b.write(ctx, "queues/rx-0/rps_cpus", fmt.Sprintf("%x", 1<<cpu))
+// as soon as there is an sk_buff (RPS, Documentation/networking/scaling.rst), and
+// returns the thread that does the work there while it has too much to do: that
+// CPU's ksoftirqd.
+func (b *Bed) ReceiveOn(ctx context.Context, cpu int) (*Thread, error) {
+	if err := b.write(ctx, "queues/rx-0/rps_cpus", fmt.Sprintf("%x", 1<<cpu)); err != nil {
+		return nil, fmt.Errorf("set RPS (needs a kernel with CONFIG_RPS): %w", err)
+	}
+	pids, err := threads(fmt.Sprintf("ksoftirqd/%d\n", cpu))
+	if err != nil {
+		return nil, err
+	}
+	for pid := range pids {
+		return &Thread{pid}, nil
+	}
+	return nil, fmt.Errorf("cpu %d has no ksoftirqd", cpu)
 }
 
 // write sets an attribute of the far end of the wire.
@@ -45,7 +57,7 @@ func (b *Bed) write(ctx context.Context, attribute, value string) error {
 	return err
 }
 
-// Thread is a thread of the kernel that receives.
+// Thread is a thread of the kernel that works on frames.
 type Thread struct{ pid int }
 
 // Time returns the scheduler's account of the thread.
@@ -55,14 +67,15 @@ func (t *Thread) Time() (measure.ThreadTime, error) { return measure.ReadThread(
 // a CPU: threaded NAPI (Documentation/networking/napi.rst). It has to receive by
 // NAPI already.
 func (b *Bed) ReceiveByThread(ctx context.Context, cpu int) (*Thread, error) {
-	before, err := pollers()
+	const prefix = "napi/" + FarName + "-" // in all network namespaces: threads belong to none
+	before, err := threads(prefix)
 	if err != nil {
 		return nil, err
 	}
 	if err := b.write(ctx, "threaded", "1"); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make NAPI threaded (needs Linux 5.12): %w", err)
 	}
-	after, err := pollers()
+	after, err := threads(prefix)
 	if err != nil {
 		return nil, err
 	}
@@ -77,12 +90,12 @@ func (b *Bed) ReceiveByThread(ctx context.Context, cpu int) (*Thread, error) {
 		}
 		return &Thread{pid}, nil
 	}
-	return nil, errors.New("no thread receives (needs Linux 5.12, and GRO or an XDP program on the interface)")
+	return nil, errors.New("no thread receives: it takes GRO or an XDP program on the interface")
 }
 
-// pollers returns the threads that poll interfaces named like the far end of the
-// wire, of all network namespaces. They belong to none.
-func pollers() (map[int]bool, error) {
+// threads returns the ids of processes whose name, with a line feed after it,
+// begins like this.
+func threads(prefix string) (map[int]bool, error) {
 	names, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
 		return nil, err
@@ -90,7 +103,7 @@ func pollers() (map[int]bool, error) {
 	pids := make(map[int]bool)
 	for _, name := range names {
 		comm, err := os.ReadFile(name)
-		if err != nil || !strings.HasPrefix(string(comm), "napi/"+FarName+"-") {
+		if err != nil || !strings.HasPrefix(string(comm), prefix) {
 			continue // also if it has just ended
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))

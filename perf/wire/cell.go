@@ -23,21 +23,30 @@ type Cell struct {
 	Delivered float64 `json:"delivered_pps"` // what came out at the other end
 	Loss      float64 `json:"loss"`          // share of what was offered
 
-	// NsPerPkt is the time that the worker ran, system calls included, for each
-	// frame delivered; zero if it is not known. Where it is not the run time of a
-	// thread, see Saturated, it is the time of the core.
-	NsPerPkt  float64 `json:"ns_per_packet"`
-	Saturated bool    `json:"saturated,omitempty"`
+	// NsPerPkt is the time that the worker's thread ran, system calls included,
+	// for each frame delivered; zero if it is not known. A worker in the kernel is
+	// a thread too, ksoftirqd, but only while its core is saturated; what it does
+	// on top of other threads is charged to them, so it is too little there if the
+	// core is disturbed.
+	NsPerPkt float64 `json:"ns_per_packet"`
+
+	// NsUser is how much of NsPerPkt was spent outside of the kernel, in Go. It
+	// is a sample of some hundred ticks per second.
+	NsUser float64 `json:"ns_user"`
 
 	// Unknown is the share of the packets delivered whose flow was not known,
 	// where the subject tells: there should be none.
 	Unknown float64 `json:"unknown"`
+
+	Memory uint64 `json:"memory,omitempty"` // bytes of its process, resident, when all flows are known
 
 	// Share of the time for which the worker's and the generator's thread could
 	// have run and were not let, because something else had their core. This
 	// is how disturbed the measurement was.
 	WorkerWaited    float64 `json:"worker_waited"`
 	GeneratorWaited float64 `json:"generator_waited"`
+
+	Latencies []Latencies `json:"latencies,omitempty"` // one for each of Loads
 
 	Account Account `json:"account"` // of the whole life of the subject
 
@@ -51,15 +60,18 @@ type Account struct {
 	Offered   uint64 `json:"offered"` // by the generator
 	Refused   uint64 `json:"refused"` // by the veth between generator and subject
 	Delivered uint64 `json:"delivered"`
+	Bad       uint64 `json:"bad"` // that arrived by the wire and were not as they should be, where the sink has looked: there should be none
 	Counters
 }
 
 // saturates is the loss from which on a core is taken to be busy all the time.
 const saturates = 0.01
 
-// failed tells whether no rate without loss was found. The cell then has the
-// last one tried.
-func (c *Cell) failed() bool { return c.Scenario == LossFree && (c.Loss > MaxLoss || c.Delivered == 0) }
+// failed tells whether nothing arrived, or no rate without loss was found. The
+// cell then has the last one tried.
+func (c *Cell) failed() bool {
+	return c.Delivered == 0 || (c.Scenario == LossFree || c.Scenario == Latency) && c.Loss > MaxLoss
+}
 
 // measure fills the cell.
 func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
@@ -68,7 +80,10 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	if err := r.prepare(ctx, c.Flows); err != nil {
+	if err := r.prepare(ctx, c.Flows, opt.Zipf > 0); err != nil {
+		return err
+	}
+	if c.Memory, err = r.running.Memory(); err != nil {
 		return err
 	}
 	var t trial
@@ -76,7 +91,11 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 	case Core, Flood, Send:
 		t, err = r.overload(ctx, opt.Step, opt.Window)
 	case LossFree:
-		t, err = r.lossFree(ctx, opt)
+		t, err = lossFree(ctx, r, opt)
+	case Latency:
+		if t, err = lossFree(ctx, r, opt); err == nil {
+			c.Latencies, err = r.latencies(ctx, opt, int(float64(t.delivered)/t.seconds))
+		}
 	default:
 		err = fmt.Errorf("no such scenario: there are %v", Scenarios())
 	}
@@ -97,11 +116,9 @@ func (c *Cell) set(t *trial) {
 	c.Delivered = float64(t.delivered) / t.seconds
 	c.Loss = t.loss()
 	if t.delivered > 0 {
-		switch {
-		case t.timed:
+		if t.always || c.Loss > saturates {
 			c.NsPerPkt = float64(t.worker.Ran) / float64(t.delivered)
-		case c.Loss > saturates:
-			c.NsPerPkt, c.Saturated = 1e9*t.seconds/float64(t.delivered), true
+			c.NsUser = c.NsPerPkt * t.ticks.UserShare()
 		}
 		c.Unknown = float64(t.counters.Decided) / float64(t.delivered)
 	}

@@ -16,6 +16,8 @@ type Report struct {
 	Measured  time.Time         `json:"measured"`
 	Machine   measure.Machine   `json:"machine"`
 	Libraries []string          `json:"libraries,omitempty"` // that are not weir's
+	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least: 60, and for IPv6 62
+	Zipf      float64           `json:"zipf,omitempty"`      // exponent of how popular flows are
 	Window    float64           `json:"window_seconds"`
 	Step      float64           `json:"step_seconds"` // of the binary search, and of warming up
 	MaxLoss   float64           `json:"max_loss"`     // of a loss-free trial
@@ -37,14 +39,17 @@ type Row struct {
 	Cores    Cores    `json:"cores"`
 
 	Rounds    int            `json:"rounds"`
-	Failed    int            `json:"failed,omitempty"` // rounds in which no rate without loss was found
+	Failed    int            `json:"failed,omitempty"` // rounds in which nothing arrived, or no rate without loss was found
 	Offered   measure.Spread `json:"offered_pps"`
 	Delivered measure.Spread `json:"delivered_pps"`
 	Loss      measure.Spread `json:"loss"`
 	NsPerPkt  measure.Spread `json:"ns_per_packet"`
-	Saturated bool           `json:"saturated,omitempty"` // NsPerPkt is the core's time
+	NsUser    measure.Spread `json:"ns_user"`
 	Unknown   measure.Spread `json:"unknown"`
+	Memory    measure.Spread `json:"memory"` // bytes; zero in the kernel
 	Waited    measure.Spread `json:"waited"` // the worse of worker and generator
+
+	Latencies []LatencyRow `json:"latencies,omitempty"` // in Latency alone
 
 	// How many times as much as its floor, and as nftables DNAT, the subject
 	// does: for each second of a core in Core, else in a second.
@@ -68,6 +73,8 @@ func newReport(opt *Options) (Report, error) {
 		Measured:  time.Now().UTC().Truncate(time.Second),
 		Machine:   machine,
 		Libraries: versions(all),
+		FrameLen:  opt.FrameLen,
+		Zipf:      opt.Zipf,
 		Window:    opt.Window.Seconds(),
 		Step:      opt.Step.Seconds(),
 		MaxLoss:   MaxLoss,
@@ -133,15 +140,18 @@ func sumUp(s *Subject, all []Cell) Row {
 			row.Failed++
 		} else {
 			cells = append(cells, c)
-			row.Saturated = row.Saturated || c.Saturated
 		}
 	}
 	over := func(value func(*Cell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
+	row.Latencies = sumUpLatencies(cells)
 	row.Offered = over(func(c *Cell) float64 { return c.Offered })
 	row.Delivered = over(func(c *Cell) float64 { return c.Delivered })
 	row.Loss = over(func(c *Cell) float64 { return c.Loss })
-	row.NsPerPkt = over(func(c *Cell) float64 { return c.NsPerPkt })
+	row.Memory = over(func(c *Cell) float64 { return float64(c.Memory) })
 	row.Unknown = over(func(c *Cell) float64 { return c.Unknown })
+	timed := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.NsPerPkt == 0 })
+	row.NsPerPkt = measure.SpreadOf(timed, func(c *Cell) float64 { return c.NsPerPkt })
+	row.NsUser = measure.SpreadOf(timed, func(c *Cell) float64 { return c.NsUser })
 	row.Waited = over(func(c *Cell) float64 { return max(c.WorkerWaited, c.GeneratorWaited) })
 	return row
 }
@@ -181,15 +191,32 @@ func compare(mine, theirs []Cell) *Ratio {
 }
 
 // WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error { return measure.WriteText(w, r.conditions(), r.table()) }
+func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
 
 // WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error {
-	return measure.WriteMarkdown(w, r.conditions(), r.table())
+func (r Report) WriteMarkdown(w io.Writer) error { return r.write(w, measure.WriteMarkdown) }
+
+func (r *Report) write(w io.Writer, write func(io.Writer, string, [][]string) error) error {
+	if err := write(w, r.conditions(), r.table()); err != nil {
+		return err
+	}
+	latencies := r.latencyTable()
+	if latencies == nil {
+		return nil
+	}
+	return write(w, "\nHow long packets were under way, at shares of the loss-free rate:", latencies)
 }
 
 func (r *Report) conditions() string {
-	text := fmt.Sprintf("%s: veth, windows of %g s.", r.Machine.At(r.Measured), r.Window)
+	frames := "the shortest frames"
+	if r.FrameLen > 0 {
+		frames = fmt.Sprintf("frames of %d bytes", r.FrameLen)
+	}
+	if r.Zipf > 0 {
+		frames += fmt.Sprintf(", flows by Zipf's law (%g)", r.Zipf)
+	}
+	text := fmt.Sprintf("%s: veth, UDP, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
+		r.Machine.At(r.Measured), frames, r.Window)
 	var names []string
 	for name := range r.LeftOut {
 		names = append(names, name)
@@ -202,7 +229,7 @@ func (r *Report) conditions() string {
 
 func (r *Report) table() [][]string {
 	table := [][]string{{
-		"scenario", "flows", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "core ns/packet",
+		"scenario", "flows", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "core ns/packet", "in Go",
 		"of floor", "of nft-dnat", "waited %",
 	}}
 	for _, row := range r.Summary {
@@ -218,12 +245,13 @@ func (r *Report) table() [][]string {
 		if row.NsPerPkt.Median > 0 {
 			ns = row.NsPerPkt.Format(1, 0)
 		}
-		if row.Saturated {
-			ns += " (core)"
+		user := "-"
+		if row.NsUser.Median > 0 {
+			user = fmt.Sprintf("%.0f", row.NsUser.Median)
 		}
 		table = append(table, []string{
 			string(row.Scenario), count(row.Flows), row.Subject, row.Driver, row.Cores.String(), rounds,
-			offered, row.Delivered.Format(1e-6, 2), loss, ns, row.OfFloor.String(), row.OfDNAT.String(), row.Waited.FormatWaited(),
+			offered, row.Delivered.Format(1e-6, 2), loss, ns, user, row.OfFloor.String(), row.OfDNAT.String(), row.Waited.FormatWaited(),
 		})
 	}
 	return table

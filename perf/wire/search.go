@@ -11,18 +11,31 @@ const (
 	// who does not have to drop what is too much can do more.
 	headroom = 2.5
 
-	searchTries = 2    // a rate has failed when it has failed as often in a row
+	searchTries = 2    // a rate has failed when it has failed as often in a row,
+	disturbed   = 0.01 // not counting trials in which worker or generator had to wait for their core for this share of the time,
+	disturbs    = 8    // of which there may be as many
 	backOff     = 0.95 // if the whole window loses where the short trials did not
 	backOffs    = 12
 )
 
+// prober is a rig as the search sees it.
+type prober interface {
+	overload(ctx context.Context, warmUp, d time.Duration) (trial, error)
+	try(ctx context.Context, rate int, d time.Duration) (trial, error)
+}
+
 // lossFree returns a window at the highest rate at which it was free of loss, or
 // at the last one tried.
-func (r *rig) lossFree(ctx context.Context, opt *Options) (trial, error) {
+func lossFree(ctx context.Context, r prober, opt *Options) (trial, error) {
 	passes := func(rate int, d time.Duration) (t trial, ok bool, err error) {
-		for range searchTries {
+		for tries, disturbs := 0, disturbs; tries < searchTries; {
 			if t, err = r.try(ctx, rate, d); err != nil || t.free() {
 				return t, err == nil, err
+			}
+			if disturbs > 0 && t.waited() > disturbed {
+				disturbs--
+			} else {
+				tries++
 			}
 		}
 		return t, false, nil

@@ -129,7 +129,8 @@ func (w weir) Stop() (c Counters, err error) {
 // kernel is a peer as a running subject.
 type kernel struct {
 	*peers.Peer
-	thread *testbed.Thread // of NAPI; nil without one
+	thread *testbed.Thread
+	always bool // thread does all the work, and not only when there is too much for an interrupt
 }
 
 // minConntrack is the size of the conntrack table that the kernel chooses for a
@@ -155,8 +156,9 @@ func (s *Subject) startPeer(ctx context.Context, opt *Options, r *rig, flows uin
 	}
 	if err == nil && s.place == threaded {
 		k.thread, err = r.ReceiveByThread(ctx, opt.CPUs[1])
+		k.always = true
 	} else if err == nil {
-		err = r.ReceiveOn(ctx, opt.CPUs[1])
+		k.thread, err = r.ReceiveOn(ctx, opt.CPUs[1])
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -165,12 +167,15 @@ func (s *Subject) startPeer(ctx context.Context, opt *Options, r *rig, flows uin
 }
 
 func (k *kernel) Time() (measure.ThreadTime, bool, error) {
-	if k.thread == nil {
-		return measure.ThreadTime{}, false, nil
-	}
 	t, err := k.thread.Time()
-	return t, true, err
+	return t, k.always, err
 }
+
+// Ticks implements running: nothing is done in user mode.
+func (*kernel) Ticks() (measure.Ticks, error) { return measure.Ticks{}, nil }
+
+// Memory implements running: it has no process.
+func (*kernel) Memory() (uint64, error) { return 0, nil }
 
 // Known implements running: whether the kernel tracks connections or not, it has
 // no more to ask.

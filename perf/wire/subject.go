@@ -101,6 +101,15 @@ func Subjects() []Subject {
 	}
 }
 
+// MainSubjects returns the names of those that are measured if nothing else is
+// asked for.
+func MainSubjects() []string {
+	return []string{
+		"floor-afxdp", "weir-dsr", "weir-ipip", "weir-nat", "floor-afpacket", "weir-dsr-afpacket",
+		"asavie", "asavie-drained", NftDNAT, "nft-dsr", "kernel-forward", "xdp-tx-thread",
+	}
+}
+
 // subjects returns those with these names, in the order of tables.
 func subjects(names []string) ([]Subject, error) {
 	all := Subjects()
@@ -126,7 +135,9 @@ func (s *Subject) can(scenario Scenario) bool {
 	case Send:
 		return s.loop != "" && !s.IPv6
 	case Core: // it has to send by another interface
-		return s.loop == loops.Own || s.queues == 1 || s.peer != "" && s.peer.Place() == peers.Stack
+		// What nftables forwards to an ifb (nft_fwd_netdev_eval sets "redirected")
+		// is not dropped there but comes in again.
+		return s.loop == loops.Own || s.queues == 1 || s.peer != "" && s.peer.Place() == peers.Stack && s.peer != peers.NftDSR
 	}
 	return true
 }

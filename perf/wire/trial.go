@@ -17,12 +17,19 @@ type trial struct {
 	seconds   float64
 	asked     int // frames per second
 	worker    measure.ThreadTime
-	timed     bool // worker is known
+	always    bool          // see running.Time
+	ticks     measure.Ticks // of it
 	generator measure.ThreadTime
 }
 
 // loss is the share of the offered frames that was not delivered.
 func (t *trial) loss() float64 { return measure.Loss(t.offered, t.delivered) }
+
+// waited is the share of the time in which worker or generator had to wait for
+// their core, whichever was worse.
+func (t *trial) waited() float64 {
+	return max(t.worker.Waited, t.generator.Waited).Seconds() / t.seconds
+}
 
 // moment is all counters at one time.
 type moment struct {
@@ -39,7 +46,10 @@ func (r *rig) read() (m moment, err error) {
 			return m, err
 		}
 	}
-	if m.worker, m.timed, err = r.running.Time(); err != nil {
+	if m.worker, m.always, err = r.running.Time(); err != nil {
+		return m, err
+	}
+	if m.ticks, err = r.running.Ticks(); err != nil {
 		return m, err
 	}
 	m.passed, err = r.counts()
@@ -57,7 +67,8 @@ func (m *moment) since(before *moment) trial {
 		},
 		seconds:   m.at.Sub(before.at).Seconds(),
 		worker:    m.worker.Since(before.worker),
-		timed:     m.timed,
+		always:    m.always,
+		ticks:     m.ticks.Since(before.ticks),
 		generator: m.generator.Since(before.generator),
 	}
 }

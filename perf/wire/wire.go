@@ -37,13 +37,17 @@ const (
 	// lost, found by binary search (RFC 2544, section 26.1, in short).
 	LossFree Scenario = "lossfree"
 
+	// Latency is how long packets are under way at some shares of the loss-free
+	// rate, and when there are next to none (see [Loads]).
+	Latency Scenario = "latency"
+
 	// Send is sending without receiving, to an interface that drops everything:
 	// what does sending alone cost? For loops only.
 	Send Scenario = "send"
 )
 
 // Scenarios returns all scenarios.
-func Scenarios() []Scenario { return []Scenario{Core, Flood, LossFree, Send} }
+func Scenarios() []Scenario { return []Scenario{Core, Flood, LossFree, Latency, Send} }
 
 // MaxLoss is the share of frames that a loss-free trial may lose.
 const MaxLoss = 0.001
@@ -51,20 +55,27 @@ const MaxLoss = 0.001
 // Options says what to measure and how.
 type Options struct {
 	measure.Setup
-	Subjects  []string      // names; default all
-	Scenarios []Scenario    // default all but Send
-	Flows     []uint32      // how many flows there are, all of them known; default 1 Ki, 64 Ki and 1 Mi
-	Step      time.Duration // of a trial of the binary search, and of warming up; default 200 ms
-	Steps     int           // of the binary search; default 8
-	Ring      int           // entries of the other libraries' rings; default 2048
+	Subjects  []string   // names; default MainSubjects
+	Scenarios []Scenario // default all but Send
+
+	// Flows is how many flows there are, all of them known; default 1 Ki, 64 Ki
+	// and 1 Mi. Core is measured with each number, everything else with the first.
+	Flows []uint32
+
+	Zipf     float64       // exponent of how popular flows are; default 0, they take turns
+	FrameLen int           // bytes; default the least there is
+	Step     time.Duration // of a trial of the binary search, and of warming up; default 200 ms
+	Steps    int           // of the binary search; default 8
+	Ring     int           // entries of the other libraries' rings; default 2048
+	Verify   bool          // look at each packet that arrives by the wire, which costs some tens of nanoseconds
 }
 
 func (opt *Options) complete() error {
 	if len(opt.Subjects) == 0 {
-		opt.Subjects = Names(Subjects())
+		opt.Subjects = MainSubjects()
 	}
 	if len(opt.Scenarios) == 0 {
-		opt.Scenarios = []Scenario{Core, Flood, LossFree}
+		opt.Scenarios = []Scenario{Core, Flood, LossFree, Latency}
 	}
 	if len(opt.Flows) == 0 {
 		opt.Flows = []uint32{1 << 10, 1 << 16, 1 << 20}
@@ -95,7 +106,7 @@ func (opt *Options) cells() ([]Cell, error) {
 				continue
 			}
 			for n, flows := range opt.Flows {
-				if scenario == Send && n > 0 { // it has none
+				if scenario != Core && n > 0 {
 					continue
 				}
 				cells = append(cells, Cell{Subject: s.Name, Scenario: scenario, Flows: flows, Cores: s.cores(scenario, opt.CPUs), subject: s})

@@ -1,0 +1,39 @@
+package snapshot
+
+// backward tells most packets that go to a service from those that may go back to
+// a client: by the destination, which is a SNAT address, or where the client's
+// address is left as it is, by the source, which is a backend. Each is a Bloom
+// filter of one hash (Bloom, Space/Time Trade-offs in Hash Coding with Allowable
+// Errors, 1970), of a few cache lines.
+type backward struct{ snat, backends addressFilter }
+
+// newBackward returns the filters of a snapshot, or nil without NAT.
+func newBackward(s *Snapshot) *backward {
+	if len(s.answers)+len(s.SNAT4)+len(s.SNAT6) == 0 {
+		return nil
+	}
+	b := new(backward)
+	for _, addrs := range [][]SNAT{s.SNAT4, s.SNAT6} {
+		for i := range addrs {
+			b.snat.add(&addrs[i].Addr)
+		}
+	}
+	for answer := range s.answers {
+		b.backends.add(&answer.addr)
+	}
+	return b
+}
+
+const filterBits = 1 << 13
+
+type addressFilter [filterBits / 64]uint64
+
+func (f *addressFilter) add(addr *[16]byte) {
+	bit := hashAddr(addr) % filterBits
+	f[bit/64] |= 1 << (bit % 64)
+}
+
+func (f *addressFilter) mayHave(addr *[16]byte) bool {
+	bit := hashAddr(addr) % filterBits
+	return f[bit/64]>>(bit%64)&1 != 0
+}

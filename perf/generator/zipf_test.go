@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"weir/lab/labtest"
@@ -190,14 +191,22 @@ func TestDraws(t *testing.T) {
 		t.Error("another seed gives the same frames")
 	}
 	_, without := draw(1, 0)
-	same, high := 0, 0
+	same, high, within := 0, 0, 0. // of bins, which are wide with so many flows
+	bins := firstOfBins(MaxFlows)
 	for i := range flows {
 		if flows[i] == without[i] {
 			same++
 		}
-		if flowOf(t, without[i]) >= MaxFlows/2 {
+		flow := flowOf(t, without[i])
+		if flow >= MaxFlows/2 {
 			high++
 		}
+		bin, _ := slices.BinarySearch(bins, flow+1)
+		from, to := bins[bin-1], bins[bin]
+		within += (float64(flow-from) + 0.5) / float64(to-from) / float64(len(flows))
+	}
+	if within < 0.45 || within > 0.55 {
+		t.Errorf("flows are at %.2f of their bin on average", within)
 	}
 	if same < 200 || same > 300 || high < 200 || high > 300 {
 		t.Errorf("%d of 500 frames are of the same flow, %d of the second half of all", same, high)

@@ -161,10 +161,10 @@ func TestLatency(t *testing.T) {
 			last := monotonic(t)
 			after := read(t, s)
 			least, most := bucketOf(ago), bucketOf(last-first+ago)
-			new := after.Latency.Since(&before.Latency)
-			got := slices.Index(new.Buckets[:], 1)
-			if new.Count() != 1 || got < least || got > most {
-				t.Fatalf("%v, %d ns ago: bucket %d of %d values, want %d to %d", k, ago, got, new.Count(), least, most)
+			latest := after.Latency.Since(&before.Latency)
+			got := slices.Index(latest.Buckets[:], 1)
+			if latest.Count() != 1 || got < least || got > most {
+				t.Fatalf("%v, %d ns ago: bucket %d of %d values, want %d to %d", k, ago, got, latest.Count(), least, most)
 			}
 			// Each one is later than all before it, or close to one.
 			if value := uint64(after.Latency.Max); after.Latency.Max > before.Latency.Max &&
@@ -180,8 +180,8 @@ func TestLatency(t *testing.T) {
 		// A clock that is ahead is no time at all.
 		run(t, s, hook, frameOf(Kind{}, stampOf(1000, monotonic(t)+1e12)))
 		after := read(t, s)
-		if new := after.Latency.Since(&before.Latency); new.Buckets[0] != 1 || new.Max != 0 {
-			t.Errorf("a stamp of the future: %d at 0, up to %v", new.Buckets[0], new.Max)
+		if latest := after.Latency.Since(&before.Latency); latest.Buckets[0] != 1 || latest.Max != 0 {
+			t.Errorf("a stamp of the future: %d at 0, up to %v", latest.Buckets[0], latest.Max)
 		}
 	})
 }

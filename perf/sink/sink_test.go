@@ -307,6 +307,10 @@ func TestCauses(t *testing.T) {
 	checksum := func(b *Bad) *uint64 { return &b.Checksum }
 	none := spec(Kind{}, make([]byte, 18))
 	none.NoUDPChecksum = true
+	// A payload with which the checksum is 0xffff, so that the sum is right with 0 too.
+	zero := change(Kind{}, func([]byte) {})
+	zero = frameOf(Kind{}, append(zero[40:42:42], make([]byte, 16)...))
+	zero[40], zero[41] = 0, 0
 	tests := []struct {
 		name  string
 		frame []byte
@@ -318,6 +322,7 @@ func TestCauses(t *testing.T) {
 		{"IPv4 length beyond the frame", change(Kind{}, func(b []byte) { length(b, 14, 1) }), lengths},
 		{"IPv4 length below the header's", change(Kind{}, func(b []byte) { length(b, 14, -30) }), lengths},
 		{"inner IPv4 shorter than its room", change(Kind{Tunnel: InIPv4}, func(b []byte) { length(b, 34, -1) }), lengths},
+		{"inner IPv4 with something behind it", inTunnel(Kind{Tunnel: InIPv6}, append(frameOf(Kind{}, nil), 0, 0)), lengths},
 		{"IPv6 length beyond the frame", change(Kind{Family: IPv6}, func(b []byte) { longer(b, 14+4) }), lengths},
 		{"UDP length", change(Kind{}, func(b []byte) { longer(b, 34+4) }), lengths},
 		{"TCP header longer than all", change(Kind{Protocol: Segment}, func(b []byte) { b[34+12] = 0xf0 }), lengths},
@@ -326,6 +331,7 @@ func TestCauses(t *testing.T) {
 		{"TCP payload", change(Kind{Protocol: Segment, Family: IPv6, Tunnel: InIPv4}, func(b []byte) { b[len(b)-1]++ }), checksum},
 		{"IPv6 source", change(Kind{Family: IPv6}, func(b []byte) { b[14+8]++ }), checksum},
 		{"no UDP checksum", packettest.Frame(none), checksum},
+		{"no UDP checksum, and the sum is right", zero, checksum},
 	}
 	hooks(t, func(t *testing.T, host *netlab.Host, hook Hook) {
 		s := openOn(t, host, Options{Hook: hook, Verify: true})

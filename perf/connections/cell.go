@@ -17,14 +17,15 @@ type Cell struct {
 	Round   int     `json:"round"`
 
 	Seconds   float64 `json:"seconds"`
-	Answered  uint64  `json:"answered"`        // connections
-	PerSecond float64 `json:"per_second"`      // of these
-	Late      uint64  `json:"late"`            // that could not be opened when they were due, paced
-	Process   float64 `json:"process_seconds"` // CPU of the subject's process, for each connection
-	Kernel    float64 `json:"kernel_seconds"`  // CPU of the kernel's thread that receives for the subject, likewise
-	Busy      float64 `json:"busy"`            // share of time in which the subject's core was not idle
-	Others    float64 `json:"others"`          // share of time in which it ran neither: what disturbs
-	Clients   float64 `json:"clients_busy"`    // share of time in which the core of clients and backends was not idle
+	Answered  uint64  `json:"answered"`         // connections
+	PerSecond float64 `json:"per_second"`       // of these
+	Late      uint64  `json:"late"`             // that could not be opened when they were due, paced
+	Process   float64 `json:"process_seconds"`  // CPU of the subject's process, for each connection
+	Kernel    float64 `json:"kernel_seconds"`   // CPU of the kernel for what comes to the subject, likewise
+	Delivery  float64 `json:"delivery_seconds"` // CPU of the kernel for what the subject has sent, likewise
+	Busy      float64 `json:"busy"`             // share of time in which the subject's core was not idle
+	Others    float64 `json:"others"`           // share of time in which it did none of these: what disturbs
+	Clients   float64 `json:"clients_busy"`     // share of time in which the core of clients and backends was not idle
 
 	Median  float64 `json:"median_seconds"` // from when a connection was due to its end
 	P99     float64 `json:"p99_seconds"`    // likewise, of 99 in a hundred
@@ -32,8 +33,8 @@ type Cell struct {
 	Account Account `json:"account"`
 }
 
-// CPU returns seconds of CPU for each connection: what can be told apart from
-// the neighbours' work.
+// CPU returns seconds of CPU for each connection, without delivery, which is
+// its neighbours' work.
 func (c *Cell) CPU() float64 { return c.Process + c.Kernel }
 
 // Account is what has become of all connections of a cell, warm-up included.
@@ -108,12 +109,13 @@ func (c *Cell) between(before, after *moment) {
 	c.PerSecond = float64(c.Answered) / seconds
 	c.Late = after.clients.Late - before.clients.Late
 	if c.Answered > 0 {
-		c.Process = used.process.Ran.Seconds() / float64(c.Answered)
-		c.Kernel = used.kernel.Ran.Seconds() / float64(c.Answered)
+		c.Process = used.process.Seconds() / float64(c.Answered)
+		c.Kernel = used.kernel.Seconds() / float64(c.Answered)
+		c.Delivery = used.delivery.Seconds() / float64(c.Answered)
 	}
-	c.Busy = 1 - min(used.idle/seconds, 1)
-	c.Others = max(c.Busy-(used.process.Ran+used.kernel.Ran).Seconds()/seconds, 0)
-	c.Clients = 1 - min(used.others/seconds, 1)
+	c.Busy = 1 - min(used.idle.Seconds()/seconds, 1)
+	c.Others = max(c.Busy-(used.process+used.kernel+used.delivery).Seconds()/seconds, 0)
+	c.Clients = 1 - min(used.others.Seconds()/seconds, 1)
 	c.Median, c.P99 = took.quantile(0.5).Seconds(), took.quantile(0.99).Seconds()
 }
 

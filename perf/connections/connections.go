@@ -9,9 +9,10 @@
 // whoever is not answered by a backend is counted.
 //
 // All of it is one machine, and on a veth the work of receiving is done, and
-// accounted for, where a frame is sent from. So that a figure is the balancer's
-// and not its neighbours', the CPUs are divided as if they were two machines:
-// see [cores]. Nothing else is tuned.
+// accounted for, where a frame is sent from. So the balancer has a CPU to itself,
+// and on it the kernel's work for the balancer is told from its work for the
+// neighbours, which also gives balancers in the kernel a time of their own: see
+// cores. Nothing else is tuned.
 package connections
 
 import (

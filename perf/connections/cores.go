@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
@@ -20,71 +21,91 @@ import (
 	"weir/perf/measure"
 )
 
-// cores divides the CPUs as if balancer and neighbours were two machines. All
-// that is the balancer's runs on one of them: its process, and, as a thread of
-// its own, the kernel's work on the frames that come to it (threaded NAPI,
-// Documentation/networking/napi.rst). That thread has real-time priority, so it
-// interrupts the process as softirq would. With it, what a balancer in the kernel
-// does can be measured as well: it is that thread's run time.
+// cores tells the balancer's work from its neighbours'.
 //
-// All others are on the other CPU, and what the kernel has to do for them when
-// the balancer sends is done there too: RPS (Documentation/networking/scaling.rst)
-// at the switch's end of the balancer's cable hands over each frame as soon as
-// it is through the cable. So the balancer is charged with sending it, as with a
-// NIC, and not with what becomes of it.
+// The balancer has a CPU. What it does as a process is in the run time of its
+// threads. What the kernel does with frames that come to it is done by a thread of
+// its own (threaded NAPI, Documentation/networking/napi.rst), of real-time
+// priority, so that it interrupts the process as softirq would. So a balancer in
+// the kernel has a run time as well: that of this thread.
 //
-// GRO is on at the balancer's interface, as it is on a NIC: a veth has NAPI only
-// then, or with an XDP program.
+// What becomes of the frames that it sends, in the switch, the backends and the
+// clients, is done by a second such thread, the switch's, and not charged to the
+// balancer. It has the same CPU, and waits until the balancer has nothing to do:
+// to wake up one on another CPU takes an interrupt there, which in a VM costs
+// more than most of what is measured.
+//
+// Clients and backends have the other CPU, with all that is between them.
+//
+// A veth has NAPI only with GRO, which on a NIC is on anyway, or an XDP program.
+// What comes to an XDP program on a veth is an sk_buff already and is made
+// a frame again, which a NIC does not do; that is in the balancer's time.
 type cores struct {
-	host   *netlab.Host
-	device string
-	others int // CPU
-	own    int // CPU
+	balancer port
+	switchs  port // at the other end of the balancer's cable
+	others   int  // CPU of clients and backends
+	own      int  // CPU of the balancer
 }
 
-// divide prepares the balancer's interface, and the switch that it is cabled to.
-func (c *cores) divide(ctx context.Context, sw *netlab.Switch) error {
-	err := c.host.Do(func() error {
+// port is an interface with threaded NAPI.
+type port struct {
+	name    string
+	do      func(func() error) error // in its network namespace
+	threads []int
+}
+
+// newCores prepares the balancer's interface and the switch's.
+func newCores(ctx context.Context, balancer *netlab.Host, sw *netlab.Switch, others, own int) (*cores, error) {
+	link, err := sw.Port(balancer, device)
+	if err != nil {
+		return nil, err
+	}
+	c := &cores{
+		balancer: port{name: device, do: balancer.Do},
+		switchs:  port{name: link.Name, do: sw.Do},
+		others:   others, own: own,
+	}
+	for _, p := range []struct {
+		*port
+		namespace string
+		scheduler unix.SchedAttr
+	}{
+		{&c.balancer, balancer.Namespace(), unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 1}},
+		{&c.switchs, sw.Namespace(), unix.SchedAttr{Policy: unix.SCHED_BATCH}},
+	} {
+		if err := p.makeThreaded(ctx, p.namespace); err != nil {
+			return nil, err
+		}
+		p.scheduler.Size = unix.SizeofSchedAttr
+		for _, tid := range p.threads {
+			if err := errors.Join(setAffinity(tid, own), unix.SchedSetAttr(tid, &p.scheduler, 0)); err != nil {
+				return nil, fmt.Errorf("set up NAPI thread %d of %s: %w", tid, p.name, err)
+			}
+		}
+	}
+	return c, nil
+}
+
+func (p *port) makeThreaded(ctx context.Context, namespace string) error {
+	err := p.do(func() error {
 		tool, err := ethtool.NewEthtool()
 		if err != nil {
 			return err
 		}
 		defer tool.Close()
-		return tool.Change(c.device, map[string]bool{"rx-gro": true})
+		return tool.Change(p.name, map[string]bool{"rx-gro": true})
 	})
 	if err != nil {
-		return fmt.Errorf("switch GRO of %s on: %w", c.device, err)
+		return fmt.Errorf("switch GRO of %s on: %w", p.name, err)
 	}
-	set := fmt.Sprintf("echo 1 > /sys/class/net/%s/threaded", c.device)
-	if _, err := c.host.Run(ctx, "sh", "-c", set); err != nil {
-		return fmt.Errorf("make NAPI of %s threaded (needs Linux 5.12): %w", c.device, err)
+	set := fmt.Sprintf("echo 1 > /sys/class/net/%s/threaded", p.name)
+	if out, err := exec.CommandContext(ctx, "ip", "netns", "exec", namespace, "sh", "-c", set).CombinedOutput(); err != nil {
+		return fmt.Errorf("make NAPI of %s threaded (needs Linux 5.12): %w: %s", p.name, err, out)
 	}
-	port, err := sw.Port(c.host, c.device)
-	if err != nil {
-		return err
-	}
-	set = fmt.Sprintf("echo %s > /sys/class/net/%s/queues/rx-0/rps_cpus", cpuMask(c.others), port.Name)
-	if out, err := exec.CommandContext(ctx, "ip", "netns", "exec", sw.Namespace(), "sh", "-c", set).CombinedOutput(); err != nil {
-		return fmt.Errorf("set RPS of the switch's port (needs a kernel with CONFIG_RPS): %w: %s", err, out)
-	}
-	threads, err := c.napi()
-	if err != nil {
-		return err
-	}
-	for _, tid := range threads {
-		err := errors.Join(
-			setAffinity(tid, c.own),
-			unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0))
-		if err != nil {
-			return fmt.Errorf("pin NAPI thread %d of %s: %w", tid, c.device, err)
-		}
+	if p.threads, err = p.napi(); err != nil {
+		return fmt.Errorf("find NAPI threads of %s (needs Linux 6.8): %w", p.name, err)
 	}
 	return nil
-}
-
-// cpuMask is a CPU as the kernel writes masks: hexadecimal, in groups of 32.
-func cpuMask(cpu int) string {
-	return fmt.Sprintf("%x", uint32(1)<<(cpu%32)) + strings.Repeat(",00000000", cpu/32)
 }
 
 // From linux/netdev.h.
@@ -96,9 +117,9 @@ const (
 )
 
 // napi returns the threads of the interface's NAPI instances.
-func (c *cores) napi() (threads []int, err error) {
-	err = c.host.Do(func() error {
-		device, err := netlink.LinkByName(c.device)
+func (p *port) napi() (threads []int, err error) {
+	err = p.do(func() error {
+		device, err := netlink.LinkByName(p.name)
 		if err != nil {
 			return err
 		}
@@ -131,10 +152,19 @@ func (c *cores) napi() (threads []int, err error) {
 	if err == nil && len(threads) == 0 {
 		err = errors.New("there are none")
 	}
-	if err != nil {
-		return nil, fmt.Errorf("find NAPI threads of %s (needs Linux 6.8): %w", c.device, err)
+	return threads, err
+}
+
+// time returns how long the threads have run.
+func (p *port) time() (sum time.Duration, err error) {
+	for _, tid := range p.threads {
+		t, err := measure.ReadThread(tid, tid)
+		if err != nil {
+			return 0, err
+		}
+		sum += t.Ran
 	}
-	return threads, nil
+	return sum, nil
 }
 
 // pin keeps all threads of a process on a CPU. Those that it starts later are
@@ -181,16 +211,19 @@ func threadsOf(pid int) (threads []int, err error) {
 	return threads, nil
 }
 
-// usage is what the balancer has used so far.
+// usage is the time that was used so far.
 type usage struct {
-	process measure.ThreadTime
-	kernel  measure.ThreadTime // its NAPI threads
-	idle    float64            // seconds that its CPU had nothing to do
-	others  float64            // likewise, of the others' CPU
+	process  time.Duration // by the balancer's threads
+	kernel   time.Duration // by the kernel for what comes to the balancer
+	delivery time.Duration // by the kernel for what the balancer sends
+	idle     time.Duration // by nobody, of the balancer's CPU
+	others   time.Duration // by nobody, of the clients' and backends' CPU
 }
 
 func (u usage) since(before usage) usage {
-	return usage{u.process.Since(before.process), u.kernel.Since(before.kernel), u.idle - before.idle, u.others - before.others}
+	return usage{
+		u.process - before.process, u.kernel - before.kernel, u.delivery - before.delivery, u.idle - before.idle, u.others - before.others,
+	}
 }
 
 // usage reads it. Without a process pid is 0. The time of a thread that has ended
@@ -203,39 +236,24 @@ func (c *cores) usage(pid int) (u usage, err error) {
 		}
 		for _, tid := range threads {
 			t, err := measure.ReadThread(pid, tid)
-			if errors.Is(err, os.ErrNotExist) {
-				continue
-			}
-			if err != nil {
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
 				return u, err
 			}
-			u.process.Ran += t.Ran
-			u.process.Waited += t.Waited
+			u.process += t.Ran
 		}
 	}
-	threads, err := c.napi()
-	if err != nil {
-		return u, err
-	}
-	for _, tid := range threads {
-		t, err := measure.ReadThread(tid, tid)
-		if err != nil {
-			return u, err
-		}
-		u.kernel.Ran += t.Ran
-		u.kernel.Waited += t.Waited
-	}
-	if u.idle, err = readIdle(c.own); err != nil {
-		return u, err
-	}
-	u.others, err = readIdle(c.others)
-	return u, err
+	var errs [4]error
+	u.kernel, errs[0] = c.balancer.time()
+	u.delivery, errs[1] = c.switchs.time()
+	u.idle, errs[2] = readIdle(c.own)
+	u.others, errs[3] = readIdle(c.others)
+	return u, errors.Join(errs[:]...)
 }
 
-// readIdle returns how many seconds a CPU had nothing to do
+// readIdle returns how long a CPU had nothing to do
 // (Documentation/filesystems/proc.rst, section 1.7). Of all that /proc/stat has,
 // this the kernel does not estimate.
-func readIdle(cpu int) (float64, error) {
+func readIdle(cpu int) (time.Duration, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, fmt.Errorf("read idle time: %w", err)
@@ -249,7 +267,7 @@ func readIdle(cpu int) (float64, error) {
 		a, errIdle := strconv.ParseFloat(fields[idle], 64)
 		b, errWaiting := strconv.ParseFloat(fields[waiting], 64)
 		const ticks = 100 // USER_HZ
-		return (a + b) / ticks, errors.Join(errIdle, errWaiting)
+		return time.Duration((a + b) / ticks * float64(time.Second)), errors.Join(errIdle, errWaiting)
 	}
 	return 0, fmt.Errorf("read idle time: no cpu %d in /proc/stat", cpu)
 }

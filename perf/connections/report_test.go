@@ -7,12 +7,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"weir/perf/measure"
 	"weir/perf/peers"
@@ -96,71 +93,6 @@ func TestHistogram(t *testing.T) {
 	}
 	if (&histogram{}).quantile(0.5) != 0 {
 		t.Error("there is a median of nothing")
-	}
-}
-
-func TestCPUMask(t *testing.T) {
-	for cpu, want := range map[int]string{0: "1", 1: "2", 5: "20", 31: "80000000", 32: "1,00000000", 65: "2,00000000,00000000"} {
-		if got := cpuMask(cpu); got != want {
-			t.Errorf("mask of cpu %d is %s, want %s", cpu, got, want)
-		}
-	}
-}
-
-// All threads of a process are pinned, and those it starts later.
-func TestPin(t *testing.T) {
-	var allowed unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
-		t.Fatal(err)
-	}
-	cpu := 0
-	for !allowed.IsSet(cpu) {
-		cpu++
-	}
-	// A shell that starts a child when it is told to.
-	cmd := exec.Command("sh", "-c", "read go; grep Cpus_allowed_list /proc/self/status")
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var output bytes.Buffer
-	cmd.Stdout = &output
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := pin(cmd.Process.Pid, cpu); err != nil {
-		t.Error(err)
-	}
-	input.Write([]byte("go\n"))
-	if err := cmd.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	if fields := strings.Fields(output.String()); len(fields) != 2 || fields[1] != strconv.Itoa(cpu) {
-		t.Errorf("pinned to cpu %d, it may run on %q", cpu, output.String())
-	}
-	if err := pin(cmd.Process.Pid, cpu); err == nil {
-		t.Error("a process that has ended can be pinned")
-	}
-}
-
-// A CPU's idle time grows by no more than time passes.
-func TestReadIdle(t *testing.T) {
-	start := time.Now()
-	before, err := readIdle(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(50 * time.Millisecond)
-	after, err := readIdle(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const tick = 0.01
-	if d := after - before; before == 0 || d < 0 || d > time.Since(start).Seconds()+2*tick {
-		t.Errorf("idle from %v to %v within %v", before, after, time.Since(start))
-	}
-	if _, err := readIdle(9999); err == nil {
-		t.Error("there is a cpu 9999")
 	}
 }
 

@@ -39,7 +39,7 @@ type rig struct {
 	backends  []peers.Backend
 	clientsAt []netip.Addr
 	dir       string // of a subject's files
-	cores     cores
+	cores     *cores
 	servers   *process[[]uint64]
 	clients   *process[clientCounts]
 	subject   *running
@@ -65,8 +65,7 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 	if err := r.build(cell.Subject); err != nil {
 		return nil, err
 	}
-	r.cores = cores{host: r.balancer, device: device, others: opt.CPUs[0], own: opt.CPUs[1]}
-	if err := r.cores.divide(ctx, r.sw); err != nil {
+	if r.cores, err = newCores(ctx, r.balancer, r.sw, opt.CPUs[0], opt.CPUs[1]); err != nil {
 		return nil, err
 	}
 	if err := r.serve(ctx, opt); err != nil {

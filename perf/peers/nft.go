@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -116,17 +117,23 @@ func program(name, debian string) (string, error) {
 // the limit of entries in each network namespace, and the size of the hash table
 // that they share. Only the first namespace may set them.
 const (
-	conntrackMax     = "/proc/sys/net/netfilter/nf_conntrack_max"
-	conntrackBuckets = "/proc/sys/net/netfilter/nf_conntrack_buckets"
+	conntrackDir     = "/proc/sys/net/netfilter"
+	conntrackMax     = "nf_conntrack_max"
+	conntrackBuckets = "nf_conntrack_buckets"
 )
 
-// sizeConntrack makes room in the table of connections, with as many buckets as
-// entries, as the kernel itself has it.
 func (p *Peer) sizeConntrack() error {
 	if p.opt.Conntrack == 0 {
 		return nil
 	}
-	for _, path := range []string{conntrackBuckets, conntrackMax} {
+	return p.sizeTable(conntrackDir)
+}
+
+// sizeTable makes room in the table of connections, with as many buckets as
+// entries, as the kernel itself has it.
+func (p *Peer) sizeTable(dir string) error {
+	for _, name := range []string{conntrackBuckets, conntrackMax} {
+		path := filepath.Join(dir, name)
 		b, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("read size of conntrack table: %w", err)

@@ -24,7 +24,9 @@ import (
 // Kind is what is in the place of weir.
 type Kind string
 
-// The kinds.
+// The kinds. What the XDP ones send on a veth is received in time only if there
+// is an XDP program at its other end: with GRO instead, frames wait there for one
+// that does not come from XDP.
 const (
 	// XDPTX is an XDP program that swaps the MAC addresses of every frame, ARP
 	// too, and sends it back: no look-up, no backend. Nothing that forwards on

@@ -13,9 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
-	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"weir/lab/labtest"
@@ -50,16 +53,15 @@ func newRig(t *testing.T, backends int) *rig {
 		return h, must(h.Connect(sw, netlab.Iface{Name: "eth0", Addrs: addrs}))(t)
 	}
 	r := &rig{}
-	var link netlab.Link
-	r.client, link = connect("client", client4, client6)
-	r.clientMAC = link.MAC
-	r.host, link = connect("peer", own4, own6)
-	r.hostMAC = link.MAC
+	client, at := connect("client", client4, client6)
+	r.client, r.clientMAC = client, at.MAC
+	host, at := connect("peer", own4, own6)
+	r.host, r.hostMAC = host, at.MAC
 	for i := range byte(backends) {
 		four, six := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, 11 + i}), 24), netip.MustParsePrefix(fmt.Sprintf("fd00::1%d/64", 1+i))
-		h, link := connect(fmt.Sprintf("b%d", 1+i), four, six)
-		r.backends4 = append(r.backends4, Backend{four.Addr(), link.MAC})
-		r.backends6 = append(r.backends6, Backend{six.Addr(), link.MAC})
+		h, at := connect(fmt.Sprintf("b%d", 1+i), four, six)
+		r.backends4 = append(r.backends4, Backend{four.Addr(), at.MAC})
+		r.backends6 = append(r.backends6, Backend{six.Addr(), at.MAC})
 		r.atBackends = append(r.atBackends, tap(t, h))
 	}
 	r.atClient = tap(t, r.client)
@@ -71,23 +73,27 @@ func newRig(t *testing.T, backends int) *rig {
 		check(t, r.client.AddNeigh(own, r.hostMAC, "eth0"))
 		check(t, r.client.AddRoute(netip.PrefixFrom(vip.Addr(), vip.Addr().BitLen()), own))
 	}
-	// Without GRO a veth does not take what an XDP program at its other end sends
-	// back (drivers/net/veth.c).
+	// At the other end of a veth, what an XDP program sends back is only received
+	// where there is an XDP program as well. With GRO instead it waits for an
+	// ordinary frame that comes after it (veth_xdp_flush in drivers/net/veth.c).
 	port := must(sw.Port(r.host, "eth0"))(t)
+	pass := must(ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, License: "Apache-2.0", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}, // XDP_PASS
+	}))(t)
+	defer pass.Close()
 	check(t, sw.Do(func() error {
-		tool, err := ethtool.NewEthtool()
-		if err != nil {
-			return err
+		l, err := link.AttachXDP(link.XDPOptions{Program: pass, Interface: port.Index, Flags: link.XDPDriverMode})
+		if err == nil {
+			t.Cleanup(func() { check(t, l.Close()) })
 		}
-		defer tool.Close()
-		return tool.Change(port.Name, map[string]bool{"rx-gro": true})
+		return err
 	}))
 	return r
 }
 
 // tap opens a socket that sees what a host's interface receives, and sends.
 func tap(t *testing.T, h *netlab.Host) (fd int) {
-	link := must(h.Link("eth0"))(t)
+	at := must(h.Link("eth0"))(t)
 	all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
 	check(t, h.Do(func() (err error) {
 		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, int(all)); err != nil {
@@ -95,7 +101,7 @@ func tap(t *testing.T, h *netlab.Host) (fd int) {
 		}
 		return errors.Join(
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20),
-			unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Index}))
+			unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: at.Index}))
 	}))
 	t.Cleanup(func() { unix.Close(fd) })
 	return fd
@@ -103,8 +109,8 @@ func tap(t *testing.T, h *netlab.Host) (fd int) {
 
 // seen is a datagram of the client's as it has arrived somewhere.
 type seen struct {
-	dst, src     string     // MAC
-	outer        netip.Addr // destination in an outer header, if there is one
+	dst, src     string        // MAC
+	outer        [2]netip.Addr // source and destination in an outer header, if there is one
 	from, to     netip.AddrPort
 	payload      string
 	badChecksums bool
@@ -138,7 +144,9 @@ func look(t *testing.T, fd int, payload string) (seen, bool) {
 			}
 		}
 		if len(networks) == 2 {
-			s.outer, _ = netip.AddrFromSlice(networks[0][1])
+			for i, a := range networks[0] {
+				s.outer[i], _ = netip.AddrFromSlice(a)
+			}
 		}
 		inner := networks[len(networks)-1]
 		from, _ := netip.AddrFromSlice(inner[0])
@@ -209,18 +217,30 @@ func await(t *testing.T, fds []int, payload string, want int) [][]seen {
 // state is all of the peer's host that a peer may change.
 func (r *rig) state(t *testing.T) string {
 	var b strings.Builder
-	for _, command := range []string{"nft list ruleset", "ip -4 route show table all", "ip -6 route show table all", "ip address", "ip -details link", "ip neighbour show nud permanent"} {
+	for _, command := range []string{"nft list ruleset", "ip -4 route show table all", "ip -6 route show table all", "ip neighbour show nud permanent"} {
 		args := strings.Fields(command)
 		b.WriteString(must(r.host.Run(t.Context(), args[0], args[1:]...))(t))
 	}
 	check(t, r.host.Do(func() error {
+		links, err := netlink.LinkList()
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+			if err != nil {
+				return err
+			}
+			at := l.Attrs()
+			fmt.Fprintf(&b, "%s %s mtu %d flags %v xdp %+v addresses %v\n", at.Name, at.HardwareAddr, at.MTU, at.Flags, at.Xdp, addrs)
+		}
 		return filepath.WalkDir("/proc/sys/net", func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || strings.Contains(path, "/neigh/") {
 				return err
 			}
 			switch d.Name() {
-			case "stable_secret":
-				return nil // cannot be read before it is set
+			case "stable_secret", conntrackMax, conntrackBuckets:
+				return nil // cannot be read before it is set; and the machine's
 			}
 			value, err := os.ReadFile(path)
 			if err != nil && !errors.Is(err, fs.ErrPermission) {

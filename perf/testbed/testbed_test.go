@@ -92,8 +92,13 @@ func TestReceive(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(fmt.Sprintf("/proc/%d", napi.pid)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the thread is there after the end: %v", err)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) { // namespaces take their time to go
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", napi.pid)); errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the thread is there after the end")
+		}
 	}
 }
 

@@ -150,7 +150,7 @@ func Measure(ctx context.Context, opt Options) (Report, error) {
 		if err != nil {
 			return fmt.Errorf("measure connections through %s, %s, round %d: %w", cell.Subject, cell.Load, round, err)
 		}
-		report.add(cell)
+		report.Add(cell)
 		opt.Log.Info("measured", "subject", cell.Subject, "load", cell.Load, "round", round,
 			"per_second", int(cell.PerSecond), "cpu", time.Duration(cell.CPU()*1e9), "failed", cell.Account.failed())
 		return nil

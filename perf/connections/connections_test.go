@@ -55,7 +55,7 @@ func TestMeasure(t *testing.T) {
 	if c := paced.Cells[0]; c.Answered > uint64(c.Seconds*float64(opt.Rate))+uint64(opt.Clients) && c.Late == 0 {
 		t.Errorf("more were opened than the rate allows: %+v", c)
 	}
-	report.add(paced.Cells[0])
+	report.Add(paced.Cells[0])
 	for _, c := range report.Cells {
 		t.Run(string(c.Subject)+" "+string(c.Load), func(t *testing.T) {
 			a := c.Account

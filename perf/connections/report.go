@@ -50,8 +50,8 @@ type Row struct {
 	Late   uint64            `json:"late"`
 }
 
-// add adds a cell and sums up again.
-func (r *Report) add(c Cell) {
+// Add adds a cell and sums up again.
+func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
 	for _, load := range Loads() {

@@ -26,7 +26,7 @@ func TestReport(t *testing.T) {
 		{Subject: HAProxy, Load: Closed, PerSecond: 3, Process: 40e-6, Kernel: 20e-6, Memory: 18e6, Account: Account{Opened: 9, Failed: map[string]uint64{"reset": 3}}},
 		{Subject: Direct, Load: Closed, PerSecond: 99},
 	} {
-		r.add(c)
+		r.Add(c)
 	}
 	var order []string
 	for _, row := range r.Summary {

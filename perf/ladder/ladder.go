@@ -197,7 +197,7 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 		opt.Log.Info("measured", "cell", cell.String(), "round", round, "gross", round1(s.Gross), "own", round1(s.Own()))
 		return nil
 	})
-	report.sumUp()
+	report.SumUp()
 	return report, err
 }
 

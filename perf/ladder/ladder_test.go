@@ -64,7 +64,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again.sumUp()
+	again.SumUp()
 	if !reflect.DeepEqual(again.Summary, report.Summary) {
 		t.Error("the summary is not that of the samples in the file")
 	}

@@ -49,8 +49,8 @@ func newReport(opt *Options) (Report, error) {
 	}, err
 }
 
-// sumUp makes the summary of the samples.
-func (r *Report) sumUp() {
+// SumUp makes the summary of the samples.
+func (r *Report) SumUp() {
 	r.Summary = nil
 	var cells []Cell
 	samples := make(map[Cell][]Sample)

@@ -65,7 +65,8 @@ func charts() map[string]drawing {
 	for i := range 24 {
 		many.Groups = append(many.Groups, Group{strings.Repeat("x", i+1), []Value{{float64(i), 0, float64(2 * i)}}})
 	}
-	return map[string]drawing{"lines": ladder(), "bars": bars(), "single": single, "many": many}
+	stack := &Stack{Title: "Two", Charts: []Bars{*bars(), *many}}
+	return map[string]drawing{"lines": ladder(), "bars": bars(), "single": single, "many": many, "stack": stack}
 }
 
 func svg(t *testing.T, c Chart) []byte {
@@ -137,12 +138,11 @@ func TestWellFormed(t *testing.T) {
 		var want []string
 		switch c := chart.(type) {
 		case *Bars:
-			want = append(want, c.Title, c.Unit)
-			for _, g := range c.Groups {
-				want = append(want, g.Name)
-			}
-			if len(c.Series) > 1 {
-				want = append(want, c.Series...)
+			want = c.words()
+		case *Stack:
+			want = append(want, c.Title)
+			for i := range c.Charts {
+				want = append(want, c.Charts[i].words()...)
 			}
 		case *Lines:
 			want = append(want, c.Title, c.XLabel, c.YLabel)
@@ -162,6 +162,18 @@ func TestWellFormed(t *testing.T) {
 			}
 		}
 	}
+}
+
+// words returns what is to be read.
+func (b *Bars) words() []string {
+	words := []string{b.Title, b.Unit}
+	for _, g := range b.Groups {
+		words = append(words, g.Name)
+	}
+	if len(b.Series) > 1 {
+		words = append(words, b.Series...)
+	}
+	return words
 }
 
 // No text lies on another one or outside.
@@ -209,6 +221,8 @@ func TestRefused(t *testing.T) {
 		"negative":          Bars{Series: []string{"a"}, Groups: []Group{{"g", []Value{{-1, -1, 1}}}}},
 		"outside its range": Bars{Series: []string{"a"}, Groups: []Group{{"g", []Value{{3, 1, 2}}}}},
 		"infinite":          Bars{Series: []string{"a"}, Groups: []Group{{"g", []Value{{1, 1, math.Inf(1)}}}}},
+		"no charts":         Stack{},
+		"a bad chart":       Stack{Charts: []Bars{*bars(), {}}},
 		"no ticks":          Lines{Lines: []Line{{Name: "a"}}},
 		"no lines":          Lines{Ticks: []Tick{{1, "1"}}},
 		"tick at zero":      Lines{Ticks: []Tick{{0, "0"}}, Lines: []Line{{"a", []Value{{1, 1, 1}}}}},

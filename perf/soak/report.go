@@ -62,8 +62,8 @@ func (r *Report) OK() bool {
 	return r.Rest != nil && len(r.Faults) == 0 && !slices.ContainsFunc(r.Growth, func(g Growth) bool { return g.Grew })
 }
 
-// conclude says what the samples say.
-func (r *Report) conclude() {
+// Conclude says what the samples say.
+func (r *Report) Conclude() {
 	r.Growth, r.Faults = nil, nil
 	if len(r.Samples) >= minTurns {
 		for _, q := range quantities() {

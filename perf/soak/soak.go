@@ -92,7 +92,7 @@ func Run(ctx context.Context, opt Options) (report Report, err error) {
 	if err == nil && opt.For >= waitFor {
 		err = r.outlive(ctx, &report)
 	}
-	report.conclude()
+	report.Conclude()
 	if err = errors.Join(err, r.close()); err != nil {
 		return report, fmt.Errorf("soak: %w", err)
 	}

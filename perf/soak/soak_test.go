@@ -76,7 +76,7 @@ func TestSoak(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			again.conclude()
+			again.Conclude()
 			if !reflect.DeepEqual(again, report) {
 				t.Error("the file does not say the same")
 			}
@@ -152,7 +152,7 @@ func TestConclude(t *testing.T) {
 		r.Rest.Sample = Sample{Received: 700, Sent: 650, Dropped: 50, ReceiveDropped: 150, Frames: afxdp.Account{Free: 8000, Fill: 4096, Receiving: 4, Completed: 50}}
 		r.Rest.Total = totalOf(r.Rest.Frames)
 		test.change(&r)
-		r.conclude()
+		r.Conclude()
 		switch {
 		case test.want == "" && len(r.Faults) == 0 && r.OK():
 		case test.want != "" && len(r.Faults) == 1 && strings.Contains(r.Faults[0], test.want) && !r.OK():

@@ -3,7 +3,6 @@ package perf
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -25,13 +24,19 @@ import (
 
 // Command returns the command perf, for a program's list of commands.
 func Command() *cli.Command {
+	measurements := measurements()
 	return &cli.Command{
-		Name:  "perf",
-		Usage: "measure",
-		Subcommands: []*cli.Command{
-			ladder.Command(), wireCommand(), connections.Command(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), soak.Command(),
-			loops.Command(), balancer.Command(), soak.PlaneCommand(),
-		},
+		Name:        "perf",
+		Usage:       "measure",
+		Subcommands: slices.Concat([]*cli.Command{allCommand(measurements)}, measurements, []*cli.Command{pageCommand()}),
+	}
+}
+
+// measurements returns the commands that measure, and what they start.
+func measurements() []*cli.Command {
+	return []*cli.Command{
+		ladder.Command(), wireCommand(), connections.Command(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), soak.Command(),
+		loops.Command(), balancer.Command(), soak.PlaneCommand(),
 	}
 }
 
@@ -220,12 +225,6 @@ func setup(c *cli.Context) measure.Setup {
 		Seed:    c.Uint64("seed"),
 		Log:     slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
 	}
-}
-
-// report is what any measurement returns.
-type report interface {
-	WriteText(io.Writer) error
-	WriteMarkdown(io.Writer) error
 }
 
 // showFile shows the report in the file that is the argument.

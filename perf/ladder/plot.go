@@ -42,7 +42,7 @@ func (r Report) Plot(w io.Writer) error {
 	slices.Sort(flows)
 	target := plot.Mark{Name: "target for " + string(DSR4)}
 	for _, n := range flows {
-		chart.Ticks = append(chart.Ticks, plot.Tick{X: float64(n), Label: prefixed(n)})
+		chart.Ticks = append(chart.Ticks, plot.Tick{X: float64(n), Label: measure.Binary(n)})
 		at := math.NaN()
 		if ns := hitTargets[n]; ns > 0 {
 			at = ns

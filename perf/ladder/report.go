@@ -204,7 +204,7 @@ func (r *Report) pivot(value func(*Row) string) [][]string {
 	slices.Sort(flows)
 	head := []string{"rung", "mode", "packets"}
 	for _, n := range flows {
-		head = append(head, prefixed(n)+" flows")
+		head = append(head, measure.Binary(n)+" flows")
 	}
 	table := [][]string{head}
 	for _, l := range lines {
@@ -226,17 +226,6 @@ func packets(c Cell) string {
 	return s
 }
 
-// prefixed writes a power of two with a prefix for binary multiples (IEC 80000-13).
-func prefixed(n uint32) string {
-	switch {
-	case n >= 1<<20 && n%(1<<20) == 0:
-		return fmt.Sprintf("%d Mi", n>>20)
-	case n >= 1<<10 && n%(1<<10) == 0:
-		return fmt.Sprintf("%d Ki", n>>10)
-	}
-	return fmt.Sprint(n)
-}
-
 func (r *Report) others() [][]string {
 	table := [][]string{{"rung", "mode", "packets", "services", "backends each", "flows", "flow table", "own", "gross"}}
 	for i := range r.Summary {
@@ -248,13 +237,13 @@ func (r *Report) others() [][]string {
 		flows, entries, services, backends := "-", "-", "-", "-"
 		if row.Rung != Kernel {
 			services, backends = fmt.Sprint(row.Services), fmt.Sprint(row.Backends)
-			flows = prefixed(row.Flows)
+			flows = measure.Binary(row.Flows)
 		}
 		if row.Rung == Miss {
 			flows = "all new"
 		}
 		if row.Entries > 0 {
-			entries = prefixed(uint32(row.Entries))
+			entries = measure.Binary(uint32(row.Entries))
 		}
 		var notes []string
 		if row.Scattered {

@@ -61,3 +61,11 @@ func TestReadTicks(t *testing.T) {
 		t.Errorf("user share of nothing %g", share)
 	}
 }
+
+func TestBinary(t *testing.T) {
+	for n, want := range map[uint32]string{0: "0", 1: "1", 1000: "1000", 1 << 10: "1 Ki", 1<<16 + 1: "65537", 1 << 16: "64 Ki", 1 << 20: "1 Mi", 3 << 19: "1536 Ki"} {
+		if got := Binary(n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}

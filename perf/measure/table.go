@@ -103,3 +103,15 @@ func WriteFile(path string, report any) error {
 
 // Round3 makes a rate readable in a log.
 func Round3(perSecond float64) float64 { return math.Round(perSecond/1000) / 1000 }
+
+// Binary writes a number with a prefix for binary multiples, if it is one
+// (IEC 80000-13).
+func Binary(n uint32) string {
+	switch {
+	case n >= 1<<20 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d Mi", n>>20)
+	case n >= 1<<10 && n%(1<<10) == 0:
+		return fmt.Sprintf("%d Ki", n>>10)
+	}
+	return fmt.Sprint(n)
+}

@@ -112,7 +112,7 @@ func (r *Report) latencyTable() (table [][]string) {
 				load = "idle"
 			}
 			table = append(table, []string{
-				count(row.Flows), row.Subject, row.Driver, row.Cores.String(), load, l.Rate.Format(1e-3, 1), l.Loss.Format(100, 2),
+				measure.Binary(row.Flows), row.Subject, row.Driver, row.Cores.String(), load, l.Rate.Format(1e-3, 1), l.Loss.Format(100, 2),
 				l.P50.Format(1e-3, 1), l.P99.Format(1e-3, 1), l.P999.Format(1e-3, 1), l.Max.Format(1e-3, 0), l.Waited.FormatWaited(),
 			})
 		}

@@ -43,7 +43,7 @@ func (r *Report) costs() plot.Bars {
 		Unit:  "ns per packet",
 	}
 	for _, n := range flows {
-		chart.Series = append(chart.Series, count(n)+" flows")
+		chart.Series = append(chart.Series, measure.Binary(n)+" flows")
 	}
 	chart.Groups = r.groups(len(flows), 1, func(row *Row) (int, measure.Spread) {
 		if row.Scenario != Core {
@@ -66,7 +66,7 @@ func (r *Report) rates() plot.Bars {
 	}
 	return plot.Bars{
 		Title:  "Delivered by the wire",
-		Note:   fmt.Sprintf("%s flows; half of the core's time goes into delivering. %s", count(flows), r.drawn()),
+		Note:   fmt.Sprintf("%s flows; half of the core's time goes into delivering. %s", measure.Binary(flows), r.drawn()),
 		Unit:   "million packets per second",
 		Series: []string{"offered more than it can take", fmt.Sprintf("offered so much that at most %g %% is lost", 100*r.MaxLoss)},
 		Groups: r.groups(len(scenarios), 1e-6, func(row *Row) (int, measure.Spread) {

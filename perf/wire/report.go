@@ -250,7 +250,7 @@ func (r *Report) table() [][]string {
 			user = fmt.Sprintf("%.0f", row.NsUser.Median)
 		}
 		table = append(table, []string{
-			string(row.Scenario), count(row.Flows), row.Subject, row.Driver, row.Cores.String(), rounds,
+			string(row.Scenario), measure.Binary(row.Flows), row.Subject, row.Driver, row.Cores.String(), rounds,
 			offered, row.Delivered.Format(1e-6, 2), loss, ns, user, row.OfFloor.String(), row.OfDNAT.String(), row.Waited.FormatWaited(),
 		})
 	}
@@ -264,15 +264,4 @@ func (r *Ratio) String() string {
 		return "-"
 	}
 	return fmt.Sprintf("%.2f (%.2f-%.2f)", r.Median, r.Rounds.Min, r.Rounds.Max)
-}
-
-// count writes a number of flows.
-func count(n uint32) string {
-	switch {
-	case n >= 1<<20 && n%(1<<20) == 0:
-		return fmt.Sprintf("%d Mi", n>>20)
-	case n >= 1<<10 && n%(1<<10) == 0:
-		return fmt.Sprintf("%d Ki", n>>10)
-	}
-	return fmt.Sprint(n)
 }

@@ -46,6 +46,15 @@ lint: ## gofmt, go vet, staticcheck
 bench: ## ns per packet: parse, look-up, forward in each mode
 	go test -run '^$$' -bench . -benchmem ./dataplane/packet ./dataplane/maglev ./dataplane/flow ./dataplane/translate ./dataplane/forward ./dataplane/worker
 
+.PHONY: perf
+perf: deps build ## measure weir beside what one would pick instead (root, two idle cores, 45 minutes)
+	@bin/weirlab perf all
+
+# Charts that are there are drawn again.
+.PHONY: perf-page
+perf-page: ## write tables and charts into the pages, from the results they name
+	go run ./cmd/weirlab perf page README.md perf/README.md $(patsubst %.svg,%.json,$(wildcard perf/results/*.svg))
+
 FUZZTIME ?= 2m
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (default 2m) each

@@ -47,7 +47,7 @@ bench: ## ns per packet: parse, look-up, forward in each mode
 	go test -run '^$$' -bench . -benchmem ./dataplane/packet ./dataplane/maglev ./dataplane/flow ./dataplane/translate ./dataplane/forward ./dataplane/worker
 
 .PHONY: perf
-perf: deps build ## measure weir beside what one would pick instead (root, two idle cores, 45 minutes)
+perf: deps build ## measure weir beside what one would pick instead (root, two idle cores, an hour or more)
 	@bin/weirlab perf all
 
 # Charts that are there are drawn again.

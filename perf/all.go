@@ -30,7 +30,7 @@ func steps() []step {
 		{"ladder", "What does weir itself do with a packet, without any I/O?",
 			[]string{"--repeats=1", "--window=5ms", "--mode=dsr4", "--protocol=udp", "--no-memory"}},
 		{"wire", "What does a packet cost from wire to wire, weir and everybody else?",
-			[]string{"--repeats=1", "--window=100ms", "--step=50ms"}},
+			[]string{"--repeats=1", "--window=100ms", "--step=50ms", "--flows=1024"}},
 		{"connections", "What does a TCP connection cost, weir and what could be in its place?",
 			[]string{"--repeats=1", "--window=200ms"}},
 		{"snapshots", "How long until a change is in a snapshot, and what do workers notice of it?",
@@ -51,7 +51,7 @@ type all struct {
 func allCommand(measurements []*cli.Command) *cli.Command {
 	return &cli.Command{
 		Name:      "all",
-		Usage:     "measure weir beside what a user would pick instead, one thing after the other (root, two idle cores, most of an hour)",
+		Usage:     "measure weir beside what a user would pick instead, one thing after the other (root, two idle cores, an hour or more)",
 		ArgsUsage: "[REPORT.json...]",
 		Description: "Without an argument it measures, as perf ladder, wire, connections and snapshots do,\n" +
 			"shows each table when it is there, writes all results, and puts the main figures side by side.\n" +

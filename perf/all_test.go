@@ -85,7 +85,8 @@ func TestAll(t *testing.T) {
 	at := 0
 	for _, want := range []string{
 		"=== ladder: What", "table of ladder", "=== wire: What", "table of wire", "=== connections: What", "table of connections",
-		"connections FAILED: no haproxy", "snapshots FAILED: not a thing", "=== side by side", "3.50 times", "perf all " + filepath.Join(dir, first[1]),
+		"connections FAILED: no haproxy", "snapshots FAILED: not a thing", "=== side by side", "3.50 times",
+		"Charts: " + filepath.Join(dir, first[2]) + " " + filepath.Join(dir, first[4]), "perf all " + filepath.Join(dir, first[1]),
 	} {
 		i := strings.Index(text[at:], want)
 		if i < 0 {
@@ -118,6 +119,21 @@ func TestAll(t *testing.T) {
 	out.Reset()
 	if err := a.run(ctx); !errors.Is(err, context.Canceled) || strings.Contains(out.String(), "table") {
 		t.Errorf("interrupted: %v\n%s", err, out.String())
+	}
+}
+
+// Now and then there is a line that says how far it is.
+func TestProgress(t *testing.T) {
+	var log bytes.Buffer
+	p := progress{to: &log, what: "wire", begun: time.Now()}
+	for range 3 {
+		fmt.Fprintln(&p, "level=INFO msg=measured")
+	}
+	p.told = p.told.Add(-progressEvery)
+	fmt.Fprintln(&p, "level=INFO msg=measured")
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "wire: 1 measured after ") || !strings.HasPrefix(lines[1], "wire: 4 measured after ") {
+		t.Errorf("%q", lines)
 	}
 }
 

@@ -21,7 +21,7 @@ func results(t *testing.T, dir string) map[string]string {
 		{Subject: "floor-afxdp", Scenario: wire.Core, Flows: 1 << 10, Round: 1, Delivered: 1, NsPerPkt: 150},
 		{Subject: "nft-dnat", Scenario: wire.Core, Flows: 1 << 10, Round: 1, Delivered: 1, NsPerPkt: 700},
 		{Subject: "weir-dsr", Scenario: wire.Core, Flows: 1 << 20, Round: 1, Delivered: 1, NsPerPkt: 300},
-		{Subject: "weir-dsr", Scenario: wire.Flood, Flows: 1 << 10, Round: 1, Delivered: 5e6},
+		{Subject: "weir-dsr", Scenario: wire.Flood, Flows: 1 << 10, Round: 1, Delivered: 5e6, NsPerPkt: 500},
 		{Subject: "weir-dsr", Scenario: wire.Latency, Flows: 1 << 10, Round: 1, Delivered: 1, Latencies: []wire.Latencies{{Load: 0.5, P99: 77_000}}},
 	} {
 		w.Add(c)
@@ -132,6 +132,7 @@ func TestMarks(t *testing.T) {
 		{"wire 2026-11-27b-wire.json rows=flood", []string{"| 5.00 "}, []string{"| core |", "How long packets", "77.0"}},
 		{"wire 2026-11-27b-wire.json columns=\"p99 µs\"", []string{"| 77.0 (77.0-77.0) |"}, []string{"subject", "| core"}},
 		{"ladder 2026-11-27b-ladder.json rows=hit,none", []string{"| hit |", "Own work", "Gross"}, []string{"go map"}},
+		{"ladder 2026-11-27b-ladder.json tables=2", []string{"| hit |", "Gross"}, []string{"Own work"}},
 		{"connections 2026-11-27b-connections.json", []string{"| weir-nat |", "haproxy"}, nil},
 		{"summary 2026-11-27b-ladder.json 2026-11-27b-connections.json", []string{"go map", "haproxy", "(2026-11-27b-ladder.json), ["}, []string{"floor"}},
 	} {

@@ -22,6 +22,7 @@ func results(t *testing.T, dir string) map[string]string {
 		{Subject: "nft-dnat", Scenario: wire.Core, Flows: 1 << 10, Round: 1, Delivered: 1, NsPerPkt: 700},
 		{Subject: "weir-dsr", Scenario: wire.Core, Flows: 1 << 20, Round: 1, Delivered: 1, NsPerPkt: 300},
 		{Subject: "weir-dsr", Scenario: wire.Flood, Flows: 1 << 10, Round: 1, Delivered: 5e6, NsPerPkt: 500},
+		{Subject: "nft-dnat", Scenario: wire.Flood, Flows: 1 << 10, Round: 1, Delivered: 1e6, NsPerPkt: 900},
 		{Subject: "weir-dsr", Scenario: wire.Latency, Flows: 1 << 10, Round: 1, Delivered: 1, Latencies: []wire.Latencies{{Load: 0.5, P99: 77_000}}},
 	} {
 		w.Add(c)

@@ -290,3 +290,12 @@ func layersOf(frame []byte) string {
 	}
 	return strings.Join(words, " ")
 }
+
+// setHop and setHealth change the way to a backend, and what a check has found.
+func (w *world) setHop(a netip.Addr, change func(*nexthop.Hop)) {
+	h := w.hops[a]
+	change(&h)
+	w.hops[a] = h
+}
+
+func (w *world) setHealth(id string, r health.Result) { w.health[id] = r }

@@ -33,3 +33,13 @@ func (f *Forwarder) Blocks() int {
 	blocks, _ := f.nat.ports.InUse()
 	return blocks
 }
+
+// Retired returns the addresses of the backends that have been taken away and are
+// remembered, by slot and generation.
+func (f *Forwarder) Retired() map[[2]uint32][16]byte {
+	all := make(map[[2]uint32][16]byte)
+	for key, b := range f.nat.retired {
+		all[[2]uint32{key.slot, key.generation}] = b.addr
+	}
+	return all
+}

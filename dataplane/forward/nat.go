@@ -28,8 +28,10 @@ type natState struct {
 	addrs    [][16]byte // SNAT addresses by slot of space, those no longer in use as well
 
 	// retired are the addresses of backends that a snapshot has taken away,
-	// for as long as a flow can still be in the table.
-	retired map[retiredKey]retiredBackend
+	// for as long as a flow can still be in the table, and retirees the same in the
+	// order in which they were.
+	retired  map[retiredKey]retiredBackend
+	retirees []retiredKey
 }
 
 type retiredKey struct{ slot, generation uint32 }
@@ -52,11 +54,12 @@ const (
 func isNAT(e *flow.Entry) bool { return e.NAT.Flags&natFlow != 0 }
 
 // adoptNAT gets ready for the NAT of snap, gets hold of some of its SNAT ports,
-// and remembers the backends that it takes away.
-func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot) {
+// and remembers the backends that it takes away: they are among the slots that have
+// changed hands.
+func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot, slots []uint32, all bool) {
 	n := &f.nat
 	if n.index == nil {
-		if !usesNAT(snap) {
+		if !snap.NAT() {
 			return
 		}
 		n.ports = nat.NewPorts(n.space, f.worker)
@@ -75,29 +78,47 @@ func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot) {
 			n.ports.Hold(a[i].Range, f.flows.Hash(&packet.Tuple{Dst: a[i].Addr}))
 		}
 	}
-	for key, b := range n.retired {
-		if int32(f.now-b.since) > f.flows.LongestTimeout()+sweepSlack {
-			delete(n.retired, key)
+	f.forgetRetired()
+	switch {
+	case f.snap == nil:
+	case all:
+		for slot := range f.snap.Backends {
+			f.retire(uint32(slot), snap)
 		}
-	}
-	if f.snap == nil {
-		return
-	}
-	for slot := range f.snap.Backends {
-		old := &f.snap.Backends[slot]
-		if slot >= len(snap.Backends) || snap.Backends[slot].Generation != old.Generation {
-			n.retired[retiredKey{uint32(slot), old.Generation}] = retiredBackend{old.Addr, old.Port, f.now}
+	default:
+		for _, slot := range slots {
+			f.retire(slot, snap)
 		}
 	}
 }
 
-func usesNAT(snap *snapshot.Snapshot) bool {
-	for i := range snap.Services {
-		if snap.Services[i].Mode != snapshot.Direct {
-			return true
-		}
+// retire remembers the backend of a slot if snap takes it away.
+func (f *Forwarder) retire(slot uint32, snap *snapshot.Snapshot) {
+	if uint64(slot) >= uint64(len(f.snap.Backends)) {
+		return
 	}
-	return false
+	old := &f.snap.Backends[slot]
+	if uint64(slot) < uint64(len(snap.Backends)) && snap.Backends[slot].Generation == old.Generation {
+		return
+	}
+	key := retiredKey{slot, old.Generation}
+	if _, known := f.nat.retired[key]; !known {
+		f.nat.retirees = append(f.nat.retirees, key)
+	}
+	f.nat.retired[key] = retiredBackend{old.Addr, old.Port, f.now}
+}
+
+// forgetRetired forgets the backends that no flow in the table can have any more.
+func (f *Forwarder) forgetRetired() {
+	n, gone := &f.nat, 0
+	for _, key := range n.retirees {
+		if int32(f.now-n.retired[key].since) <= f.flows.LongestTimeout()+sweepSlack {
+			break
+		}
+		delete(n.retired, key)
+		gone++
+	}
+	n.retirees = n.retirees[gone:]
 }
 
 // keeper returns the index of the worker that has the flows of a client whose

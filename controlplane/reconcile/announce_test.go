@@ -60,8 +60,8 @@ func TestAnnouncesAsPoolsSay(t *testing.T) {
 		}
 		if want := map[packet.MAC]netip.Addr{
 			{2, 0, 0, 0, 2, 11}: netip.MustParseAddr("10.0.0.11"), {2, 0, 0, 0, 2, 12}: netip.MustParseAddr("10.0.0.12"),
-		}; !maps.Equal(p.stations, want) {
-			t.Errorf("backends on the links are %v", p.stations)
+		}; !maps.Equal(p.stations(), want) {
+			t.Errorf("backends on the links are %v", p.stations())
 		}
 		if fmt.Sprint(p.addresses) != "[10.0.0.2]" {
 			t.Errorf("the others know this node by %v", p.addresses)

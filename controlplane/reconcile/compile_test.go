@@ -217,7 +217,7 @@ func slotsOf(c *compiler, cfg *config.Config) map[string]slot {
 	all := make(map[string]slot)
 	for i := range cfg.Services {
 		for _, b := range cfg.Services[i].Backends {
-			all[b.Address.String()] = c.slots.get(keyOf(&cfg.Services[i], &b, groups(&cfg.Services[i])[0]))
+			all[b.Address.String()] = c.slots.get(keyOf(&cfg.Services[i], &b, &groups(&cfg.Services[i])[0]))
 		}
 	}
 	return all

@@ -46,7 +46,7 @@ type BackendMove struct {
 // Plan works out what cfg would change. It changes nothing.
 func (r *Reconciler) Plan(cfg *config.Config) (*Plan, error) {
 	r.mu.Lock()
-	in, _ := r.input(time.Now())
+	in, _, _ := r.input(time.Now())
 	in.drains = maps.Clone(in.drains)
 	in.settled = true
 	running, view := r.applied, r.view.Load()

@@ -11,7 +11,7 @@ RACE_PACKAGES = $(shell go list ./... | grep -v -e /cmd/ -e /lab/e2e -e /perf)
 
 # Packages whose tests send more traffic than two of them could at a time. They
 # mostly wait, so the race detector's turn is taken beside them.
-LAB_PACKAGES = weir/lab/e2e weir/lab/demo weir/perf
+LAB_PACKAGES = weir/lab/e2e weir/lab/demo weir/perf/wire weir/perf/flood weir/perf/checks
 
 .PHONY: help
 help: ## list the targets

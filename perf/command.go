@@ -6,44 +6,93 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"weir/perf/balancer"
+	"weir/perf/checks"
+	"weir/perf/connections"
+	"weir/perf/flood"
+	"weir/perf/ladder"
+	"weir/perf/loops"
 	"weir/perf/measure"
+	"weir/perf/soak"
+	"weir/perf/wire"
 )
 
 // Command returns the command perf, for a program's list of commands.
 func Command() *cli.Command {
 	return &cli.Command{
-		Name:        "perf",
-		Usage:       "measure",
-		Subcommands: []*cli.Command{loopsCommand(), modesCommand(), floodCommand(), checksCommand(), loopCommand(), balancerCommand()},
+		Name:  "perf",
+		Usage: "measure",
+		Subcommands: []*cli.Command{
+			ladder.Command(), wireCommand(), connections.Command(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), soak.Command(),
+			loops.Command(), balancer.Command(), soak.PlaneCommand(),
+		},
+	}
+}
+
+func wireCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "wire",
+		Usage:     "measure what a packet costs from wire to wire: weir, the floor under it, and what there is instead (root, two idle cores)",
+		ArgsUsage: "[REPORT.json]",
+		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
+			"Anything else that runs on the machine shows in the last column: how much of the time\n" +
+			"worker or generator had to wait for their core. Subjects: " + strings.Join(wire.Names(wire.Subjects()), ", ") + ".",
+		Flags: setupFlags(time.Second,
+			&cli.StringSliceFlag{Name: "subject", Usage: "measure this, or all (default: " + strings.Join(wire.MainSubjects(), ", ") + ")"},
+			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this: core, flood, lossfree, latency, send (default: all but send)"},
+			&cli.StringSliceFlag{Name: "flows", Usage: "how many; core is measured with each number, the others with the first (default: 1024, 65536, 1048576)"},
+			&cli.Float64Flag{Name: "zipf", Usage: "exponent of how popular flows are (default: they take turns)"},
+			&cli.IntFlag{Name: "frame-len", Usage: "bytes (default: the least)"},
+			&cli.DurationFlag{Name: "step", Value: 200 * time.Millisecond, Usage: "how long to try a rate of lossfree, and to warm up"},
+		),
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return showFile[wire.Report](c)
+			}
+			opt := wire.Options{Setup: setup(c), Subjects: c.StringSlice("subject"), Step: c.Duration("step"), Zipf: c.Float64("zipf"), FrameLen: c.Int("frame-len")}
+			if slices.Contains(opt.Subjects, "all") {
+				opt.Subjects = wire.Names(wire.Subjects())
+			}
+			for _, s := range c.StringSlice("scenario") {
+				opt.Scenarios = append(opt.Scenarios, wire.Scenario(s))
+			}
+			for _, text := range c.StringSlice("flows") {
+				n, err := strconv.ParseUint(text, 10, 31)
+				if err != nil || n == 0 {
+					return fmt.Errorf("%q is no number of flows", text)
+				}
+				opt.Flows = append(opt.Flows, uint32(n))
+			}
+			report, err := wire.Run(c.Context, opt)
+			return finish(c, report, len(report.Cells), err)
+		},
 	}
 }
 
 func loopsCommand() *cli.Command {
 	return &cli.Command{
-		Name:      "loops",
-		Usage:     "measure forwarding loops on our AF_XDP rings and on another library's (root, two idle cores, some minutes)",
-		ArgsUsage: "[REPORT.json]",
-		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
-			"Anything else that runs on the machine shows in the last column: how much of the time\n" +
-			"loop or generator had to wait for their core.",
-		Flags: setupFlags(
-			&cli.IntFlag{Name: "ring", Value: 2048, Usage: "entries of the loops' rings"},
-			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this (default: all)"},
+		Name:        "loops",
+		Usage:       "measure forwarding loops on our AF_XDP rings and on another library's (root, two idle cores, some minutes)",
+		ArgsUsage:   "[REPORT.json]",
+		Description: "This is perf wire with the loops alone. It also shows the files of earlier versions.",
+		Flags: setupFlags(2*time.Second,
+			&cli.IntFlag{Name: "ring", Value: 2048, Usage: "entries of the other library's rings"},
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return showFile[Report](c)
+				return showFile[wire.Earlier](c)
 			}
-			opt := Options{Setup: setup(c), Ring: c.Int("ring")}
-			for _, s := range c.StringSlice("scenario") {
-				opt.Scenarios = append(opt.Scenarios, Scenario(s))
-			}
-			report, err := Loops(c.Context, opt)
+			report, err := wire.Run(c.Context, wire.Options{
+				Setup: setup(c), Ring: c.Int("ring"), Flows: []uint32{1024},
+				Subjects:  []string{"floor-afxdp", "asavie", "asavie-drained"},
+				Scenarios: []wire.Scenario{wire.Flood, wire.LossFree, wire.Send},
+			})
 			return finish(c, report, len(report.Cells), err)
 		},
 	}
@@ -51,18 +100,19 @@ func loopsCommand() *cli.Command {
 
 func modesCommand() *cli.Command {
 	return &cli.Command{
-		Name:      "modes",
-		Usage:     "measure what a worker forwards in modes dsr and nat, and what handing over costs (root, two idle cores, some minutes)",
-		ArgsUsage: "[REPORT.json]",
-		Description: "This is perf loops with weir's whole data plane in place of the loops: known flows,\n" +
-			"towards the backend.",
-		Flags: setupFlags(),
+		Name:        "modes",
+		Usage:       "measure what a worker forwards in modes dsr and nat, and what handing over costs (root, two idle cores, some minutes)",
+		ArgsUsage:   "[REPORT.json]",
+		Description: "This is perf wire with some of weir's modes alone. It also shows the files of earlier versions.",
+		Flags:       setupFlags(2 * time.Second),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return showFile[Report](c)
+				return showFile[wire.Earlier](c)
 			}
-			report, err := Loops(c.Context, Options{
-				Setup: setup(c), Kinds: Balancers(), Scenarios: []Scenario{Overload, LossFree},
+			report, err := wire.Run(c.Context, wire.Options{
+				Setup: setup(c), Flows: []uint32{1024},
+				Subjects:  []string{"weir-dsr", "weir-nat", "weir-keep", "weir-keep-2"},
+				Scenarios: []wire.Scenario{wire.Flood, wire.LossFree},
 			})
 			return finish(c, report, len(report.Cells), err)
 		},
@@ -77,7 +127,7 @@ func floodCommand() *cli.Command {
 		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
 			"Rates are of the flood, in SYNs per second: a number, or full for as many as the\n" +
 			"generator can send.",
-		Flags: setupFlags(
+		Flags: setupFlags(2*time.Second,
 			&cli.StringSliceFlag{Name: "mode", Usage: "measure only this (default: dsr, nat, dsr-limits; there is also nat-keep)"},
 			&cli.StringSliceFlag{Name: "rate", Usage: "measure only this (default: 0, 250000, 500000, 1000000, full)"},
 			&cli.UintFlag{Name: "flows", Value: 10_000, Usage: "established before the flood"},
@@ -86,22 +136,22 @@ func floodCommand() *cli.Command {
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return showFile[FloodReport](c)
+				return showFile[flood.Report](c)
 			}
-			opt := FloodOptions{
+			opt := flood.Options{
 				Setup: setup(c), Flows: uint32(c.Uint("flows")), FlowsRate: c.Int("flows-rate"), Entries: c.Int("entries"),
 			}
 			for _, m := range c.StringSlice("mode") {
 				opt.Modes = append(opt.Modes, balancer.Mode(m))
 			}
 			for _, text := range c.StringSlice("rate") {
-				rate, err := parseRate(text)
+				rate, err := flood.ParseRate(text)
 				if err != nil {
 					return err
 				}
 				opt.Rates = append(opt.Rates, rate)
 			}
-			report, err := Flood(c.Context, opt)
+			report, err := flood.Run(c.Context, opt)
 			return finish(c, report, len(report.Cells), err)
 		},
 	}
@@ -124,9 +174,9 @@ func checksCommand() *cli.Command {
 		}, commonFlags()...),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return showFile[ChecksReport](c)
+				return showFile[checks.Report](c)
 			}
-			report, err := Checks(c.Context, ChecksOptions{
+			report, err := checks.Run(c.Context, checks.Options{
 				Setup: setup(c), Weir: c.Path("weir"), Backends: c.Int("backends"), Interval: c.Duration("interval"),
 			})
 			return finish(c, report, len(report.Cells), err)
@@ -135,10 +185,10 @@ func checksCommand() *cli.Command {
 }
 
 // setupFlags returns the flags of a measurement on two CPUs and further ones.
-func setupFlags(more ...cli.Flag) []cli.Flag {
+func setupFlags(window time.Duration, more ...cli.Flag) []cli.Flag {
 	return slices.Concat([]cli.Flag{
 		&cli.IntFlag{Name: "repeats", Value: 5, Usage: "how often to measure each"},
-		&cli.DurationFlag{Name: "window", Value: 2 * time.Second, Usage: "how long to measure each"},
+		&cli.DurationFlag{Name: "window", Value: window, Usage: "how long to measure each"},
 		&cli.IntSliceFlag{Name: "cpus", Usage: "of the generator and of what is measured (default: the first two allowed)"},
 	}, commonFlags(), more)
 }

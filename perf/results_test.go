@@ -6,7 +6,11 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"weir/perf/checks"
+	"weir/perf/flood"
 	"weir/perf/measure"
+	"weir/perf/wire"
 )
 
 // What is committed can be read, its summary is that of its cells, and the
@@ -17,26 +21,32 @@ func TestResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, pattern := range []string{"results/*-loops.json", "results/*-modes.json"} {
-		checkResults(t, string(page), pattern, func(r Report) (again Report) {
+		checkResults(t, string(page), pattern, func(r wire.Earlier) (again wire.Earlier) {
 			for _, c := range r.Cells {
-				again.add(c)
+				again.Add(c)
 			}
 			return again
-		}, func(r Report) any { return r.Summary })
+		}, func(r wire.Earlier) any { return r.Summary })
 	}
-	checkResults(t, string(page), "results/*-flood.json", func(r FloodReport) (again FloodReport) {
+	checkResults(t, string(page), "results/*-wire.json", func(r wire.Report) (again wire.Report) {
 		for _, c := range r.Cells {
-			again.add(c)
+			again.Add(c)
 		}
 		return again
-	}, func(r FloodReport) any { return r.Summary })
-	checkResults(t, string(page), "results/*-checks.json", func(r ChecksReport) ChecksReport {
-		again := ChecksReport{Backends: r.Backends}
+	}, func(r wire.Report) any { return r.Summary })
+	checkResults(t, string(page), "results/*-flood.json", func(r flood.Report) (again flood.Report) {
 		for _, c := range r.Cells {
-			again.add(c)
+			again.Add(c)
 		}
 		return again
-	}, func(r ChecksReport) any { return r.Summary })
+	}, func(r flood.Report) any { return r.Summary })
+	checkResults(t, string(page), "results/*-checks.json", func(r checks.Report) checks.Report {
+		again := checks.Report{Backends: r.Backends}
+		for _, c := range r.Cells {
+			again.Add(c)
+		}
+		return again
+	}, func(r checks.Report) any { return r.Summary })
 }
 
 func checkResults[R report](t *testing.T, page, pattern string, again func(R) R, summary func(R) any) {

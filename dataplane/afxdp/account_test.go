@@ -1,108 +1,144 @@
 package afxdp
 
 import (
-	"fmt"
+	"errors"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"weir/dataplane/queue"
+	"weir/dataplane/queue/queuetest"
 )
 
-// account is where the frames of a socket are.
-type account struct {
-	free     int // on the stack
-	fill     int // handed over for receiving, not taken by the kernel
-	kernelRx int // taken for receiving: with the NIC, or kept for the next packet
-	received int // in the receive ring
-	send     int // handed over for sending, not taken by the kernel
-	kernelTx int // taken for sending, not completed
-	complete int // in the completion ring
-	caller   int // all others
-}
-
-// accountOf counts the frames, and fails if one is in two places or is none. It
-// goes by the content of the stack and the rings and by the kernel's indices, so
-// a frame that got lost counts as the caller's. The kernel may be at work on
-// frames that are still coming: it counts again until that was not so meanwhile.
-func accountOf(t testing.TB, s *xsk) account {
+// accountOf counts the frames of q.
+func accountOf(t testing.TB, q queue.Queue) Account {
 	t.Helper()
-	kernels := func() [4]uint32 {
-		return [...]uint32{
-			s.fill.consumer.Load(), s.receive.producer.Load(), s.send.consumer.Load(), s.completion.producer.Load(),
-		}
+	a, err := AccountOf(q)
+	if err != nil {
+		t.Error(err)
 	}
-	for {
-		before := kernels()
-		a, faults := count(s)
-		if kernels() != before {
-			continue
-		}
-		for _, fault := range faults {
-			t.Error(fault)
-		}
-		return a
-	}
-}
-
-// count is accountOf for one moment, with what is wrong.
-func count(s *xsk) (a account, faults []string) {
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	seen := make(map[uint64]string)
-	note := func(place string, addr uint64) {
-		id := addr &^ (s.mem.frameSize - 1)
-		if id >= uint64(len(s.mem.mem)) {
-			fault("%s: address %d is outside the memory", place, addr)
-		}
-		if before, ok := seen[id]; ok {
-			fault("frame %d is in two places: %s and %s", id, before, place)
-		}
-		seen[id] = place
-	}
-	for _, id := range s.stack {
-		if id%s.mem.frameSize != 0 {
-			fault("stack: %d is not the beginning of a frame", id)
-		}
-		note("stack", id)
-	}
-	walk := func(place string, r *ring, at func(i uint32) uint64) int {
-		n := int(r.producer.Load() - r.consumer.Load())
-		for i := range uint32(n) {
-			note(place, at(r.consumer.Load()+i))
-		}
-		return n
-	}
-	a.free = len(s.stack)
-	a.fill = walk("fill ring", &s.fill.ring, func(i uint32) uint64 { return s.fill.addrs[i&uint32(len(s.fill.addrs)-1)] })
-	a.received = walk("receive ring", &s.receive.ring, func(i uint32) uint64 { return s.receive.descs[i&uint32(len(s.receive.descs)-1)].Addr })
-	a.send = walk("send ring", &s.send.ring, func(i uint32) uint64 { return s.send.descs[i&uint32(len(s.send.descs)-1)].Addr })
-	a.complete = walk("completion ring", &s.completion.ring, func(i uint32) uint64 {
-		return s.completion.addrs[i&uint32(len(s.completion.addrs)-1)]
-	})
-	a.kernelRx = int(s.fill.consumer.Load() - s.receive.producer.Load())
-	a.kernelTx = int(s.send.consumer.Load() - s.completion.producer.Load())
-	a.caller = len(s.mem.mem)/int(s.mem.frameSize) - len(seen) - a.kernelRx - a.kernelTx
-	return a, faults
+	return a
 }
 
 // wantHeld waits until nothing is on its way out any more, and checks that all
 // frames but held are accounted for.
 func wantHeld(t testing.TB, q queue.Queue, held int) {
 	t.Helper()
-	s := q.(*xsk)
-	var a account
+	var a Account
 	for range 100 {
-		if err := s.Wait(10 * time.Millisecond); err != nil {
+		if err := q.Wait(10 * time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
-		if a = accountOf(t, s); a.send == 0 && a.kernelTx == 0 {
+		if a = accountOf(t, q); a.Send == 0 && a.Sending == 0 {
 			break
 		}
 	}
-	if a.caller != held || a.send != 0 || a.kernelTx != 0 {
-		t.Errorf("frames with the caller: %d, want %d, and nothing on its way out: %+v", a.caller, held, a)
+	if a.Held != held || a.Send != 0 || a.Sending != 0 {
+		t.Errorf("frames with the caller: %d, want %d, and nothing on its way out: %+v", a.Held, held, a)
 	}
 	// The kernel keeps a few frames that it had no use for after all.
-	if a.kernelRx < 0 || a.kernelRx > 64 {
-		t.Errorf("%d frames are with the kernel for receiving: %+v", a.kernelRx, a)
+	if a.Receiving < 0 || a.Receiving > 64 {
+		t.Errorf("%d frames are with the kernel for receiving: %+v", a.Receiving, a)
+	}
+}
+
+// ringsOf makes a queue of eight frames whose rings, of four entries, are not
+// shared with any kernel. Its indices have wrapped.
+func ringsOf() *xsk {
+	const at = ^uint32(0)
+	shared := func() ring {
+		r := ring{producer: new(atomic.Uint32), consumer: new(atomic.Uint32), flags: new(atomic.Uint32)}
+		r.producer.Store(at)
+		r.consumer.Store(at)
+		return r
+	}
+	s := &xsk{mem: memory{mem: make([]byte, 8*2048), frameSize: 2048}}
+	s.fill = fillRing{ring: shared(), addrs: make([]uint64, 4), produced: at, consumed: at}
+	s.completion = completionRing{ring: shared(), addrs: make([]uint64, 4), consumed: at}
+	s.receive = receiveRing{ring: shared(), descs: make([]unix.XDPDesc, 4), produced: at, consumed: at}
+	s.send = sendRing{ring: shared(), descs: make([]unix.XDPDesc, 4), produced: at, consumed: at}
+	for i := range uint64(8) {
+		s.stack = append(s.stack, i*2048)
+	}
+	return s
+}
+
+// TestAccount moves frames from place to place, as the kernel does its part.
+func TestAccount(t *testing.T) {
+	s := ringsOf()
+	want := func(what string, w Account) {
+		t.Helper()
+		if got := accountOf(t, s); got != w {
+			t.Errorf("%s: %+v, want %+v", what, got, w)
+		}
+	}
+	want("at first", Account{Free: 8})
+
+	s.refill(1)
+	want("filled", Account{Free: 4, Fill: 4})
+
+	taken := s.fill.addrs[3] // the first of them: the indices begin at -1
+	s.fill.consumer.Add(1)
+	want("taken for receiving", Account{Free: 4, Fill: 3, Receiving: 1})
+
+	s.receive.descs[3] = unix.XDPDesc{Addr: taken + 256, Len: 60}
+	s.receive.producer.Add(1)
+	want("received", Account{Free: 4, Fill: 3, Received: 1})
+
+	frames := make([]queue.Frame, 4)
+	n := s.receive.take(frames[:2], &s.mem)
+	n += s.Alloc(frames[n:])
+	want("held", Account{Free: 1, Fill: 3, Held: 4})
+	if n != 4 {
+		t.Fatalf("%d frames", n)
+	}
+
+	s.send.put(frames[:2])
+	want("to be sent", Account{Free: 1, Fill: 3, Send: 2, Held: 2})
+	s.send.consumer.Add(2)
+	want("being sent", Account{Free: 1, Fill: 3, Sending: 2, Held: 2})
+
+	s.completion.addrs[3], s.completion.addrs[0] = frames[1].ID+300, frames[0].ID
+	s.completion.producer.Add(2)
+	want("sent", Account{Free: 1, Fill: 3, Completed: 2, Held: 2})
+	s.reclaim()
+	want("reclaimed", Account{Free: 3, Fill: 3, Held: 2})
+
+	s.push(frames[2:])
+	want("given back", Account{Free: 5, Fill: 3})
+}
+
+func TestAccountFindsFaults(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(s *xsk)
+		want   string
+	}{
+		{"given back twice", func(s *xsk) { s.stack = append(s.stack, s.stack[0]) }, "frame 0 is in two places: free and free"},
+		{"free and filled", func(s *xsk) { s.fill.put(s.stack[2:3]) }, "frame 2 is in two places: free and fill ring"},
+		{"no frame", func(s *xsk) { s.fill.put([]uint64{8 * 2048}) }, "address 16384 in the fill ring is outside the packet memory"},
+		{"inside a frame", func(s *xsk) { s.stack[1] += 256 }, "2304 among the free frames is not the beginning of one"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := ringsOf()
+			tc.change(s)
+			if _, err := AccountOf(s); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%v, want %s", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestAccountOfOthers(t *testing.T) {
+	if _, err := AccountOf(queuetest.New(8)); err == nil {
+		t.Error("counted the frames of another queue")
+	}
+	s := ringsOf()
+	s.closed.Store(true)
+	if _, err := AccountOf(s); !errors.Is(err, queue.ErrClosed) {
+		t.Errorf("after Close: %v", err)
 	}
 }

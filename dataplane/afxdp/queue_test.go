@@ -224,11 +224,11 @@ func TestOverload(t *testing.T) {
 		for end := time.Now().Add(patience); len(held) < 6*ring && time.Now().Before(end); {
 			l.send(frame)
 			held = append(held, receiveSome(t, q)...)
-			if a := accountOf(t, q.(*xsk)); a.free+a.fill+a.received == 0 {
+			if a := accountOf(t, q); a.Free+a.Fill+a.Received == 0 {
 				break
 			}
 		}
-		if a := accountOf(t, q.(*xsk)); a.free+a.fill+a.received != 0 {
+		if a := accountOf(t, q); a.Free+a.Fill+a.Received != 0 {
 			t.Errorf("frames are left that cannot be received into: %+v", a)
 		}
 		wantHeld(t, q, len(held))
@@ -266,7 +266,7 @@ func TestLinkDownAndUp(t *testing.T) {
 				if err := q.Wait(0); err != nil {
 					t.Fatal(err)
 				}
-				if a := accountOf(t, q.(*xsk)); a.caller != 0 || a.send > 16 {
+				if a := accountOf(t, q); a.Held != 0 || a.Send > 16 {
 					t.Errorf("with the link down frames got lost, or more than one batch is stuck: %+v", a)
 				}
 				l.must(netlink.LinkSetUp(end))

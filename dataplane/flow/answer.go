@@ -13,7 +13,7 @@ func (t *Table) place(number uint32) (h *header, way int) {
 		return nil, 0
 	}
 	h, way = &t.headers[set], int(number%ways)
-	if h.word[way] == 0 {
+	if h.status[way] == 0 {
 		return nil, 0
 	}
 	return h, way
@@ -25,7 +25,7 @@ func (t *Table) PrefetchAt(numbers []uint32) {
 	var sum uint32 // else the compiler would drop the loads
 	for _, number := range numbers {
 		if uint64(number) < uint64(len(t.entries)) {
-			sum += t.headers[number/ways].word[0] + t.entries[number].Packets
+			sum += uint32(t.headers[number/ways].tags[0]) + t.entries[number].Packets
 		}
 	}
 	t.touched += sum
@@ -51,15 +51,32 @@ func (t *Table) Answered(number uint32, seg Segment, now Tick) bool {
 	if h == nil {
 		return false
 	}
-	word := h.word[i]
-	s := State(word & stateMask)
+	status := uint32(h.status[i])
+	s := State(status & stateMask)
 	if h.idle(i, now) > t.limit[s] {
 		return false
 	}
-	if !settled(word, seg.Flags) {
-		next := step(word, seg.Flags, fromBackend)
-		h.word[i] = next
-		t.tellReset(number, word, next)
+	if !settled(status, seg.Flags) {
+		next := step(status, seg.Flags, fromBackend)
+		h.status[i] = uint8(next)
+		t.tellReset(number, status, next)
+	}
+	h.seen[i] = now
+	return true
+}
+
+// KnownAnswer is to Answered what Known is to Lookup: it notes a packet of the
+// backend if the flow with this number is trusted, its mark is mark, and the
+// packet changes nothing but when the flow was last seen. Else it returns false and
+// has done nothing.
+func (t *Table) KnownAnswer(number uint32, tcpFlags uint8, mark uint32, now Tick) bool {
+	if uint64(number) >= uint64(len(t.entries)) {
+		return false
+	}
+	h, i := &t.headers[number/ways], number%ways
+	status := uint32(h.status[i])
+	if t.entries[number].mark != mark || !settled(status, tcpFlags) || h.idle(int(i), now) > t.limit[status&stateMask] {
+		return false
 	}
 	h.seen[i] = now
 	return true
@@ -95,7 +112,7 @@ func (t *Table) Reusable(number uint32, now Tick) (ended, untrusted bool) {
 		return true, false
 	}
 	s := h.state(i)
-	return s.ended() || h.idle(i, now) > t.limit[s], h.word[i]&trusted == 0
+	return s.ended() || h.idle(i, now) > t.limit[s], h.status[i]&trusted == 0
 }
 
 // DeleteAt removes the flow with this number, live or over, and returns a copy
@@ -105,7 +122,7 @@ func (t *Table) DeleteAt(number uint32) (gone Entry, ok bool) {
 	if h == nil {
 		return gone, false
 	}
-	h.word[i] = 0
+	h.free(i)
 	t.len--
 	return t.entries[number], true
 }

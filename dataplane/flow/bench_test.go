@@ -66,13 +66,14 @@ func BenchmarkTable(b *testing.B) {
 		b.Run(name("hit-prefetched"), func(b *testing.B) {
 			b.ReportAllocs()
 			var hashes [benchBatch]uint64
+			var places [benchBatch]uint32
 			for i := 0; b.Loop(); i++ {
 				at := i % benchBatch
 				if at == 0 {
 					for j := range hashes {
 						hashes[j] = table.Hash(&keys[(i+j)&(len(keys)-1)])
 					}
-					table.Prefetch(hashes[:])
+					table.Prefetch(hashes[:], places[:])
 				}
 				table.Lookup(hashes[at], &keys[i&(len(keys)-1)], seg(ack), 1)
 			}

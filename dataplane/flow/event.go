@@ -34,8 +34,8 @@ func (t *Table) tellOpening(e *Entry, next uint32, tcpFlags uint8) {
 }
 
 // tellReset tells that the backend has ended a connection, if it has.
-func (t *Table) tellReset(number, word, next uint32) {
-	if t.noted != nil && State(next&stateMask) == StateClosed && !State(word&stateMask).ended() {
+func (t *Table) tellReset(number, status, next uint32) {
+	if t.noted != nil && State(next&stateMask) == StateClosed && !State(status&stateMask).ended() {
 		t.noted(&t.entries[number], Reset)
 	}
 }

@@ -142,7 +142,7 @@ func places() []place {
 	return []place{
 		{"64 sets", 64, func(h uint64) uint64 { return h & 63 }},
 		{"16384 sets", 16384, func(h uint64) uint64 { return h & 16383 }},
-		{"tags", 65536, func(h uint64) uint64 { return uint64(tagOf(h) >> 16) }},
+		{"tags", 32768, func(h uint64) uint64 { return tagOf(h) &^ (1 << 15) }},
 		{"251 slots", 251, func(h uint64) uint64 { return h % 251 }},
 		{"65537 slots", 65537, func(h uint64) uint64 { return h % 65537 }},
 		{"655373 slots", 655373, func(h uint64) uint64 { return h % 655373 }},

@@ -28,6 +28,7 @@ type modelFlow struct {
 	reset    party // who reset it
 	trusted  bool
 	sequence uint32 // of the client's last segment
+	mark     uint32 // set when it was last looked up
 	number   uint32
 	seen     uint64 // in ticks that do not wrap
 	id       uint32 // in Backend and NAT

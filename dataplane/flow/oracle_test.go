@@ -27,6 +27,7 @@ type model struct {
 	next  uint32 // id of the next flow, a new one each time
 	count map[Eviction]int
 	full  int // inserts for which there was no room
+	knew  int // packets whose flow was known
 	told  []told
 	tells map[Event]int
 }
@@ -70,7 +71,7 @@ func newModel(t *testing.T, entries int, start Tick) *model {
 func (m *model) check(e *Entry, k packet.Tuple, f *modelFlow) {
 	m.t.Helper()
 	if want := (NATState{uint16(f.id), uint16(f.id), uint16(f.id), uint8(f.id)}); e.Tuple != k ||
-		e.Backend != f.id || e.Generation != f.id || e.NAT != want || e.Packets != f.packets || !f.trusted && e.Sequence != f.sequence {
+		e.Backend != f.id || e.Generation != f.id || e.NAT != want || e.Packets != f.packets || !f.trusted && e.mark != f.sequence {
 		m.t.Fatalf("%v: %+v, want %+v", k, *e, *f)
 	}
 }
@@ -99,6 +100,9 @@ func (m *model) packet(k packet.Tuple, s Segment) {
 	if live && s.Flags&(syn|ack|fin|rst) == syn {
 		live = f.udp || f.reset == nobody && !f.finished[client]
 	}
+	if m.known(hash, k, f, s, live) {
+		return
+	}
 	e := m.table.Lookup(hash, &k, s, now)
 	if (e != nil) != live {
 		m.t.Fatalf("lookup %v %+v: %v, want %+v at %d", k, s, e, f, m.now)
@@ -113,9 +117,38 @@ func (m *model) packet(k packet.Tuple, s Segment) {
 	m.expect(f, f.ofClient(before, s.Flags))
 	f.seen, f.packets = m.now, f.packets+1
 	m.check(e, k, f)
+	m.table.Mark(e, m.mark())
+	if f.trusted {
+		f.mark = m.mark()
+	}
 	if e != peeked || m.table.Number(e) != f.number {
 		m.t.Fatalf("lookup %v: place %d, want %d", k, m.table.Number(e), f.number)
 	}
+}
+
+// mark is what the forwarder looks for: another one from time to time.
+func (m *model) mark() uint32 { return uint32(m.now>>4) + 1 }
+
+// known looks for a packet as the forwarder does first, and reports whether that
+// has found its flow: one that is live, trusted, and marked as now, if the packet
+// changes nothing.
+func (m *model) known(hash uint64, k packet.Tuple, f *modelFlow, s Segment, live bool) bool {
+	m.t.Helper()
+	var place [1]uint32
+	m.table.Prefetch([]uint64{hash}, place[:])
+	e := m.table.Known(place[0], &k, s.Flags, m.mark(), Tick(m.now))
+	want := live && f.trusted && f.mark == m.mark() &&
+		(f.udp || f.state() == StateEstablished && s.Flags&(syn|fin|rst) == 0)
+	if (e != nil) != want {
+		m.t.Fatalf("known %v %+v: %v, want %+v at %d", k, s, e, f, m.now)
+	}
+	if e == nil {
+		return false
+	}
+	m.knew++
+	f.seen, f.packets = m.now, f.packets+1
+	m.check(e, k, f)
+	return true
 }
 
 // answer is what the forwarder does with a packet of the backend.
@@ -210,7 +243,7 @@ func (m *model) insert(hash uint64, k packet.Tuple, s Segment) {
 		m.t.Fatalf("insert %v: evicted %v, seen %d, want %d", k, evicted.Tuple, f.seen, oldest)
 	}
 	m.count[why]++
-	if *e != (Entry{Tuple: k, Packets: 1, Sequence: s.Sequence}) {
+	if *e != (Entry{Tuple: k, Packets: 1, mark: s.Sequence}) {
 		m.t.Fatalf("insert %v: not fresh: %+v", k, *e)
 	}
 	m.next++
@@ -370,6 +403,9 @@ func TestAgainstMap(t *testing.T) {
 				t.Logf("evictions %v, no room %d times", m.count, m.full)
 				if entries == 8 && (m.full == 0 || len(m.count) != 4) {
 					t.Errorf("evictions %v, no room %d times: not all is tested", m.count, m.full)
+				}
+				if m.knew < 100 {
+					t.Errorf("%d packets were of known flows: not all is tested", m.knew)
 				}
 				if len(m.tells) != 3 {
 					t.Errorf("told %v: not all is tested", m.tells)

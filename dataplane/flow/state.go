@@ -62,16 +62,15 @@ func (s State) String() string {
 // tell who looks at neither sequence numbers nor the clock.
 func (s State) ended() bool { return s == StateClosed || s == StateTimeWait }
 
-// A place's status is the low byte of its word: three bits of State, and
+// A place's status is three bits of State, and
 //
 //   - trusted: the flow has shown a second packet in sequence (see trust.go);
 //   - byBackend: the backend is the side that finished (in StateFIN) or reset
 //     the connection (in StateClosed); else it was the client.
 const (
-	stateMask  = 1<<3 - 1
-	trusted    = 1 << 3
-	byBackend  = 1 << 4
-	statusMask = 1<<8 - 1
+	stateMask = 1<<3 - 1
+	trusted   = 1 << 3
+	byBackend = 1 << 4
 )
 
 // The sides a packet can come from, as step wants them.
@@ -87,7 +86,7 @@ func NextState(s State, tcpFlags uint8) State {
 	return State(step(uint32(s), tcpFlags, fromClient) & stateMask)
 }
 
-// step returns the word of a place after a packet of one side; of the word, it
+// step returns the status of a place after a packet of one side; of it, it
 // changes State and byBackend.
 //
 // The states are those that RFC 7857 section 2 asks of a NAT (the machine of
@@ -103,16 +102,16 @@ func NextState(s State, tcpFlags uint8) State {
 //     does: anybody's SYN gets an answer.
 //   - Nothing leaves StateTimeWait but a new connection, and no reset shortens
 //     it (RFC 1337 section 3).
-func step(word uint32, tcpFlags uint8, side uint32) uint32 {
-	s, same := State(word&stateMask), word&byBackend == side
+func step(status uint32, tcpFlags uint8, side uint32) uint32 {
+	s, same := State(status&stateMask), status&byBackend == side
 	next := uint32(StateEstablished)
 	switch {
 	case s == StateUDP || s == StateTimeWait:
-		return word
+		return status
 	case tcpFlags&packet.TCPRst != 0:
 		next = uint32(StateClosed) | side
 	case s == StateClosed && !same:
-		return word
+		return status
 	case tcpFlags&packet.TCPFin != 0:
 		next = uint32(StateFIN) | side
 		if s == StateFIN && !same {
@@ -122,23 +121,23 @@ func step(word uint32, tcpFlags uint8, side uint32) uint32 {
 		// A SYN on a live connection changes nothing: the other side answers it
 		// with a challenge (RFC 9293 section 3.10.7.4).
 		if s == StateEstablished || s == StateFIN {
-			return word
+			return status
 		}
 		next = uint32(StateSYN)
 	case s == StateFIN:
-		return word
+		return status
 	case s == StateSYN && (tcpFlags&packet.TCPAck == 0 || side == fromBackend):
-		return word
+		return status
 	}
-	return word&^(stateMask|byBackend) | next
+	return status&^(stateMask|byBackend) | next
 }
 
-// settled tells whether a packet, of either side, changes nothing in the word: a
+// settled tells whether a packet, of either side, changes nothing in the status: a
 // trusted flow, not TCP or established, and no control bit that matters. Nearly
 // all packets are so, and are spared the rest.
-func settled(word uint32, tcpFlags uint8) bool {
+func settled(status uint32, tcpFlags uint8) bool {
 	const matters = packet.TCPSyn | packet.TCPFin | packet.TCPRst
-	switch word & (stateMask | trusted) {
+	switch status & (stateMask | trusted) {
 	case uint32(StateUDP) | trusted:
 		return true
 	case uint32(StateEstablished) | trusted:
@@ -158,13 +157,13 @@ func firstState(proto, tcpFlags uint8) State {
 // reopens tells whether a packet of the client is the first of a new connection
 // on the tuple of one that has ended, at least for the client. Such a
 // connection owes nothing to the backend of the old one, which may be draining.
-func reopens(word uint32, tcpFlags uint8) bool {
+func reopens(status uint32, tcpFlags uint8) bool {
 	const opening = packet.TCPSyn | packet.TCPAck | packet.TCPRst | packet.TCPFin
 	if tcpFlags&opening != packet.TCPSyn {
 		return false
 	}
-	s := State(word & stateMask)
-	return s.ended() || s == StateFIN && word&byBackend == 0
+	s := State(status & stateMask)
+	return s.ended() || s == StateFIN && status&byBackend == 0
 }
 
 // Timeouts says for each kind of flow how long it may be idle before it counts
@@ -207,7 +206,7 @@ func DefaultTimeouts() Timeouts {
 }
 
 // limits is the longest idle time in each state, in ticks. It has room for all
-// that a word's state bits can say, so that no access needs a check.
+// that a status's state bits can say, so that no access needs a check.
 type limits [stateMask + 1]int32
 
 // ticks returns the timeouts in ticks. Ticks are compared by signed difference,

@@ -48,20 +48,20 @@ func TestNextState(t *testing.T) {
 }
 
 // Whatever is sent by whom, the state is one that has a timeout, and the rest of
-// the word stays as it is.
+// the status stays as it is.
 func TestStepStaysInside(t *testing.T) {
-	const rest = 0xabcdef<<8 | 0xe0 | trusted
+	const rest = 0xe0 | trusted
 	for s := range uint32(stateCount) {
 		for f := range 256 {
 			for _, by := range []uint32{0, byBackend} {
 				for _, side := range []uint32{fromClient, fromBackend} {
-					word := step(rest|s|by, uint8(f), side)
-					next := State(word & stateMask)
+					status := step(rest|s|by, uint8(f), side)
+					next := State(status & stateMask)
 					if next == StateNone || next >= stateCount || (State(s) == StateUDP) != (next == StateUDP) {
 						t.Errorf("%s, flags %#02x: %s", State(s), f, next)
 					}
-					if word&^(stateMask|byBackend) != rest {
-						t.Errorf("%s, flags %#02x: word %#x", State(s), f, word)
+					if status&^(stateMask|byBackend) != rest {
+						t.Errorf("%s, flags %#02x: status %#x", State(s), f, status)
 					}
 				}
 			}
@@ -72,17 +72,17 @@ func TestStepStaysInside(t *testing.T) {
 // What settled says needs no step must not need one.
 func TestSettled(t *testing.T) {
 	n := 0
-	for word := range uint32(statusMask + 1) {
+	for status := range uint32(1 << 8) {
 		for f := range 256 {
-			if word&byBackend != 0 || !settled(word, uint8(f)) {
+			if status&byBackend != 0 || !settled(status, uint8(f)) {
 				continue // nobody has ended what is settled
 			}
 			n++
-			if step(word, uint8(f), fromClient) != word || step(word, uint8(f), fromBackend) != word {
-				t.Errorf("word %#x, flags %#02x", word, f)
+			if step(status, uint8(f), fromClient) != status || step(status, uint8(f), fromBackend) != status {
+				t.Errorf("status %#x, flags %#02x", status, f)
 			}
-			if word&trusted == 0 || reopens(word, uint8(f)) {
-				t.Errorf("word %#x, flags %#02x: untrusted, or a new connection", word, f)
+			if status&trusted == 0 || reopens(status, uint8(f)) {
+				t.Errorf("status %#x, flags %#02x: untrusted, or a new connection", status, f)
 			}
 		}
 	}
@@ -148,7 +148,7 @@ func TestBothSides(t *testing.T) {
 		{"SYN forged after the backend has finished", "syn ack <finAck syn", StateFIN},
 		{"both open", "syn <syn ack", StateEstablished},
 	} {
-		word := uint32(0)
+		status := uint32(0)
 		for p := range strings.FieldsSeq(test.packets) {
 			side := uint32(fromClient)
 			if p[0] == '<' {
@@ -158,9 +158,9 @@ func TestBothSides(t *testing.T) {
 			if !ok {
 				t.Fatalf("%s: no packet is called %s", test.name, p)
 			}
-			word = step(word, f, side)
+			status = step(status, f, side)
 		}
-		if got := State(word & stateMask); got != test.want {
+		if got := State(status & stateMask); got != test.want {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)
 		}
 	}

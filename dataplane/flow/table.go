@@ -14,16 +14,24 @@
 // # Layout
 //
 // A set is eight places for flows whose hashes share their low bits. A set has
-// one header of a cache line, in an array of its own: for each place a word
-// with 23 bits of the hash, the State and whether the flow is trusted, and the
-// Tick it was last seen at. The Entry of a place, another cache line, is in a
-// second array. The number of a place says where both are.
+// one header of a cache line, in an array of its own: for each place a tag, which
+// is 15 bits of the hash, the State and whether the flow is trusted, and the Tick
+// it was last seen at. The Entry of a place, another cache line, is in a second
+// array. The number of a place says where both are.
 //
-//	header     | hash, status  8 x 32 bits | last seen    8 x 32 bits |
-//	entry      | tuple | backend | generation | packets | seq. | NAT  |
+//	header   | tags 8 x 16 bits | status 8 x 8 bits | last seen 8 x 32 bits |
+//	entry    | tuple | backend | generation | packets | mark | NAT          |
 //
 // So a packet of a known flow touches two lines, one of an unknown flow touches
 // one, and expiry, eviction and the state of a flow's answers need headers only.
+// All eight tags of a set are compared at once (see match).
+//
+// # Batches
+//
+// What a packet costs here is the wait for those two lines, when there are many
+// flows. So a batch is looked up in steps, each over all of it: Hash, Prefetch,
+// and only then Known or Lookup. The processor waits for all lines of a batch at
+// the same time.
 //
 // # Ownership
 //
@@ -52,7 +60,7 @@ func TickAt(sinceStart time.Duration) Tick {
 	return Tick(sinceStart / (time.Second / TicksPerSecond))
 }
 
-// Entry is one flow: exactly a cache line. Backend, Generation and NAT are the
+// Entry is one flow: exactly a cache line. Delta, Backend, Generation and NAT are the
 // caller's: it may change them at any time while it holds the pointer, and the
 // table reads none of them. The rest it must leave alone.
 //
@@ -61,11 +69,16 @@ func TickAt(sinceStart time.Duration) Tick {
 // the memory away.
 type Entry struct {
 	Tuple      packet.Tuple // as given to Insert
+	Delta      packet.Delta // under NAT: what it does to a checksum of the client's packets
 	Backend    uint32       // slot number in the snapshot
 	Generation uint32       // of the snapshot Backend was checked against
-	Packets    uint32       // counted by Insert and Lookup: the client's; wraps
-	Sequence   uint32       // of the client's last TCP segment, until the flow is trusted
-	NAT        NATState
+	Packets    uint32       // counted by Insert, Lookup and Known: the client's; wraps
+
+	// mark is, until the flow is trusted, the sequence number of the client's
+	// last TCP segment; after that it is what Mark has set, at first 0.
+	mark uint32
+
+	NAT NATState
 }
 
 // NATState is what NAT keeps of a flow. All of it is the caller's, and zero at
@@ -101,16 +114,60 @@ const (
 	maxEntries = 1 << 30 // 72 GiB
 )
 
-// A place's word is 23 bits of the hash, a bit that is always set and 8 bits of
-// status (see state.go), or zero if the place is free.
-const tagOne = statusMask + 1
+// tagOf returns the tag of a hash: its upper 15 bits, and one that is always
+// set, as a free place has the tag 0. The lower bits choose the set.
+func tagOf(hash uint64) uint64 { return hash>>48 | 1<<15 }
 
-func tagOf(hash uint64) uint32 { return uint32(hash>>32)&^statusMask | tagOne }
-
-// header is all that the places of a set need for everything but a hit.
+// header is all that the places of a set need for everything but a hit. Place
+// i has tag i&3 of tags[i>>2], counted from the lowest bits on.
 type header struct {
-	word [ways]uint32
-	seen [ways]Tick
+	tags   [2]uint64
+	status [ways]uint8 // see state.go; 0 if the place is free
+	_      [8]byte
+	seen   [ways]Tick
+}
+
+// Of 16 bits each in a word of four tags: the lowest, and the highest.
+const (
+	lowBits  = 0x0001_0001_0001_0001
+	highBits = lowBits << 15
+)
+
+// matches is a set of places, the next of which is at hand without a loop.
+type matches uint64
+
+// match returns the places whose tag is that of hash, and seldom one behind them
+// whose tag is not: subtracting the lowest bit of each tag of four borrows beyond
+// a tag only if it is zero (Warren, Hacker's Delight, 2nd edition, section 6-1).
+func (h *header) match(hash uint64) matches {
+	tags := tagOf(hash) * lowBits
+	a, b := h.tags[0]^tags, h.tags[1]^tags
+	a, b = (a-lowBits)&^a&highBits, (b-lowBits)&^b&highBits
+	return matches(a>>15 | b>>14)
+}
+
+// first returns the first place; there has to be one.
+func (m matches) first() int {
+	at := bits.TrailingZeros64(uint64(m))
+	return at>>4&3 | at&1<<2
+}
+
+// next returns the places but the first.
+func (m matches) next() matches { return m & (m - 1) }
+
+// put gives place i to a flow.
+func (h *header) put(i int, hash uint64, status uint8, now Tick) {
+	shift := uint(i) & 3 * 16
+	word := &h.tags[i>>2&1]
+	*word = *word&^(0xffff<<shift) | tagOf(hash)<<shift
+	h.status[i&(ways-1)] = status
+	h.seen[i&(ways-1)] = now
+}
+
+// free makes place i free.
+func (h *header) free(i int) {
+	h.tags[i>>2&1] &^= 0xffff << (uint(i) & 3 * 16)
+	h.status[i&(ways-1)] = 0
 }
 
 // idle returns in ticks how long ago place i was seen; negative if the clock
@@ -118,7 +175,7 @@ type header struct {
 func (h *header) idle(i int, now Tick) int32 { return int32(now - h.seen[i]) }
 
 // state returns the State of place i.
-func (h *header) state(i int) State { return State(h.word[i] & stateMask) }
+func (h *header) state(i int) State { return State(h.status[i] & stateMask) }
 
 // Table is a connection table of fixed size.
 type Table struct {
@@ -173,26 +230,76 @@ func (t *Table) LongestTimeout() int32 { return slices.Max(t.limit[:]) }
 // Sets returns the number of sets, for Sweep and Range.
 func (t *Table) Sets() int { return len(t.headers) }
 
-// Prefetch brings what Lookup will read for these hashes into the cache. With a
-// whole batch at a time the processor waits for all of its memory at once, and
-// not for one packet after the other.
-func (t *Table) Prefetch(hashes []uint64) {
-	var sum uint32 // else the compiler would drop the loads
-	for _, hash := range hashes {
-		sum += t.headers[hash&t.mask].word[0]
+// NoPlace is the number of no place.
+const NoPlace = ^uint32(0)
+
+// Prefetch brings what Known and Lookup will read for these hashes into the
+// cache, and puts into places for each hash the number of the place that its flow
+// is in, if it is there, for Known; else any number, or NoPlace. Both slices are
+// of the same length.
+func (t *Table) Prefetch(hashes []uint64, places []uint32) {
+	headers, entries := t.headers, t.entries
+	if len(headers) == 0 || len(entries) == 0 || len(places) < len(hashes) {
+		return
 	}
+	var sum uint64 // else the compiler would drop the loads
 	for _, hash := range hashes {
-		set := hash & t.mask
-		h := &t.headers[set]
-		tag := tagOf(hash)
-		for i := range h.word {
-			if h.word[i]&^statusMask == tag {
-				sum += t.entries[set*ways+uint64(i)].Packets
-				break
-			}
+		sum += headers[hash&uint64(len(headers)-1)].tags[0]
+	}
+	places = places[:len(hashes)]
+	for i, hash := range hashes {
+		set := hash & uint64(len(headers)-1)
+		m := headers[set].match(hash)
+		if m == 0 {
+			places[i] = NoPlace
+			continue
 		}
+		place := set*ways + uint64(m.first())
+		sum += uint64(entries[place&uint64(len(entries)-1)].Packets)
+		places[i] = uint32(place)
 	}
-	t.touched += sum
+	t.touched += uint32(sum)
+}
+
+// BackendAt returns what the entry in a place has for its Backend, whoever's it
+// is, and 0 for NoPlace.
+func (t *Table) BackendAt(place uint32) uint32 {
+	if uint64(place) >= uint64(len(t.entries)) {
+		return 0
+	}
+	return t.entries[place].Backend
+}
+
+// Known returns the flow in a place, noting the packet as Lookup does, if k is a
+// trusted flow and there, its mark is mark, and the packet changes nothing but
+// when the flow was last seen. Else it returns nil and has done nothing: then
+// Lookup tells what there is. place is what Prefetch has found, at whatever time
+// since.
+//
+// It is what nearly all packets need, in as few steps as can be.
+func (t *Table) Known(place uint32, k *packet.Tuple, tcpFlags uint8, mark uint32, now Tick) *Entry {
+	if uint64(place) >= uint64(len(t.entries)) {
+		return nil
+	}
+	e := &t.entries[place]
+	h := &t.headers[place/ways]
+	i := place % ways
+	status := uint32(h.status[i])
+	if e.mark != mark || !settled(status, tcpFlags) || !same(&e.Tuple, k) || h.idle(int(i), now) > t.limit[status&stateMask] {
+		return nil
+	}
+	h.seen[i] = now
+	e.Packets++
+	return e
+}
+
+// Mark sets what Known compares, if the flow is trusted: a number that the caller
+// gives a meaning to, and that is not 0. e is an entry of this table.
+func (t *Table) Mark(e *Entry, mark uint32) {
+	number := t.Number(e)
+	if t.headers[number/ways].status[number%ways]&trusted != 0 {
+		e.mark = mark
+	}
 }
 
 // find returns the set and the place of k, -1 if it is not there. It does not
@@ -200,9 +307,8 @@ func (t *Table) Prefetch(hashes []uint64) {
 func (t *Table) find(hash uint64, k *packet.Tuple) (set uint64, h *header, way int) {
 	set = hash & t.mask
 	h = &t.headers[set]
-	tag := tagOf(hash)
-	for i := range h.word {
-		if h.word[i]&^statusMask == tag && same(&t.entries[set*ways+uint64(i)].Tuple, k) {
+	for m := h.match(hash); m != 0; m = m.next() {
+		if i := m.first(); same(&t.entries[set*ways+uint64(i)].Tuple, k) {
 			return set, h, i
 		}
 	}
@@ -231,21 +337,21 @@ func (t *Table) Lookup(hash uint64, k *packet.Tuple, seg Segment, now Tick) *Ent
 	if i < 0 {
 		return nil
 	}
-	word := h.word[i]
-	if h.idle(i, now) > t.limit[word&stateMask] {
+	status := uint32(h.status[i])
+	if h.idle(i, now) > t.limit[status&stateMask] {
 		return nil
 	}
 	e := &t.entries[set*ways+uint64(i)]
-	if !settled(word, seg.Flags) {
-		if reopens(word, seg.Flags) {
+	if !settled(status, seg.Flags) {
+		if reopens(status, seg.Flags) {
 			return nil
 		}
-		next := step(word, seg.Flags, fromClient)
-		if word&trusted == 0 {
-			next |= e.vouch(State(word&stateMask), seg)
+		next := step(status, seg.Flags, fromClient)
+		if status&trusted == 0 {
+			next |= e.vouch(State(status&stateMask), seg)
 		}
-		h.word[i] = next
-		if State(word&stateMask) == StateSYN {
+		h.status[i] = uint8(next)
+		if State(status&stateMask) == StateSYN {
 			t.tellOpening(e, next, seg.Flags)
 		}
 	}
@@ -259,7 +365,7 @@ func (t *Table) Lookup(hash uint64, k *packet.Tuple, seg Segment, now Tick) *Ent
 // not keep it alive, and for asking where a packet would go.
 func (t *Table) Peek(hash uint64, k *packet.Tuple, now Tick) *Entry {
 	set, h, i := t.find(hash, k)
-	if i < 0 || h.idle(i, now) > t.limit[h.word[i]&stateMask] {
+	if i < 0 || h.idle(i, now) > t.limit[h.status[i]&stateMask] {
 		return nil
 	}
 	return &t.entries[set*ways+uint64(i)]
@@ -284,9 +390,8 @@ func (t *Table) Insert(hash uint64, k *packet.Tuple, seg Segment, now Tick) (e *
 	} else {
 		evicted = *e
 	}
-	h.word[i] = tagOf(hash) | uint32(firstState(k.Proto, seg.Flags))
-	h.seen[i] = now
-	*e = Entry{Tuple: *k, Packets: 1, Sequence: seg.Sequence}
+	h.put(i, hash, uint8(firstState(k.Proto, seg.Flags)), now)
+	*e = Entry{Tuple: *k, Packets: 1, mark: seg.Sequence}
 	return e, evicted, why
 }
 
@@ -301,7 +406,7 @@ const quiet = 60 * TicksPerSecond
 func (t *Table) victim(h *header, now Tick) (way int, why Eviction) {
 	way, why = -1, EvictedOldest
 	oldest := int32(quiet)
-	for i, w := range h.word {
+	for i, w := range h.status {
 		if w == 0 {
 			return i, EvictedNone
 		}
@@ -326,7 +431,7 @@ func (t *Table) Delete(hash uint64, k *packet.Tuple) (gone Entry, ok bool) {
 	if i < 0 {
 		return gone, false
 	}
-	h.word[i] = 0
+	h.free(i)
 	t.len--
 	return t.entries[set*ways+uint64(i)], true
 }
@@ -340,9 +445,12 @@ func (t *Table) Sweep(now Tick, sets int, gone func(*Entry)) {
 		set := t.cursor
 		t.cursor = (t.cursor + 1) & t.mask
 		h := &t.headers[set]
-		for i, w := range h.word {
+		if h.tags[0]|h.tags[1] == 0 {
+			continue
+		}
+		for i, w := range h.status {
 			if w != 0 && h.idle(i, now) > t.limit[w&stateMask] {
-				h.word[i] = 0
+				h.free(i)
 				t.len--
 				gone(&t.entries[set*ways+uint64(i)])
 			}
@@ -357,7 +465,7 @@ func (t *Table) Range(from, sets int, now Tick, f func(e *Entry, s State, idle t
 	end := from + min(sets, t.Sets()-from)
 	for set := from; set < end; set++ {
 		h := &t.headers[set]
-		for i, w := range h.word {
+		for i, w := range h.status {
 			idle := max(0, h.idle(i, now))
 			if w == 0 || idle > t.limit[w&stateMask] {
 				continue

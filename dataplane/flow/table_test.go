@@ -303,9 +303,15 @@ func TestPrefetchChangesNothing(t *testing.T) {
 			m.packet(k, Segment{})
 		}
 	}
-	m.table.Prefetch(hashes)
-	m.table.Prefetch(nil)
+	places := make([]uint32, len(hashes))
+	m.table.Prefetch(hashes, places)
+	m.table.Prefetch(nil, nil)
 	m.compare()
+	for n, place := range places {
+		if e := m.table.At(place); (e != nil) != (n%2 == 0) || e != nil && e.Tuple != tupleN(n, packet.ProtoUDP) {
+			t.Errorf("flow %d: place %d has %v", n, place, e)
+		}
+	}
 }
 
 func TestNoAllocs(t *testing.T) {
@@ -316,6 +322,7 @@ func TestNoAllocs(t *testing.T) {
 		keys[n] = tupleN(n, packet.ProtoTCP)
 		hashes[n] = table.Hash(&keys[n])
 	}
+	var places [64]uint32
 	gone, live := 0, 0
 	onGone := func(*Entry) { gone++ }
 	onLive := func(*Entry, State, time.Duration) { live++ }
@@ -331,7 +338,8 @@ func TestNoAllocs(t *testing.T) {
 		"answered":    func() { table.Answered(uint32(n), seg(ack), now) },
 		"reusable":    func() { table.Reusable(uint32(n), now) },
 		"delete at":   func() { table.DeleteAt(uint32(n)) },
-		"prefetch":    func() { table.Prefetch(hashes[:64]) },
+		"prefetch":    func() { table.Prefetch(hashes[:64], places[:]) },
+		"known":       func() { table.Known(places[n%64], &keys[n%64], ack, 1, now) },
 		"sweep":       func() { table.Sweep(now, 8, onGone) },
 		"range":       func() { table.Range(0, 8, now, onLive) },
 	} {

@@ -44,9 +44,10 @@ func inSequence(s State, last uint32, seg Segment) bool {
 // of sequence is what the next one is measured by: a SYN sent anew, or a
 // transfer of which the first packet seen was an old one sent again.
 func (e *Entry) vouch(s State, seg Segment) uint32 {
-	if s == StateUDP || inSequence(s, e.Sequence, seg) {
+	if s == StateUDP || inSequence(s, e.mark, seg) {
+		e.mark = 0
 		return trusted
 	}
-	e.Sequence = seg.Sequence
+	e.mark = seg.Sequence
 	return 0
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"weir/dataplane/flow"
-	"weir/dataplane/forward"
 	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/rewrite"
@@ -98,7 +97,7 @@ func TestRetiredBackendsAreForgotten(t *testing.T) {
 	spec := many(1, 3)
 	w := newWorker(t, 64, 0, nat.NewSpace())
 	adopt := func(now time.Duration, slot uint32) {
-		w.Process(0, flow.TickAt(now), nil, make([]forward.Verdict, 0))
+		w.Sweep(flow.TickAt(now), 1)
 		spec.Backends = slices.Clone(spec.Backends)
 		spec.Backends[slot].Generation++
 		spec.Changed = []uint32{slot}

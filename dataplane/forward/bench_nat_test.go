@@ -188,14 +188,23 @@ func keyOfAnswer(f []byte, v6 bool) answerKey {
 // BenchmarkNAT translates packets of known flows, towards the backends and
 // back, round and round, as BenchmarkHit forwards them.
 func BenchmarkNAT(b *testing.B) {
-	for _, flows := range []int{1, 1 << 16, 1 << 20} {
+	for _, flows := range []int{1, 1 << 10, 1 << 16, 1 << 20} {
 		for _, n := range natBenches() {
-			r := newRigIn(b, 4*flows, n.world)
-			s := n.stream(flows)
-			answers := n.open(b, r, s)
-			b.Run(fmt.Sprintf("%s/flows=%d", n.name, flows), func(b *testing.B) { runAll(b, r, s, 0) })
-			b.Run(fmt.Sprintf("%s-answer/flows=%d", n.name, flows), func(b *testing.B) { runAll(b, r, answers, 1) })
-			_ = r.table.Close()
+			var r *rig
+			var s *stream
+			var answers *answerStream
+			prepared := func() { // lasts for all of the benchmark
+				if r == nil {
+					r = newRigIn(b, 4*flows, n.world)
+					s = n.stream(flows)
+					answers = n.open(b, r, s)
+				}
+			}
+			b.Run(fmt.Sprintf("%s/flows=%d", n.name, flows), func(b *testing.B) { prepared(); runAll(b, r, s, 0) })
+			b.Run(fmt.Sprintf("%s-answer/flows=%d", n.name, flows), func(b *testing.B) { prepared(); runAll(b, r, answers, 1) })
+			if r != nil {
+				_ = r.table.Close()
+			}
 		}
 	}
 }

@@ -1,5 +1,7 @@
 package forward
 
+import "weir/dataplane/packet"
+
 // Flags of flow.NATState, for tests that look into the flow table.
 const (
 	NATFlow = natFlow
@@ -42,4 +44,12 @@ func (f *Forwarder) Retired() map[[2]uint32][16]byte {
 		all[[2]uint32{key.slot, key.generation}] = b.addr
 	}
 	return all
+}
+
+// Knows tells whether the next packet of a flow would be taken for what it is
+// without a look at its service, as it stands.
+func (f *Forwarder) Knows(t packet.Tuple) bool {
+	var place [1]uint32
+	f.flows.Prefetch([]uint64{f.flows.Hash(&t)}, place[:])
+	return f.flows.Known(place[0], &t, packet.TCPAck, f.mark, f.now) != nil
 }

@@ -8,6 +8,7 @@ import (
 	"weir/dataplane/queue"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
+	"weir/dataplane/translate"
 )
 
 // request is the second pass over a client's packet: it finds the flow's
@@ -46,6 +47,8 @@ func (f *Forwarder) request(p *packet.Parsed, meta *handover.Meta, hash uint64, 
 		if svc.Mode == snapshot.Direct {
 			return f.direct(slot, p, meta, frame)
 		}
+	} else if !svc.Guarded() {
+		f.makeKnown(entry)
 	}
 	if svc.Mode == snapshot.Direct {
 		return f.direct(entry.Backend, p, meta, frame)
@@ -60,6 +63,19 @@ func (f *Forwarder) lookup(p *packet.Parsed, hash uint64) *flow.Entry {
 		return f.flows.Peek(hash, &p.Tuple, f.now)
 	}
 	return f.flows.Lookup(hash, &p.Tuple, segment(p), f.now)
+}
+
+// makeKnown has the next packets of a flow, which holds, be taken for what they are
+// without a look at its service, until what that depends on may have changed.
+func (f *Forwarder) makeKnown(e *flow.Entry) {
+	if isNAT(e) {
+		to, ok := f.translated(e)
+		if !ok {
+			return
+		}
+		e.Delta = translate.NewChange(&e.Tuple, &to, 0).Delta
+	}
+	f.flows.Mark(e, f.mark)
 }
 
 // elsewhere tells whether another worker may have the flow of a packet that

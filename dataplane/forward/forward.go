@@ -5,16 +5,22 @@
 // tested frame by frame and fuzzed, and that the worker drives in batches, so
 // that the cache misses of a batch's flow look-ups overlap.
 //
-// A frame goes through two passes. The first (classify.go) parses it and finds
-// out what it is: a packet for a service, an answer that NAT has to take back,
-// or something that is answered or refused right away (answer.go, refusal.go).
-// The second finds the flow of the packet or decides a new one (flow.go) and
-// rewrites it. What is rare and slow is in files of its own: fragment.go,
-// icmp.go, and toobig.go. Where several nodes share a VIP, spread.go says which
-// packets are another node's.
+// A batch goes through two passes. The first parses each frame. Of a whole TCP or
+// UDP packet it takes the hash, and everything else it classifies (classify.go):
+// a fragment of a packet for a service, an answer that NAT has to take back, or
+// something that is answered or refused right away (answer.go, refusal.go). The
+// second looks up the flows of the batch and rewrites the packets of those that
+// are known. A flow is known if it was found to be right since the last snapshot
+// was adopted: whose VIP and port it is, that its backend may have it, and that
+// nothing limits the service. So nearly all packets need nothing of the snapshot
+// but their backend. The others are classified, and get a new flow or find that
+// theirs still holds (flow.go). What is rare and slow is in files of its own:
+// fragment.go, icmp.go, and toobig.go. Where several nodes share a VIP, spread.go
+// says which packets are another node's.
 package forward
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"weir/dataplane/flow"
@@ -85,11 +91,13 @@ type Forwarder struct {
 	outbox   Outbox
 	expired  func(*flow.Entry) // f.expire, bound once so that Sweep does not allocate
 
-	snap  *snapshot.Snapshot // the one in use since the last Adopt
-	peers []uint16           // numbers of all workers
-	index []int              // in peers, by number; -1 for none
-	self  int                // index of this one's in peers
-	now   flow.Tick          // of the batch in hand
+	snap     *snapshot.Snapshot // the one in use since the last Adopt
+	peers    []uint16           // numbers of all workers
+	index    []int              // in peers, by number; -1 for none
+	self     int                // index of this one's in peers
+	now      flow.Tick          // of the batch in hand
+	stations []uint64           // by interface: see forUs
+	mark     uint32             // of flows that were found to be right; never 0, and another one when what they depend on may have changed
 
 	nat       natState
 	fragments *fragment.Table
@@ -103,18 +111,20 @@ type Forwarder struct {
 	// Scratch for one batch, filled by the first pass and read by the second.
 	metas    [BatchSize]handover.Meta
 	parsed   [BatchSize]packet.Parsed
-	requests [BatchSize]request // to services
+	requests [BatchSize]request // that may be of known flows
 	hashes   [BatchSize]uint64  // of requests
+	places   [BatchSize]uint32  // of requests, in the flow table
 	answers  [BatchSize]int     // of backends: index into the batch
 	ahashes  [BatchSize]uint64  // of answers
 	numbers  [BatchSize]uint32  // of the flows that answers seem to be of
 	piece    [handover.MaxFrame]byte
+	touched  uint64 // where prefetchBackends leaves what it read
 }
 
-// request is a packet for a service that waits for the second pass.
+// request is a packet to a service, or to nobody, that waits for the second pass.
 type request struct {
-	frame   int // index into the batch
-	service uint32
+	frame   uint32 // index into the batch
+	service uint32 // None for a whole packet, which is classified if its flow is not known
 }
 
 // New makes a Forwarder. It decides nothing before Adopt.
@@ -152,6 +162,7 @@ func (f *Forwarder) SetPeers(numbers []uint16) {
 		f.index[n] = i
 	}
 	f.self = f.index[f.worker]
+	f.mark++
 }
 
 // peer returns the index of a worker in the list of all, or -1.
@@ -169,7 +180,9 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 	slots, all := snap.Changes(f.snap)
 	f.adoptNAT(snap, slots, all)
 	f.guards.adopt(snap)
+	f.adoptStations(snap.Interfaces)
 	f.snap = snap
+	f.mark++
 	c := f.counters
 	if n := len(snap.Backends) - len(c.Backends); n > 0 {
 		if n > cap(c.Backends)-len(c.Backends) {
@@ -214,37 +227,116 @@ func (f *Forwarder) Decide(metas []handover.Meta, now flow.Tick, frames []queue.
 
 func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
 	f.now = now
-	verdicts = verdicts[:len(frames)]
-	requests, answers := 0, 0
-	for i := range frames {
-		verdict, next := f.classify(&f.parsed[i], &f.metas[i], &frames[i])
-		switch next.kind {
-		case settled:
-			verdicts[i] = verdict
-		case isRequest:
-			f.requests[requests] = request{i, next.service}
-			f.hashes[requests] = f.flows.Hash(&f.parsed[i].Tuple)
-			requests++
-		case isAnswer:
-			f.answers[answers] = i
-			f.ahashes[answers] = f.flows.Hash(&f.parsed[i].Tuple)
-			answers++
-		}
-	}
-	if answers > 0 {
-		f.prefetchAnswers(f.ahashes[:answers])
-	}
-	f.flows.Prefetch(f.hashes[:requests])
-	for k := range f.requests[:requests] {
-		i := f.requests[k].frame
-		verdicts[i] = f.request(&f.parsed[i], &f.metas[i], f.hashes[k], f.requests[k].service, &frames[i])
-	}
+	frames, verdicts = frames[:min(len(frames), BatchSize)], verdicts[:len(frames)]
+	requests, answers := f.first(frames, verdicts)
+	f.second(frames, verdicts, requests)
 	for k, i := range f.answers[:answers] {
-		verdicts[i] = f.answer(&f.parsed[i], &f.metas[i], f.ahashes[k], &frames[i])
+		verdicts[i] = f.answer(&f.parsed[i], &f.metas[i], f.ahashes[k], f.numbers[k], &frames[i])
 	}
 	for i := range verdicts {
 		if verdicts[i].Action == Drop {
 			f.counters.Drop(verdicts[i].Reason)
+		}
+	}
+}
+
+// first is the pass that parses. It settles what needs no flow, and returns how
+// many requests and answers it leaves to the second.
+func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (requests, answers int) {
+	snap, flows, stations := f.snap, f.flows, f.stations
+	for i := range frames {
+		frame, p, meta := &frames[i], &f.parsed[i%BatchSize], &f.metas[i%BatchSize]
+		b := frame.Bytes()
+		p.Decode(b)
+		at := requests % BatchSize
+		if p.Flow && forUs(b) == stations[meta.Ingress] && !snap.MayBeAnswer(&p.Src, &p.Dst) {
+			f.requests[at] = request{uint32(i), snapshot.None}
+			f.hashes[at] = flows.Hash(&p.Tuple)
+			requests++
+			continue
+		}
+		verdict, next := f.classify(p, meta, frame)
+		switch next.kind {
+		case settled:
+			verdicts[i] = verdict
+		case isRequest:
+			f.requests[at] = request{uint32(i), next.service}
+			f.hashes[at] = flows.Hash(&p.Tuple)
+			requests++
+		case isAnswer:
+			f.answers[answers] = i
+			f.ahashes[answers] = flows.Hash(&p.Tuple)
+			answers++
+		}
+	}
+	if answers > 0 {
+		f.prefetchAnswers(f.ahashes[:answers], f.numbers[:answers])
+	}
+	flows.Prefetch(f.hashes[:requests], f.places[:requests])
+	if len(snap.Backends) > manyBackends {
+		f.prefetchBackends(f.places[:requests])
+	}
+	return requests, answers
+}
+
+// manyBackends is up to how many backends all of them stay in the cache.
+const manyBackends = 4096
+
+// prefetchBackends brings into the cache what the flows in these places are going
+// to need besides their entries.
+func (f *Forwarder) prefetchBackends(places []uint32) {
+	sum := uint64(0) // else the compiler would drop the loads
+	backends, counters := f.snap.Backends, f.counters.Backends
+	for _, place := range places {
+		if slot := f.flows.BackendAt(place); int(slot) < len(backends) && int(slot) < len(counters) {
+			sum += uint64(backends[slot].Rewrite.Egress) + counters[slot].Packets
+		}
+	}
+	f.touched += sum
+}
+
+// second is the pass that finds the flows of requests, in the order in which they
+// came.
+func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, requests int) {
+	for k := range f.requests[:requests] {
+		r := f.requests[k]
+		frame, p, meta := &frames[r.frame], &f.parsed[r.frame], &f.metas[r.frame]
+		if r.service == snapshot.None {
+			if e := f.flows.Known(f.places[k], &p.Tuple, p.TCPFlags, f.mark, f.now); e != nil {
+				if isNAT(e) {
+					verdicts[r.frame] = f.knownToBackend(e, p, meta, frame)
+				} else {
+					verdicts[r.frame] = f.direct(e.Backend, p, meta, frame)
+				}
+				continue
+			}
+			verdict, next := f.classify(p, meta, frame)
+			if next.kind == settled {
+				verdicts[r.frame] = verdict
+				continue
+			}
+			r.service = next.service // an answer MayBeAnswer
+		}
+		verdicts[r.frame] = f.request(p, meta, f.hashes[k], r.service, frame)
+	}
+}
+
+// forUs returns the same of a frame as is in stations for an interface, if the frame
+// is addressed to that and sent by one station.
+func forUs(b []byte) uint64 { return binary.LittleEndian.Uint64(b) & forUsMask }
+
+// forUsMask leaves of the first 8 bytes of a frame, read from the lowest, the
+// destination and the bit that makes the source a group.
+const forUsMask = 1<<49 - 1
+
+// adoptStations prepares what forUs is compared with.
+func (f *Forwarder) adoptStations(interfaces []snapshot.Interface) {
+	f.stations = make([]uint64, len(interfaces))
+	for i := range interfaces {
+		var b [8]byte
+		copy(b[:], interfaces[i].MAC[:])
+		if f.stations[i] = binary.LittleEndian.Uint64(b[:]); f.stations[i] == 0 {
+			f.stations[i] = ^uint64(0) // an interface that has no address is nobody
 		}
 	}
 }

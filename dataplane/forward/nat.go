@@ -30,7 +30,7 @@ type natState struct {
 	// retired are the addresses of backends that a snapshot has taken away,
 	// for as long as a flow can still be in the table, and retirees the same in the
 	// order in which they were.
-	retired  map[retiredKey]retiredBackend
+	retired  map[retiredKey]*retiredBackend
 	retirees []retiredKey
 }
 
@@ -65,7 +65,7 @@ func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot, slots []uint32, all bool) 
 		n.ports = nat.NewPorts(n.space, f.worker)
 		n.index = nat.NewIndex(f.flows.Cap())
 		n.stations = nat.NewStations()
-		n.retired = make(map[retiredKey]retiredBackend)
+		n.retired = make(map[retiredKey]*retiredBackend)
 		n.scarce = f.now - 1
 	}
 	for _, a := range [][]snapshot.SNAT{snap.SNAT4, snap.SNAT6} {
@@ -105,7 +105,7 @@ func (f *Forwarder) retire(slot uint32, snap *snapshot.Snapshot) {
 	if _, known := f.nat.retired[key]; !known {
 		f.nat.retirees = append(f.nat.retirees, key)
 	}
-	f.nat.retired[key] = retiredBackend{old.Addr, old.Port, f.now}
+	f.nat.retired[key] = &retiredBackend{old.Addr, old.Port, f.now}
 }
 
 // forgetRetired forgets the backends that no flow in the table can have any more.
@@ -162,21 +162,19 @@ func backendPort(configured uint16, e *flow.Entry) uint16 {
 // answerOf returns the tuple of a NAT flow's answers; ok is false if it is not
 // known any more.
 func (f *Forwarder) answerOf(e *flow.Entry) (answer packet.Tuple, ok bool) {
-	answer.Proto = e.Tuple.Proto
-	if e.Backend < uint32(len(f.snap.Backends)) && f.snap.Backends[e.Backend].Generation == e.Generation {
-		b := &f.snap.Backends[e.Backend]
-		answer.Src, answer.SrcPort = b.Addr, backendPort(b.Port, e)
-	} else if b, known := f.nat.retired[retiredKey{e.Backend, e.Generation}]; known {
-		answer.Src, answer.SrcPort = b.addr, backendPort(b.port, e)
-	} else {
-		return answer, false
+	to, ok := f.translated(e)
+	return reversed(&to), ok
+}
+
+// translated returns the tuple of a NAT flow's packets as they go to the backend;
+// ok is false if it is not known any more.
+func (f *Forwarder) translated(e *flow.Entry) (to packet.Tuple, ok bool) {
+	backend, port, ok := f.backendOf(e)
+	if !ok {
+		return to, false
 	}
-	if e.NAT.Flags&natKeep != 0 {
-		answer.Dst, answer.DstPort = e.Tuple.Src, e.Tuple.SrcPort
-	} else {
-		answer.Dst, answer.DstPort = f.nat.addrs[e.NAT.Slot], e.NAT.Port
-	}
-	return answer, true
+	client, clientPort := f.clientOf(e)
+	return packet.Tuple{Src: *client, Dst: *backend, SrcPort: clientPort, DstPort: port, Proto: e.Tuple.Proto}, true
 }
 
 // Client returns the address and port that the flow's backend sees the client
@@ -188,18 +186,19 @@ func (f *Forwarder) Client(e *flow.Entry) (addr [16]byte, port uint16, ok bool) 
 	return f.nat.addrs[e.NAT.Slot], e.NAT.Port, true
 }
 
-// prefetchAnswers brings into the cache what answered will read for these
-// hashes, a batch at a time: first the index, then what it leads to.
-func (f *Forwarder) prefetchAnswers(hashes []uint64) {
+// prefetchAnswers brings into the cache what answer will read
+// for these hashes, a batch at a time: first the index, then what it leads to. It
+// puts the numbers of the flows that the answers seem to be of into numbers.
+func (f *Forwarder) prefetchAnswers(hashes []uint64, numbers []uint32) {
 	f.nat.index.Prefetch(hashes)
-	n := 0
-	for _, hash := range hashes {
-		if number, at := f.nat.index.Lookup(hash, 0); at >= 0 {
-			f.numbers[n] = number
-			n++
+	for k, hash := range hashes {
+		number, at := f.nat.index.Lookup(hash, 0)
+		if at < 0 {
+			number = flow.NoPlace
 		}
+		numbers[k] = number
 	}
-	f.flows.PrefetchAt(f.numbers[:n])
+	f.flows.PrefetchAt(numbers)
 }
 
 // answered returns the flow that an answer belongs to, or nil.
@@ -209,13 +208,45 @@ func (f *Forwarder) answered(hash uint64, answer *packet.Tuple) (uint32, *flow.E
 		if number, from = f.nat.index.Lookup(hash, from); from < 0 {
 			break
 		}
-		if e := f.flows.At(number); e != nil && isNAT(e) {
-			if theirs, ok := f.answerOf(e); ok && theirs == *answer {
-				return number, e
-			}
+		if e := f.flows.At(number); e != nil && isNAT(e) && f.isAnswerOf(e, answer) {
+			return number, e
 		}
 	}
 	return 0, nil
+}
+
+// isAnswerOf tells whether a packet with this tuple is an answer of a NAT flow.
+func (f *Forwarder) isAnswerOf(e *flow.Entry, answer *packet.Tuple) bool {
+	if e.Tuple.Proto != answer.Proto {
+		return false
+	}
+	client, port := f.clientOf(e)
+	if port != answer.DstPort || *client != answer.Dst {
+		return false
+	}
+	addr, port, ok := f.backendOf(e)
+	return ok && port == answer.SrcPort && *addr == answer.Src
+}
+
+// clientOf returns what the backend of a NAT flow sees as its client.
+func (f *Forwarder) clientOf(e *flow.Entry) (addr *[16]byte, port uint16) {
+	if e.NAT.Flags&natKeep != 0 {
+		return &e.Tuple.Src, e.Tuple.SrcPort
+	}
+	return &f.nat.addrs[e.NAT.Slot], e.NAT.Port
+}
+
+// backendOf returns the address and port of the backend of a NAT flow; ok is false
+// if they are not known any more.
+func (f *Forwarder) backendOf(e *flow.Entry) (addr *[16]byte, port uint16, ok bool) {
+	if e.Backend < uint32(len(f.snap.Backends)) && f.snap.Backends[e.Backend].Generation == e.Generation {
+		b := &f.snap.Backends[e.Backend]
+		return &b.Addr, backendPort(b.Port, e), true
+	}
+	if b, known := f.nat.retired[retiredKey{e.Backend, e.Generation}]; known {
+		return &b.addr, backendPort(b.port, e), true
+	}
+	return nil, 0, false
 }
 
 // translate gives a new flow all that NAT needs. If it cannot, the entry is
@@ -244,6 +275,26 @@ func stationOf(p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) nat.St
 	}
 }
 
+// knownToBackend is toBackend for a packet that Table.Known is about.
+func (f *Forwarder) knownToBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
+	b := &f.snap.Backends[e.Backend]
+	if (p.Kind == packet.KindIPv4) != packet.IsMapped(b.Addr) ||
+		!f.nat.stations.Sends(e.NAT.Station, nat.SourceOf(frame.Bytes()), p.VLAN, p.Tagged, meta.Ingress) {
+		return f.toBackend(e, p, meta, frame)
+	}
+	client, clientPort := f.clientOf(e)
+	switch reason := translate.Whole(frame, p, client, &b.Addr, clientPort, backendPort(b.Port, e), e.Delta, b.Rewrite.Room()); reason {
+	case stats.ReasonNone:
+		b.Rewrite.Frame(frame, frame.Start+p.L3)
+		f.counters.Backends[e.Backend].Add(frame.Len())
+		return Verdict{Action: Send, Egress: b.Rewrite.Egress}
+	case stats.TooBig:
+		return f.tooBig(p, meta, frame, b.Rewrite.Room(), !packet.IsMapped(b.Addr))
+	default:
+		return f.refused(reason, p, meta, frame)
+	}
+}
+
 // toBackend translates a client's packet and sends it to the flow's backend.
 func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
 	if st := stationOf(p, meta, frame); !f.nat.stations.Is(e.NAT.Station, &st) {
@@ -254,8 +305,7 @@ func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Me
 		}
 	}
 	b := &f.snap.Backends[e.Backend]
-	answer, _ := f.answerOf(e)
-	to := packet.Tuple{Src: answer.Dst, Dst: answer.Src, SrcPort: answer.DstPort, DstPort: answer.SrcPort, Proto: answer.Proto}
+	to, _ := f.translated(e)
 	change := translate.NewChange(&p.Tuple, &to, f.mss(p, e))
 	room := b.Rewrite.Room()
 	if p.Kind == packet.KindIPv6 && packet.IsMapped(b.Addr) {
@@ -277,8 +327,13 @@ func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Me
 }
 
 // answer is the second pass over a backend's packet: it goes to the client of
-// its flow, by the way that one's latest packet came.
-func (f *Forwarder) answer(p *packet.Parsed, meta *handover.Meta, hash uint64, frame *queue.Frame) Verdict {
+// its flow, by the way that one's latest packet came. number is that of the flow
+// that it seems to be of.
+func (f *Forwarder) answer(p *packet.Parsed, meta *handover.Meta, hash uint64, number uint32, frame *queue.Frame) Verdict {
+	if e := f.flows.At(number); e != nil && isNAT(e) && p.Flow && (p.Kind == packet.KindIPv4) == packet.IsMapped(e.Tuple.Src) &&
+		f.isAnswerOf(e, &p.Tuple) && f.flows.KnownAnswer(number, p.TCPFlags, f.mark, f.now) {
+		return f.knownAnswer(e, p, meta, frame)
+	}
 	number, e := f.answered(hash, &p.Tuple)
 	if !f.holds(e) || !f.flows.Answered(number, segment(p), f.now) {
 		return drop(stats.NoFlow)
@@ -293,6 +348,25 @@ func (f *Forwarder) answer(p *packet.Parsed, meta *handover.Meta, hash uint64, f
 	switch reason {
 	case stats.ReasonNone:
 		f.frameFor(st, frame, l3)
+		f.counters.Backends[e.Backend].Answers.Add(frame.Len())
+		return Verdict{Action: Send, Egress: st.Interface}
+	case stats.TooBig:
+		return f.tooBig(p, meta, frame, mtu, !packet.IsMapped(e.Tuple.Src))
+	default:
+		return f.refused(reason, p, meta, frame)
+	}
+}
+
+// knownAnswer is answer for a packet that Table.KnownAnswer is about.
+func (f *Forwarder) knownAnswer(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
+	st, mtu := f.wayBack(e)
+	if mtu == 0 {
+		return drop(stats.NoEgress)
+	}
+	back := ^e.Delta // in one's complement: what the change did is undone
+	switch reason := translate.Whole(frame, p, &e.Tuple.Dst, &e.Tuple.Src, e.Tuple.DstPort, e.Tuple.SrcPort, back, mtu); reason {
+	case stats.ReasonNone:
+		f.frameFor(st, frame, frame.Start+p.L3)
 		f.counters.Backends[e.Backend].Answers.Add(frame.Len())
 		return Verdict{Action: Send, Egress: st.Interface}
 	case stats.TooBig:

@@ -172,6 +172,22 @@ func (s *Stations) remove(id uint16) {
 // and is good for as long as there is a reference.
 func (s *Stations) At(id uint16) *Station { return &s.record(id).Station }
 
+// SourceOf returns the source of an Ethernet frame as Sends wants it.
+func SourceOf(frame []byte) uint64 {
+	const address = 1<<48 - 1
+	return binary.LittleEndian.Uint64(frame[6:]) & address
+}
+
+// Sends is Is without a Station being made: source is its MAC.
+func (s *Stations) Sends(id uint16, source uint64, vlan uint16, tagged bool, iface uint16) bool {
+	if int(id) >= s.made {
+		return false
+	}
+	r := s.record(id)
+	mac := uint64(binary.LittleEndian.Uint32(r.MAC[0:])) | uint64(binary.LittleEndian.Uint16(r.MAC[4:]))<<32
+	return mac == source && r.VLAN == vlan && r.Tagged == tagged && r.Interface == iface
+}
+
 // Is reports whether id is st's: the check for every packet of a flow whether
 // it still comes from the same neighbour. NoStation is nobody's.
 func (s *Stations) Is(id uint16, st *Station) bool {

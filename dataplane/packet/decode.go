@@ -1,6 +1,9 @@
 package packet
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // Kind is what a frame carries.
 type Kind uint8
@@ -80,6 +83,11 @@ type Parsed struct {
 	Kind    Kind
 	Problem Problem
 
+	// Flow is true of a whole TCP or UDP packet without a Problem, but not of one
+	// in IPv6 that has an IPv4-mapped address, which has no place on a link (RFC
+	// 4942 section 2.2): Tuple is its flow's.
+	Flow bool
+
 	Tagged bool   // with an 802.1Q tag
 	VLAN   uint16 // VLAN ID, 12 bits, only if Tagged
 
@@ -105,6 +113,23 @@ type Parsed struct {
 // Transport checksums are not verified; the IPv4 header's is.
 func (p *Parsed) Decode(frame []byte) {
 	*p = Parsed{}
+	if len(frame) >= plainMinLen {
+		switch binary.BigEndian.Uint16(frame[ethType:]) {
+		case EtherTypeIPv4:
+			if p.decodePlain4(frame) {
+				return
+			}
+		case EtherTypeIPv6:
+			if p.decodePlain6(frame) {
+				return
+			}
+		}
+	}
+	p.decode(frame)
+}
+
+// decode is Decode for any frame; p has been cleared.
+func (p *Parsed) decode(frame []byte) {
 	if len(frame) < EthernetLen {
 		p.stop(ProblemTruncated, 0, frame)
 		return
@@ -160,30 +185,34 @@ func (p *Parsed) decodeIPv4(frame []byte, off int) {
 		p.stop(ProblemTruncated, off, frame)
 		return
 	}
+	// The header is read in words, as they lie in memory, lowest byte first.
 	h := (*[IPv4MinLen]byte)(frame[off:])
-	binary.BigEndian.PutUint64(p.Src[8:], mappedPrefix|uint64(binary.BigEndian.Uint32(h[ipv4Src:])))
-	binary.BigEndian.PutUint64(p.Dst[8:], mappedPrefix|uint64(binary.BigEndian.Uint32(h[ipv4Dst:])))
-	p.TrafficClass = h[ipv4TOS]
-	p.TTL = h[ipv4TTL]
-	p.Proto = h[ipv4Protocol]
+	head, tail := binary.LittleEndian.Uint64(h[0:]), binary.LittleEndian.Uint64(h[ipv4TTL:])
+	dst := binary.LittleEndian.Uint32(h[ipv4Dst:])
+	binary.LittleEndian.PutUint64(p.Src[8:], mappedWord|tail>>32<<32)
+	binary.LittleEndian.PutUint64(p.Dst[8:], mappedWord|uint64(dst)<<32)
+	p.TrafficClass = uint8(head >> (8 * ipv4TOS))
+	p.TTL = uint8(tail)
+	proto := uint8(tail >> 8)
+	p.Proto = proto
 
-	headerLen := int(h[ipv4VersionIHL]&0x0f) * 4
-	total := int(binary.BigEndian.Uint16(h[ipv4TotalLen:]))
+	headerLen := int(head&0x0f) * 4
+	total := int(bits.ReverseBytes16(uint16(head >> (8 * ipv4TotalLen))))
 	switch {
-	case h[ipv4VersionIHL]>>4 != 4 || headerLen < IPv4MinLen || total < headerLen:
+	case head>>4&0x0f != 4 || headerLen < IPv4MinLen || total < headerLen:
 		p.stop(ProblemMalformed, off, frame)
 		return
 	case total > len(frame)-off:
 		p.stop(ProblemTruncated, off, frame)
 		return
-	case headerLen == IPv4MinLen && !ipv4SumOK(h),
+	case headerLen == IPv4MinLen && !ipv4SumOK(head, tail, dst),
 		headerLen != IPv4MinLen && Checksum(frame[off:off+headerLen], 0) != 0:
 		p.stop(ProblemBadChecksum, off, frame)
 		return
 	}
 	p.L3, p.L4, p.End = uint32(off), uint32(off+headerLen), uint32(off+total)
 
-	frag := binary.BigEndian.Uint16(h[ipv4Flags:])
+	frag := bits.ReverseBytes16(uint16(head >> (8 * ipv4Flags)))
 	p.DontFragment = frag&IPv4DontFragment != 0
 	if frag&(IPv4MoreFragments|ipv4OffsetMask) != 0 {
 		at := int(frag&ipv4OffsetMask) * 8
@@ -191,7 +220,7 @@ func (p *Parsed) decodeIPv4(frame []byte, off int) {
 			return
 		}
 	}
-	p.decodeTransport(frame[off+headerLen:off+total], h[ipv4Protocol], ProtoICMPv4)
+	p.decodeTransport(frame[off+headerLen:off+total], proto, ProtoICMPv4)
 }
 
 // decodeFragment notes a fragment at offset at, and reports whether a transport
@@ -231,6 +260,7 @@ func (p *Parsed) decodeIPv6(frame []byte, off int) {
 	p.L3, p.L4, p.End = uint32(off), uint32(off+IPv6Len), uint32(end)
 	if p.decodeExtensions(frame[:end]) {
 		p.decodeTransport(frame[p.L4:end], p.Proto, ProtoICMPv6)
+		p.Flow = p.Flow && !IsMapped(p.Src) && !IsMapped(p.Dst)
 	}
 }
 
@@ -243,25 +273,27 @@ func (p *Parsed) decodeTransport(b []byte, proto, icmp uint8) {
 			p.Problem = ProblemTruncated
 			return
 		}
-		p.SrcPort = binary.BigEndian.Uint16(b[tcpSrcPort:])
-		p.DstPort = binary.BigEndian.Uint16(b[tcpDstPort:])
+		p.setPorts(b)
 		p.TCPSequence = binary.BigEndian.Uint32(b[tcpSeq:])
 		p.TCPFlags = b[tcpFlags]
 		if n := int(b[tcpDataOffset]>>4) * 4; n < TCPMinLen || n > len(b) {
 			p.Problem = ProblemMalformed
+			return
 		}
+		p.Flow = !p.Fragment
 	case ProtoUDP:
 		if len(b) < UDPLen {
 			p.Problem = ProblemTruncated
 			return
 		}
-		p.SrcPort = binary.BigEndian.Uint16(b[udpSrcPort:])
-		p.DstPort = binary.BigEndian.Uint16(b[udpDstPort:])
+		p.setPorts(b)
 		// The first fragment has the length of the whole datagram.
 		n := int(binary.BigEndian.Uint16(b[udpLength:]))
 		if n < UDPLen || n > len(b) && !p.Fragment {
 			p.Problem = ProblemMalformed
+			return
 		}
+		p.Flow = !p.Fragment
 	case icmp:
 		if len(b) < ICMPLen {
 			p.Problem = ProblemTruncated
@@ -269,4 +301,13 @@ func (p *Parsed) decodeTransport(b []byte, proto, icmp uint8) {
 		}
 		p.ICMPType, p.ICMPCode = b[icmpType], b[icmpCode]
 	}
+}
+
+// setPorts reads the ports that a TCP or UDP header begins with. They are written
+// in one piece, as they are read when the tuple is hashed: a load of what was
+// stored in two has to wait for both to reach the cache.
+func (p *Parsed) setPorts(b []byte) {
+	ports := bits.RotateLeft32(bits.ReverseBytes32(binary.LittleEndian.Uint32(b)), 16)
+	p.SrcPort = uint16(ports)
+	p.DstPort = uint16(ports >> 16)
 }

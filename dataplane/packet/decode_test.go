@@ -241,6 +241,10 @@ func FuzzDecode(f *testing.F) {
 		frame = frame[:len(frame):len(frame)]
 		var got packet.Parsed
 		got.Decode(frame)
+		var general packet.Parsed
+		if general.DecodeGeneral(frame); got != general {
+			t.Fatalf("quickly  %#v\ngeneral %#v", got, general)
+		}
 		if err := ordered(&got, len(frame)); err != "" {
 			t.Fatalf("%s: %#v", err, got)
 		}

@@ -166,12 +166,12 @@ func (b IPv4) DecrementTTL() bool {
 	return true
 }
 
-// ipv4SumOK verifies the checksum of a header without options. Byte order does
+// ipv4SumOK verifies the checksum of a header without options, given its words. Byte order does
 // not matter to a verification (RFC 1071 §2(B)), so the words are summed as
 // little-endian ones, which costs nothing where it matters.
-func ipv4SumOK(h *[IPv4MinLen]byte) bool {
-	a, c := bits.Add64(binary.LittleEndian.Uint64(h[0:]), binary.LittleEndian.Uint64(h[8:]), 0)
-	a, c = bits.Add64(a, uint64(binary.LittleEndian.Uint32(h[16:])), c)
+func ipv4SumOK(head, tail uint64, dst uint32) bool {
+	a, c := bits.Add64(head, tail, 0)
+	a, c = bits.Add64(a, uint64(dst), c)
 	a = a>>32 + a&0xffffffff + c
 	a = a>>32 + a&0xffffffff
 	return Fold(uint32(a)) == 0xffff

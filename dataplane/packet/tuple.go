@@ -62,6 +62,9 @@ func NetipAddr(a [16]byte) netip.Addr { return netip.AddrFrom16(a).Unmap() }
 // of the address's last 8 bytes.
 const mappedPrefix = 0x0000ffff << 32
 
+// mappedWord is the same in the lower half of those 8 bytes, read lowest first.
+const mappedWord = 0xffff_0000
+
 // Mapped returns the IPv4-mapped form of an IPv4 address.
 func Mapped(a [4]byte) (m [16]byte) {
 	binary.BigEndian.PutUint64(m[8:], mappedPrefix|uint64(binary.BigEndian.Uint32(a[:])))

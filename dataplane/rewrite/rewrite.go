@@ -31,6 +31,9 @@ const (
 	ipv4Len     = 20
 	ipv6Len     = 40
 
+	ipv6AddressLen = 16
+	ipv6Addresses  = 8 // offset of both, which end the header
+
 	// spreadBits are the low bits of an outer IPv4 source that carry the
 	// flow's hash, as in Katran; of an IPv6 source it is twice as many.
 	spreadBits = 16
@@ -45,16 +48,20 @@ type Link struct {
 	MTU    int    // largest IP packet in bytes
 }
 
-// Rewrite is made by DSR, IPIP or NAT and never changed afterwards.
+// Rewrite is made by DSR, IPIP or NAT and never changed afterwards. It fits into a
+// cache line, so that a packet waits for no more than one.
 type Rewrite struct {
 	Egress   uint16
 	l2Len    uint8
 	outerLen uint8 // 0 without a tunnel
 	spread   bool  // the outer source's low bits depend on the flow
-	mtu      uint32
+	inner    uint8 // protocol number of what is in an IPv6 tunnel
+	mtu      uint16
 	l2       [taggedLen]byte
-	outerSum uint32 // of the outer IPv4 header, fields that vary taken as zero
-	outer    [ipv6Len]byte
+	outerSum uint16 // of the outer IPv4 header, fields that vary taken as zero
+
+	// outer is the whole outer IPv4 header, or the addresses of the IPv6 one.
+	outer [2 * ipv6AddressLen]byte
 }
 
 // DSR makes a Rewrite that changes the Ethernet header alone (L2 direct server
@@ -122,7 +129,7 @@ func newRewrite(link Link, ipv6 bool) (Rewrite, error) {
 	if link.Dst == (packet.MAC{}) {
 		return Rewrite{}, errors.New("build rewrite: no destination MAC")
 	}
-	r := Rewrite{Egress: link.Egress, mtu: uint32(link.MTU), l2Len: ethernetLen}
+	r := Rewrite{Egress: link.Egress, mtu: uint16(link.MTU), l2Len: ethernetLen}
 	copy(r.l2[0:], link.Dst[:])
 	copy(r.l2[6:], link.Src[:])
 	etherType := uint16(packet.EtherTypeIPv4)
@@ -157,18 +164,14 @@ func (r *Rewrite) setOuter4(proto uint8, t Tunnel) {
 	if t.Spread {
 		h[14], h[15] = 0, 0
 	}
-	for i := 0; i < ipv4Len; i += 2 {
-		r.outerSum += uint32(binary.BigEndian.Uint16(h[i:]))
-	}
+	r.outerSum = uint16(packet.Sum(h, 0))
 }
 
 func (r *Rewrite) setOuter6(proto uint8, t Tunnel) {
-	h := r.outer[:ipv6Len]
-	h[6] = proto
-	h[7] = OuterTTL
+	r.inner = proto
 	src, dst := t.Source.As16(), t.Destination.As16()
-	copy(h[8:], src[:])
-	copy(h[24:], dst[:])
+	copy(r.outer[:], src[:])
+	copy(r.outer[ipv6AddressLen:], dst[:])
 }
 
 // Apply rewrites the packet in f in place, using the headroom before it. p is
@@ -180,7 +183,7 @@ func (r *Rewrite) setOuter6(proto uint8, t Tunnel) {
 // would end the loop, as no TTL runs out. With a tunnel it may be the gateway
 // that both the client and the backend are behind.
 func (r *Rewrite) Apply(f *queue.Frame, p *packet.Parsed) stats.Reason {
-	if r.outerLen == 0 && packet.Ethernet(f.Buf[f.Start:]).Src() == packet.Ethernet(r.l2[:]).Dst() {
+	if r.outerLen == 0 && isFrom(f.Buf[f.Start:], &r.l2) {
 		return stats.Looped
 	}
 	length := p.End - p.L3
@@ -205,7 +208,7 @@ func (r *Rewrite) Apply(f *queue.Frame, p *packet.Parsed) stats.Reason {
 // nodes that give a packet to each other: the caller must have seen that more
 // than one is left. A packet longer than the link's MTU is left as it was.
 func (r *Rewrite) Relay(f *queue.Frame, p *packet.Parsed) stats.Reason {
-	if p.End-p.L3 > r.mtu {
+	if p.End-p.L3 > uint32(r.mtu) {
 		return stats.TooBig
 	}
 	b := f.Bytes()
@@ -223,10 +226,10 @@ func (r *Rewrite) Station() packet.MAC { return packet.Ethernet(r.l2[:]).Dst() }
 
 // MTU returns the longest IP packet in bytes that the link takes, which is what
 // Relay does.
-func (r *Rewrite) MTU() uint32 { return r.mtu }
+func (r *Rewrite) MTU() uint32 { return uint32(r.mtu) }
 
 // Room returns the longest IP packet in bytes that Apply or Frame takes.
-func (r *Rewrite) Room() uint32 { return r.mtu - uint32(r.outerLen) }
+func (r *Rewrite) Room() uint32 { return uint32(r.mtu) - uint32(r.outerLen) }
 
 // Outer returns the destination of the outer header; ok is false without a
 // tunnel.
@@ -235,7 +238,7 @@ func (r *Rewrite) Outer() (destination [16]byte, ok bool) {
 	case ipv4Len:
 		return packet.Mapped([4]byte(r.outer[16:])), true
 	case ipv6Len:
-		return [16]byte(r.outer[24:]), true
+		return [16]byte(r.outer[ipv6AddressLen:]), true
 	}
 	return destination, false
 }
@@ -245,7 +248,7 @@ func (r *Rewrite) Outer() (destination [16]byte, ok bool) {
 func (r *Rewrite) IsSource(a *[16]byte) bool {
 	source, varies := packet.Mapped([4]byte(r.outer[12:])), spreadBits/8
 	if r.outerLen == ipv6Len {
-		source, varies = [16]byte(r.outer[8:]), 2*spreadBits/8
+		source, varies = [16]byte(r.outer[:]), 2*spreadBits/8
 	}
 	if r.spread {
 		fixed := len(source) - varies
@@ -258,7 +261,21 @@ func (r *Rewrite) IsSource(a *[16]byte) bool {
 // f.Buf. Nothing else is changed.
 func (r *Rewrite) Frame(f *queue.Frame, l3 uint32) {
 	f.Start = l3 - uint32(r.l2Len)
-	copy(f.Buf[f.Start:l3], r.l2[:])
+	b := f.Buf[f.Start:]
+	if r.l2Len == ethernetLen {
+		h := (*[ethernetLen]byte)(b)
+		*h = [ethernetLen]byte(r.l2[:])
+		return
+	}
+	*(*[taggedLen]byte)(b) = r.l2
+}
+
+// isFrom tells whether the source of an Ethernet frame is the destination of
+// header.
+func isFrom(frame []byte, header *[taggedLen]byte) bool {
+	const address = 1<<48 - 1
+	source := binary.LittleEndian.Uint64(frame[6:])
+	return (source^binary.LittleEndian.Uint64(header[:]))&address == 0
 }
 
 // encapsulate puts the outer header before the packet at l3 and returns where
@@ -274,11 +291,11 @@ func (r *Rewrite) encapsulate(f *queue.Frame, l3, length uint32, p *packet.Parse
 		packet.IPv6(inner).DecrementHopLimit()
 	}
 	start := l3 - uint32(r.outerLen)
-	outer := f.Buf[start:l3]
-	copy(outer, r.outer[:])
-	if r.outerLen == ipv4Len {
+	if outer := f.Buf[start:]; r.outerLen == ipv4Len {
+		*(*[ipv4Len]byte)(outer) = [ipv4Len]byte(r.outer[:])
 		r.finishOuter4(outer, length, p)
 	} else {
+		*(*[2 * ipv6AddressLen]byte)(outer[ipv6Addresses:]) = r.outer
 		r.finishOuter6(outer, length, p)
 	}
 	return start
@@ -287,7 +304,7 @@ func (r *Rewrite) encapsulate(f *queue.Frame, l3, length uint32, p *packet.Parse
 func (r *Rewrite) finishOuter4(h []byte, length uint32, p *packet.Parsed) {
 	_ = h[ipv4Len-1]
 	total := length + ipv4Len
-	sum := r.outerSum + uint32(p.TrafficClass) + total
+	sum := uint32(r.outerSum) + uint32(p.TrafficClass) + total
 	h[1] = p.TrafficClass
 	binary.BigEndian.PutUint16(h[2:], uint16(total))
 	if r.spread {
@@ -306,7 +323,7 @@ func (r *Rewrite) finishOuter6(h []byte, length uint32, p *packet.Parsed) {
 	_ = h[ipv6Len-1]
 	hash := flow.HashStable(&p.Tuple)
 	binary.BigEndian.PutUint32(h[0:], 6<<28|uint32(p.TrafficClass)<<20|uint32(hash)&0xfffff)
-	binary.BigEndian.PutUint16(h[4:], uint16(length))
+	binary.BigEndian.PutUint32(h[4:], length<<16|uint32(r.inner)<<8|OuterTTL)
 	if r.spread {
 		binary.BigEndian.PutUint32(h[20:], uint32(hash>>32))
 	}

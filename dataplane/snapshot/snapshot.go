@@ -43,6 +43,8 @@ type Snapshot struct {
 	answers [][]VIPSpec // by service: what its backends answer as keepers
 	hands   *hands
 	doors   *Doors
+
+	backward *backward // where answers go; nil without NAT
 }
 
 // Interface is what a worker needs to know about a NIC.
@@ -164,7 +166,9 @@ const (
 	Active                      // everything
 )
 
-// Backend is one slot: a backend of one service and one address family.
+// Backend is one slot: a backend of one service and one address family. It is two
+// cache lines long, the first of which is all that a packet of a known flow needs
+// if there is no NAT.
 type Backend struct {
 	Rewrite rewrite.Rewrite
 	State   BackendState
@@ -181,6 +185,8 @@ type Backend struct {
 	// that NAT sends to, 0 for the VIP's.
 	Addr [16]byte
 	Port uint16
+
+	_ [128 - 64 - 26]byte
 }
 
 // Spec is what a snapshot is built from.
@@ -251,6 +257,7 @@ func New(spec Spec) (*Snapshot, error) {
 	s.addEnds(before, spec.Changed)
 	s.addAnswers(spec.VIPs)
 	s.addDoors(before)
+	s.addBackward(before)
 	return s, nil
 }
 
@@ -300,4 +307,9 @@ const (
 // for that one.
 func (s *Snapshot) IsStrayProbe(src *[16]byte, ttl uint8) bool {
 	return lowest <= ttl && ttl < ProbeTTL && slices.Contains(s.nodes, *src)
+}
+
+// MayBeAnswer is false for a packet that is surely none of a backend under NAT.
+func (s *Snapshot) MayBeAnswer(src, dst *[16]byte) bool {
+	return s.backward != nil && (s.backward.snat.mayHave(dst) || s.backward.backends.mayHave(src))
 }

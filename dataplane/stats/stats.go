@@ -34,6 +34,8 @@ type Backend struct {
 	Established uint64 // of those, the ones whose client went on from its SYN: it was answered
 	Retries     uint64 // SYNs sent again before that
 	Resets      uint64 // connections that the backend reset, refused ones among them; only NAT sees it
+
+	_ [8]byte // to 96 bytes: what is counted for every packet is in one cache line
 }
 
 // Counters are one worker's counts since it was started. The worker writes

@@ -1,11 +1,13 @@
 package translate_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"testing"
 
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
+	"weir/dataplane/queue"
 	"weir/dataplane/stats"
 	"weir/dataplane/translate"
 )
@@ -65,6 +67,7 @@ func FuzzPacket(f *testing.F) {
 			c := translate.NewChange(&p.Tuple, &to, mss)
 			b := buffer(frame)
 			l3, reason := c.Packet(&b, &p, uint32(mtu))
+			sameAsWhole(t, &c, frame, &p, uint32(mtu), to6, b, reason)
 			if reason != stats.ReasonNone {
 				refused(t, b, frame)
 				continue
@@ -83,6 +86,33 @@ func FuzzPacket(f *testing.F) {
 			}
 		}
 	})
+}
+
+// sameAsWhole checks that Whole, where it may take the place of Change.Packet,
+// makes the same of a frame: want, for that reason.
+func sameAsWhole(t *testing.T, c *translate.Change, frame []byte, p *packet.Parsed, mtu uint32, to6 bool, want queue.Frame, reason stats.Reason) {
+	t.Helper()
+	if !p.Flow || (p.Kind == packet.KindIPv6) != to6 || p.TCPFlags&packet.TCPSyn != 0 {
+		return
+	}
+	got := buffer(frame)
+	if r := translate.Whole(&got, p, &c.Src, &c.Dst, c.SrcPort, c.DstPort, c.Delta, mtu); r != reason {
+		t.Fatalf("whole: %v, want %v", r, reason)
+	}
+	if !bytes.Equal(got.Bytes(), want.Bytes()) {
+		t.Fatalf("whole: %x, want\n%x", got.Bytes(), want.Bytes())
+	}
+	if reason != stats.ReasonNone {
+		return
+	}
+	var q packet.Parsed
+	q.Decode(got.Bytes())
+	if r := translate.Whole(&got, &q, &p.Src, &p.Dst, p.SrcPort, p.DstPort, ^c.Delta, mtu); r != stats.ReasonNone {
+		return // no hop is left
+	}
+	if packettest.CheckWellFormed(frame) == nil && packettest.CheckWellFormed(got.Bytes()) != nil {
+		t.Fatalf("a well-formed frame came back as\n%x", got.Bytes())
+	}
 }
 
 // repair gives an ICMP error the checksums that a fuzzer does not find: its own,

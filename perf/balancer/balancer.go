@@ -22,14 +22,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weir/dataplane/afxdp"
 	"weir/dataplane/engine"
 	"weir/dataplane/flow"
-	"weir/dataplane/nic"
+	"weir/dataplane/nat"
 	"weir/dataplane/packet"
+	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
 	"weir/dataplane/steer"
 	"weir/dataplane/worker"
+	"weir/perf/splice"
+	"weir/perf/world"
 )
 
 // Mode is what is done to packets.
@@ -38,32 +40,47 @@ type Mode string
 // The modes.
 const (
 	DSR     Mode = "dsr"
-	NAT     Mode = "nat"        // IPv4 to IPv4, from four SNAT addresses
+	IPIP    Mode = "ipip"       // IPv4 in IPv4 or IPv6 in IPv6
+	NAT     Mode = "nat"        // within an IP version
 	Limited Mode = "dsr-limits" // DSR, with LimitNewFlows
-	Keep    Mode = "nat-keep"   // IPv4 to IPv4, the client's address stays
+	Keep    Mode = "nat-keep"   // within an IP version, the client's address stays
 )
 
 // Modes returns all modes.
-func Modes() []Mode { return []Mode{DSR, NAT, Limited, Keep} }
+func Modes() []Mode { return []Mode{DSR, IPIP, NAT, Limited, Keep} }
 
 // Options says what to run, and on what.
 type Options struct {
 	Mode      Mode
-	Interface string       // in the process's network namespace
-	Queues    int          // of the interface, each with a worker
-	CPU       int          // that all workers are pinned to
-	Entries   int          // of the flow table, each
-	Clients   netip.Prefix // whose flows Known, Drain and Lost are about
-	Log       *slog.Logger
+	IPv6      bool          // of VIP and backends
+	Driver    splice.Driver // default AF_XDP in copy mode
+	Interface string        // in the process's network namespace
+	Out       string        // to send by; default Interface. With another one there is no engine, but one worker on a splice
+	Queues    int           // of the interface, each with a worker
+	CPU       int           // that all workers are pinned to
+	Entries   int           // of the flow table, each
+	NewRate   uint32        // entries for new flows that each worker may make per second; 0 is no limit
+	SNAT      int           // addresses, in mode NAT
+	Clients   netip.Prefix  // whose flows Known, Drain and Lost are about
+	Log       *slog.Logger  `json:"-"`
 }
 
 // Balancer is the data plane at work. Its methods but Run wait for the workers
 // to answer.
 type Balancer struct {
-	opt    Options
-	engine *engine.Engine
+	opt   Options
+	plane plane
 
 	drained map[packet.Tuple]place // established when Drain was called
+}
+
+// plane is what of an [engine.Engine] is used here.
+type plane interface {
+	Run(ctx context.Context) error // and close it
+	Apply(*snapshot.Snapshot, steer.Set) error
+	Interfaces() []engine.InterfaceStatus
+	NATSpace() *nat.Space
+	Workers() []engine.Worker
 }
 
 // place says where a flow is.
@@ -74,44 +91,52 @@ func Open(opt Options) (*Balancer, error) {
 	if !slices.Contains(Modes(), opt.Mode) {
 		return nil, fmt.Errorf("open balancer: no mode %q: there are %v", opt.Mode, Modes())
 	}
-	e, err := engine.New(engine.Config{
-		Interfaces: []engine.Interface{{
-			Name: opt.Interface, Driver: nic.AFXDP, XDPModes: []afxdp.Mode{afxdp.Copy}, Queues: opt.Queues, CPUs: []int{opt.CPU},
-		}},
-		FlowEntries: opt.Entries,
-		Timeouts:    flow.DefaultTimeouts(),
-		Log:         opt.Log,
-	})
+	if opt.Driver == "" {
+		opt.Driver = splice.AFXDP
+	}
+	p, err := openPlane(&opt)
 	if err != nil {
 		return nil, fmt.Errorf("open balancer: %w", err)
 	}
-	if err := e.Open(); err != nil {
-		return nil, fmt.Errorf("open balancer: %w", err)
-	}
-	b := &Balancer{opt: opt, engine: e}
+	b := &Balancer{opt: opt, plane: p}
 	if err := b.apply(false); err != nil {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
-		return nil, fmt.Errorf("open balancer: %w", errors.Join(err, e.Run(ended))) // which closes it
+		return nil, fmt.Errorf("open balancer: %w", errors.Join(err, p.Run(ended))) // which closes it
 	}
 	return b, nil
 }
 
+func openPlane(opt *Options) (plane, error) {
+	if opt.Out != "" && opt.Out != opt.Interface {
+		return openSpliced(opt)
+	}
+	i := engine.Interface{Name: opt.Interface, Queues: opt.Queues, CPUs: []int{opt.CPU}}
+	i.Driver, i.XDPModes = opt.Driver.NIC()
+	e, err := engine.New(engine.Config{
+		Interfaces: []engine.Interface{i}, FlowEntries: opt.Entries, Timeouts: flow.DefaultTimeouts(), Log: opt.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e, e.Open()
+}
+
 // Run forwards until ctx ends, and closes the interface. It is called once.
-func (b *Balancer) Run(ctx context.Context) error { return b.engine.Run(ctx) }
+func (b *Balancer) Run(ctx context.Context) error { return b.plane.Run(ctx) }
 
 func (b *Balancer) apply(drained bool) error {
-	snap, err := compile(b.opt.Mode, drained, b.engine.Interfaces()[0], b.engine.NATSpace())
+	snap, err := compile(&b.opt, drained, b.plane.Interfaces()[0], b.plane.NATSpace())
 	if err != nil {
 		return err
 	}
-	return b.engine.Apply(snap, steer.Set{VIPs: []netip.Addr{VIP}})
+	return b.plane.Apply(snap, steer.Set{VIPs: []netip.Addr{world.VIP(b.opt.IPv6).Addr()}})
 }
 
 func (b *Balancer) workers() ([]engine.Worker, error) {
-	all := b.engine.Workers()
+	all := b.plane.Workers()
 	if len(all) != b.opt.Queues {
-		return nil, fmt.Errorf("%d workers instead of %d: %v", len(all), b.opt.Queues, b.engine.Interfaces()[0].Err)
+		return nil, fmt.Errorf("%d workers instead of %d: %v", len(all), b.opt.Queues, b.plane.Interfaces()[0].Err)
 	}
 	return all, nil
 }
@@ -135,7 +160,8 @@ type Status struct {
 	TransmitDropped uint64 `json:"transmit_dropped"`
 	Kept            uint64 `json:"kept"` // packets for backends that Drain is about
 
-	Flows            int    `json:"flows"` // now
+	Decided          uint64 `json:"decided"` // packets whose flow was not known
+	Flows            int    `json:"flows"`   // now
 	Capacity         int    `json:"capacity"`
 	Evicted          uint64 `json:"evicted"` // trusted flows
 	UntrustedEvicted uint64 `json:"untrusted_evicted"`
@@ -175,6 +201,9 @@ func (b *Balancer) Status(ctx context.Context) (Status, error) {
 	s.Refused = c.FlowsRefused + c.Drops[stats.PortsExhausted]
 	s.TakenOver = c.NATTakenOver
 	s.Limited = c.Drops[stats.ServiceLimit]
+	for slot := range c.Backends {
+		s.Decided += c.Backends[slot].NewFlows
+	}
 	for slot := range c.Backends[:min(half, len(c.Backends))] {
 		s.Kept += c.Backends[slot].Packets
 	}

@@ -9,6 +9,7 @@ import (
 	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/snapshot"
+	"weir/perf/world"
 )
 
 // A flow that is known may stay where it was when all backends are drained, and
@@ -17,14 +18,15 @@ func TestDrained(t *testing.T) {
 	at := engine.InterfaceStatus{Name: "loop", MAC: packet.MAC{2, 0, 0, 0, 0, 2}, MTU: 1500}
 	for _, mode := range Modes() {
 		t.Run(string(mode), func(t *testing.T) {
+			opt := &Options{Mode: mode, SNAT: 4}
 			space := nat.NewSpace()
 			var picks [2]map[uint32]bool
 			for i, drained := range []bool{false, true} {
-				snap, err := compile(mode, drained, at, space)
+				snap, err := compile(opt, drained, at, space)
 				if err != nil {
 					t.Fatal(err)
 				}
-				vip := VIP.As16()
+				vip := world.VIP4.As16()
 				service := snap.VIP(&vip).Service(packet.ProtoTCP, 9)
 				if service == snapshot.None {
 					t.Fatal("no service")

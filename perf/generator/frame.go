@@ -2,100 +2,177 @@ package generator
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 )
 
-// Offsets in a frame, and lengths.
+// Lengths of headers, and of a stamp (bpf/stamp.h), in bytes.
 const (
 	ethernetLen = 14
-	ipLen       = 20
-	tcpLen      = 24 // with one option
-	ipAt        = ethernetLen
-	transportAt = ipAt + ipLen
+	ipv4Len     = 20
+	ipv6Len     = 40
+	udpLen      = 8
+	tcpLen      = 20
+	synLen      = tcpLen + 4 // with one option
+	stampLen    = 16
+	mostHead    = 96 // MOST_HEAD in bpf/generator.c
 )
 
-// sums are the one's complement sums (RFC 1071) over what is the same in all
-// frames: the IPv4 header without checksum and source, and what it carries with
-// its pseudo-header but without checksum, source address, source port and
-// sequence number.
-type sums struct{ ip, transport uint32 }
+const stampMagic = 0x77656972
 
-// frame returns what all frames have in common, with zeros for the rest.
-func (opt *Options) frame() ([]byte, sums, error) {
-	if len(opt.Source) != 6 || len(opt.Destination) != 6 {
-		return nil, sums{}, errors.New("source and destination have to be Ethernet addresses")
-	}
-	if !opt.To.Addr().Is4() {
-		return nil, sums{}, fmt.Errorf("send to %s: not an IPv4 address and port", opt.To)
-	}
+// kind is what a frame carries behind its IP header.
+type kind struct {
+	proto     uint8
+	headerLen int
+}
+
+func datagram() kind { return kind{unix.IPPROTO_UDP, udpLen} }
+func segment() kind  { return kind{unix.IPPROTO_TCP, tcpLen} }
+func opening() kind  { return kind{unix.IPPROTO_TCP, synLen} }
+
+// head is what frames of one kind have in common: struct head in
+// bpf/generator.c. The sums are one's complement sums (RFC 1071) over what is
+// the same in all of them: the IPv4 header without checksum and source, and what
+// it carries with its pseudo-header but without checksum, the bytes of the
+// source that change, source port, sequence number, control bits, and the stamp
+// but for its magic number.
+type head struct {
+	Bytes        [mostHead]byte
+	IPSum        uint32
+	TransportSum uint32
+	Source       uint32
+}
+
+// main is what frames are that neither open new connections nor are beside a flood.
+func (opt *Options) main() kind {
 	switch {
-	case opt.Flood == netip.Prefix{}:
-		if opt.Flows < 1 || opt.Flows > MaxFlows {
-			return nil, sums{}, fmt.Errorf("%d flows: from 1 to %d are possible", opt.Flows, MaxFlows)
-		}
-	case !opt.Flood.IsValid() || !opt.Flood.Addr().Is4():
-		return nil, sums{}, fmt.Errorf("flood from %s: not an IPv4 prefix", opt.Flood)
-	case opt.Flows != 0:
-		return nil, sums{}, fmt.Errorf("%d flows: a flood has none", opt.Flows)
+	case opt.SYN:
+		return opening()
+	case opt.TCP:
+		return segment()
 	}
-	switch {
-	case opt.Beside == 0:
-	case !opt.Flood.IsValid() || !opt.SYN:
-		return nil, sums{}, fmt.Errorf("%d flows beside a flood: there is none of TCP connection requests", opt.Beside)
-	case opt.Beside > MaxFlows:
-		return nil, sums{}, fmt.Errorf("%d flows beside the flood: %d are possible", opt.Beside, MaxFlows)
-	case opt.Flood.Overlaps(FlowSources()):
-		return nil, sums{}, fmt.Errorf("flood from %s: the flows beside it are from %s", opt.Flood, FlowSources())
+	return datagram()
+}
+
+// transportAt is where the IP header ends.
+func (opt *Options) transportAt() int {
+	if opt.To.Addr().Is4() {
+		return ethernetLen + ipv4Len
 	}
-	b := make([]byte, FrameLen)
+	return ethernetLen + ipv6Len
+}
+
+// stampAt is where the stamp is, zero without one.
+func (opt *Options) stampAt(k kind) uint32 {
+	if !opt.Stamp {
+		return 0
+	}
+	return uint32(opt.transportAt() + k.headerLen)
+}
+
+// headLen is how many bytes of a frame have to be written for each, and so the
+// least length that it can have.
+func (opt *Options) headLen() int {
+	headers := opt.main().headerLen
+	if opt.SYNShare > 0 {
+		headers = max(headers, opening().headerLen)
+	}
+	n := opt.transportAt() + headers
+	if opt.Stamp {
+		n += stampLen
+	}
+	return max(n, FrameLen)
+}
+
+// frameLen is the length of all frames.
+func (opt *Options) frameLen() (int, error) {
+	n := opt.FrameLen
+	if n == 0 {
+		n = opt.headLen()
+	}
+	if n < opt.headLen() || n > MaxFrameLen {
+		return 0, fmt.Errorf("frames of %d bytes: from %d to %d are possible", n, opt.headLen(), MaxFrameLen)
+	}
+	return n, nil
+}
+
+// frame returns a frame of this kind and length, with zeros for all that
+// changes, and its head. The addresses count from source on.
+func (opt *Options) frame(k kind, n int, source netip.Addr) ([]byte, head) {
+	b := make([]byte, n)
 	copy(b, opt.Destination)
 	copy(b[6:], opt.Source)
-	binary.BigEndian.PutUint16(b[12:], unix.ETH_P_IP)
-
-	proto, transport := uint8(unix.IPPROTO_UDP), b[transportAt:]
-	if opt.SYN {
-		proto, transport = unix.IPPROTO_TCP, b[transportAt:transportAt+tcpLen] // and two bytes of padding
+	transport := b[opt.transportAt():]
+	if k == opening() {
+		transport = transport[:k.headerLen] // and padding
+		if opt.Stamp {
+			transport = transport[:k.headerLen+stampLen]
+		}
 	}
-	ip := b[ipAt:transportAt] // RFC 791, section 3.1
-	ip[0] = 4<<4 | ipLen/4
-	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)+len(transport)))
-	ip[8] = 64
-	ip[9] = proto
-	to := opt.To.Addr().As4()
-	copy(ip[16:], to[:])
+	k.fill(transport, opt)
 
+	from, to := source.AsSlice(), opt.To.Addr().AsSlice()
+	fixed := len(from) - 4
+	h := head{Source: binary.BigEndian.Uint32(from[fixed:])}
+	clear(from[fixed:])
+	ip := b[ethernetLen:opt.transportAt()]
+	if opt.To.Addr().Is4() { // RFC 791, section 3.1
+		binary.BigEndian.PutUint16(b[12:], unix.ETH_P_IP)
+		ip[0] = 4<<4 | ipv4Len/4
+		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)+len(transport)))
+		ip[8] = 64
+		ip[9] = k.proto
+		copy(ip[16:], to)
+		h.IPSum = sum(ip)
+	} else { // RFC 8200, section 3
+		binary.BigEndian.PutUint16(b[12:], unix.ETH_P_IPV6)
+		ip[0] = 6 << 4
+		binary.BigEndian.PutUint16(ip[4:], uint16(len(transport)))
+		ip[6] = k.proto
+		ip[7] = 64
+		copy(ip[8:], from)
+		copy(ip[24:], to)
+	}
+	h.TransportSum = fold(sum(transport) + sum(from) + sum(to) + uint32(k.proto) + uint32(len(transport)))
+	copy(h.Bytes[:], b)
+	return b, h
+}
+
+// fill writes the transport header and the payload.
+func (k kind) fill(transport []byte, opt *Options) {
 	binary.BigEndian.PutUint16(transport[2:], opt.To.Port())
-	if opt.SYN { // RFC 9293, section 3.1
-		transport[12] = tcpLen / 4 << 4
-		binary.BigEndian.PutUint16(transport[14:], 65535)
-		copy(transport[20:], []byte{2, 4, 1460 >> 8, 1460 & 0xff}) // maximum segment size
-	} else { // RFC 768
+	payload := transport[k.headerLen:]
+	switch k { // RFC 768, and RFC 9293, section 3.1
+	case datagram():
 		binary.BigEndian.PutUint16(transport[4:], uint16(len(transport)))
-		copy(transport[8:], "weir measurement")
+	case segment():
+		binary.BigEndian.PutUint32(transport[8:], 1) // the server has sent nothing but its SYN, number 0
+	case opening():
+		copy(transport[tcpLen:], []byte{2, 4, 1460 >> 8, 1460 & 0xff}) // maximum segment size
 	}
-
-	pseudo := sum(to[:]) + uint32(proto) + uint32(len(transport))
-	return b, sums{sum(ip), fold(sum(transport) + pseudo)}, nil
+	if k.proto == unix.IPPROTO_TCP {
+		transport[12] = byte(k.headerLen / 4 << 4)
+		binary.BigEndian.PutUint16(transport[14:], 65535)
+	}
+	for rest := payload; len(rest) > 0; {
+		rest = rest[copy(rest, "weir measurement"):]
+	}
+	if opt.Stamp {
+		clear(payload[:stampLen])
+		binary.BigEndian.PutUint32(payload, stampMagic)
+	}
 }
 
-// sources returns the first address of a flood and which of its bits are free.
-func (opt *Options) sources() (first, mask uint32) {
-	if !opt.Flood.IsValid() {
-		return 0, 0
-	}
-	a := opt.Flood.Masked().Addr().As4()
-	return binary.BigEndian.Uint32(a[:]), uint32(1<<(32-opt.Flood.Bits()) - 1)
-}
-
-// sum returns the folded sum of an even number of bytes.
+// sum returns the folded sum of some bytes, with a zero after an odd one.
 func sum(b []byte) uint32 {
 	s := uint32(0)
-	for ; len(b) > 0; b = b[2:] {
+	for ; len(b) > 1; b = b[2:] {
 		s += uint32(binary.BigEndian.Uint16(b))
+	}
+	if len(b) > 0 {
+		s += uint32(b[0]) << 8
 	}
 	return fold(s)
 }

@@ -1,7 +1,8 @@
-// Package generator makes traffic for measurements: UDP datagrams or TCP
-// connection requests in frames of the least length, over a number of flows or,
-// as a flood, each from a source of its own, as fast as one core can or at a
-// given rate; and beside a flood the TCP connections that it is to harm.
+// Package generator makes traffic for measurements: UDP datagrams, TCP segments
+// or connection requests, over IPv4 or IPv6, in frames of a given length, as fast
+// as one core can or at a given rate. They are of a number of flows, in turn or
+// some more often than others, or a flood, each from a source of its own; and
+// beside a flood are the TCP connections that it is to harm.
 //
 // The problem it solves: to overload a fast receiver takes a sender that is
 // faster, and a program that writes to a socket is not. Here the sender is a
@@ -22,8 +23,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
-	"net/netip"
 	"runtime"
 	"sync/atomic"
 
@@ -36,52 +35,10 @@ import (
 //
 //go:generate go tool bpf2go -target bpfel -no-global-types generator bpf/generator.c -- -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu
 
-const (
-	// FrameLen is the length of every frame in bytes: the least that Ethernet
-	// has, without the frame check sequence.
-	FrameLen = 60
-
-	// MaxFlows is how many flows there can be: all addresses of FlowSources,
-	// each with 16384 source ports from 1024 on.
-	MaxFlows = 1 << (17 + 14)
-)
-
-// Unlimited is the rate that is as fast as possible.
-const Unlimited = math.MaxInt64
-
-// FlowSources returns the addresses that flows come from, those that are for
-// measurements (RFC 2544, appendix C.2.2).
-func FlowSources() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18}), 15) }
-
-// Options says what to send and where. All of it is needed but what says
-// otherwise.
-type Options struct {
-	Interface   int // index of the interface to send from; on a veth the other end needs GRO or an XDP program in the driver
-	Source      net.HardwareAddr
-	Destination net.HardwareAddr
-	To          netip.AddrPort // IPv4
-	SYN         bool           // optional: TCP connection requests, with pseudo-random sequence numbers, instead of UDP
-	CPU         int            // that Run is pinned to
-
-	// Flows is how many flows there are, at most MaxFlows; flow n has the n-th
-	// source address and port. It is 0 for a flood.
-	Flows uint32
-
-	// Flood, instead of Flows, has every frame come from another address of
-	// this IPv4 prefix and another port from 1024 on, both pseudo-random: the
-	// same for the same Seed.
-	Flood netip.Prefix
-	Seed  uint64
-
-	// Beside, optional with a Flood that has SYN, is how many TCP connections
-	// to the same address and port there are beside it, from the sources of
-	// Flows. They have a rate of their own, and go before the flood.
-	Beside uint32
-}
-
 // Generator is one sender.
 type Generator struct {
 	cpu     int
+	batch   int
 	frame   []byte
 	objects *ebpf.Collection
 	thread  atomic.Int32 // that Run is on, zero before
@@ -90,41 +47,78 @@ type Generator struct {
 // New puts the program into the kernel. Nothing is sent before Run, and then
 // nothing until SetRate is called.
 func New(opt Options) (*Generator, error) {
-	frame, sums, err := opt.frame()
+	if err := opt.check(); err != nil {
+		return nil, fmt.Errorf("new generator: %w", err)
+	}
+	frameLen, err := opt.frameLen()
 	if err != nil {
 		return nil, fmt.Errorf("new generator: %w", err)
 	}
-	first, mask := opt.sources()
 	_ = rlimit.RemoveMemlock() // counts only before Linux 5.11, where there are no live frames
 	spec, err := loadGenerator()
 	if err != nil {
 		return nil, fmt.Errorf("new generator: read embedded BPF program: %w", err)
 	}
-	for _, v := range []struct {
-		name  string
-		value any
-	}{
-		{generatorVarTemplate, frame},
-		{generatorVarIpSum, sums.ip},
-		{generatorVarTransportSum, sums.transport},
-		{generatorVarIfindex, uint32(opt.Interface)},
-		{generatorVarFlows, opt.Flows},
-		{generatorVarFirstSource, first},
-		{generatorVarSourcesMask, mask},
-		{generatorVarSeed, opt.Seed},
-		{generatorVarInterval, interval(0)},
-		{generatorVarBeside, opt.Beside},
-		{generatorVarBesideInterval, interval(0)},
-	} {
-		if err := spec.Variables[v.name].Set(v.value); err != nil {
-			return nil, fmt.Errorf("new generator: set %s: %w", v.name, err)
+	frame, variables := opt.variables(frameLen)
+	for name, value := range variables {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("new generator: set %s: %w", name, err)
 		}
 	}
 	objects, err := ebpf.NewCollection(spec)
 	if err != nil {
 		return nil, fmt.Errorf("new generator: load BPF program (run as root): %w", err)
 	}
-	return &Generator{cpu: opt.CPU, frame: frame, objects: objects}, nil
+	return &Generator{cpu: opt.CPU, batch: opt.Batch, frame: frame, objects: objects}, nil
+}
+
+// variables returns a frame to begin with, and the program's variables.
+func (opt *Options) variables(frameLen int) ([]byte, map[string]any) {
+	sources, newSources := FlowSources(), OpeningSources()
+	if opt.To.Addr().Is6() {
+		sources, newSources = FlowSourcesIPv6(), OpeningSourcesIPv6()
+	}
+	kind, first, mask := opt.main(), sources.Addr(), uint32(0)
+	if opt.Flood.IsValid() {
+		first, mask = opt.Flood.Masked().Addr(), uint32(1<<(32-opt.Flood.Bits())-1)
+	}
+	frame, flow := opt.frame(kind, frameLen, first)
+	_, beside := opt.frame(kind, frameLen, sources.Addr())
+	flags := uint8(Acknowledge)
+	if opt.SYN {
+		flags = Open
+	}
+	v := map[string]any{
+		generatorVarFlowHead:       flow,
+		generatorVarBesideHead:     beside,
+		generatorVarHeadLen:        uint32(opt.headLen()),
+		generatorVarIpv6:           opt.To.Addr().Is6(),
+		generatorVarTcp:            opt.SYN || opt.TCP,
+		generatorVarFlowFlags:      flags,
+		generatorVarIfindex:        uint32(opt.Interface),
+		generatorVarFlows:          opt.Flows,
+		generatorVarSourcesMask:    mask,
+		generatorVarSequenceIsFlow: !opt.SYN,
+		generatorVarSeed:           opt.Seed,
+		generatorVarInterval:       interval(0),
+		generatorVarBeside:         opt.Beside,
+		generatorVarBesideInterval: interval(0),
+		generatorVarOpenings:       uint64(opt.SYNShare * (1 << 32)),
+		generatorVarFlowStampAt:    opt.stampAt(kind),
+		generatorVarOpeningStampAt: opt.stampAt(opening()),
+	}
+	if opt.SYNShare > 0 {
+		_, v[generatorVarOpeningHead] = opt.frame(opening(), frameLen, newSources.Addr())
+	}
+	if opt.Zipf > 0 {
+		p := newPopularity(opt.Flows, opt.Zipf)
+		v[generatorVarZipf] = uint32(len(p.slots))
+		slots, bins := make([]slot, maxBins), make([]uint32, maxBins+1)
+		copy(slots, p.slots)
+		copy(bins, p.first)
+		v[generatorVarSlots], v[generatorVarBins] = slots, bins
+	}
+	return frame, v
 }
 
 // SetRate changes how many frames to send per second: none for 0, as many as
@@ -171,11 +165,33 @@ func interval(perSecond int) uint64 {
 // Sent returns how many frames were given to the interface so far, but for
 // those of SentBeside. It may have refused some of them: a veth counts these as
 // dropped on transmission.
-func (g *Generator) Sent() (uint64, error) { return g.sent(main) }
+func (g *Generator) Sent() (uint64, error) {
+	o, err := g.Offered()
+	return o.Frames, err
+}
+
+// Offered is what was given to the interface.
+type Offered struct {
+	Frames uint64 `json:"frames"`
+	Bytes  uint64 `json:"bytes"` // of whole frames, without the frame check sequence
+
+	// Openings is how many of the frames were connection requests because of
+	// SYNShare.
+	Openings uint64 `json:"openings"`
+}
+
+// Offered returns what Sent does, and more of it.
+func (g *Generator) Offered() (Offered, error) {
+	s, err := g.read(main)
+	return Offered{Frames: s.Sent, Bytes: s.Sent * uint64(len(g.frame)), Openings: s.Opened}, err
+}
 
 // SentBeside returns how many frames of connections beside a flood were given
 // to the interface so far.
-func (g *Generator) SentBeside() (uint64, error) { return g.sent(beside) }
+func (g *Generator) SentBeside() (uint64, error) {
+	s, err := g.read(beside)
+	return s.Sent, err
+}
 
 // Keys of the program's states.
 const (
@@ -183,14 +199,18 @@ const (
 	beside
 )
 
-func (g *Generator) sent(key uint32) (uint64, error) {
-	var perCPU []struct{ Sent, Next, Part uint64 }
+// state is struct state in bpf/generator.c.
+type state struct{ Sent, Opened, Next, Part, Turn uint64 }
+
+// read returns the sums of counters over all CPUs.
+func (g *Generator) read(key uint32) (sum state, err error) {
+	var perCPU []state
 	if err := g.objects.Maps[generatorMapStates].Lookup(key, &perCPU); err != nil {
-		return 0, fmt.Errorf("read generator's counter: %w", err)
+		return state{}, fmt.Errorf("read generator's counter: %w", err)
 	}
-	sum := uint64(0)
 	for _, s := range perCPU {
-		sum += s.Sent
+		sum.Sent += s.Sent
+		sum.Opened += s.Opened
 	}
 	return sum, nil
 }
@@ -215,7 +235,7 @@ func (g *Generator) Run(ctx context.Context) error {
 
 	for ctx.Err() == nil {
 		// Any signal to the process may end it early.
-		if err := runLive(g.objects.Programs[generatorProgGenerate], g.frame); err != nil && !errors.Is(err, unix.EINTR) {
+		if err := runLive(g.objects.Programs[generatorProgGenerate], g.frame, g.batch); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("run generator: BPF_PROG_TEST_RUN with live frames (needs Linux 5.18): %w", err)
 		}
 	}

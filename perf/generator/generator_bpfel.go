@@ -20,16 +20,26 @@ const (
 	generatorProgGenerate      = "generate"
 	generatorVarBeside         = "beside"
 	generatorVarBesideFlags    = "beside_flags"
+	generatorVarBesideHead     = "beside_head"
 	generatorVarBesideInterval = "beside_interval"
-	generatorVarFirstSource    = "first_source"
+	generatorVarBins           = "bins"
+	generatorVarFlowFlags      = "flow_flags"
+	generatorVarFlowHead       = "flow_head"
+	generatorVarFlowStampAt    = "flow_stamp_at"
 	generatorVarFlows          = "flows"
+	generatorVarHeadLen        = "head_len"
 	generatorVarIfindex        = "ifindex"
 	generatorVarInterval       = "interval"
-	generatorVarIpSum          = "ip_sum"
+	generatorVarIpv6           = "ipv6"
+	generatorVarOpeningHead    = "opening_head"
+	generatorVarOpeningStampAt = "opening_stamp_at"
+	generatorVarOpenings       = "openings"
 	generatorVarSeed           = "seed"
+	generatorVarSequenceIsFlow = "sequence_is_flow"
+	generatorVarSlots          = "slots"
 	generatorVarSourcesMask    = "sources_mask"
-	generatorVarTemplate       = "template"
-	generatorVarTransportSum   = "transport_sum"
+	generatorVarTcp            = "tcp"
+	generatorVarZipf           = "zipf"
 )
 
 // loadGenerator returns the embedded CollectionSpec for generator.
@@ -90,16 +100,26 @@ type generatorMapSpecs struct {
 type generatorVariableSpecs struct {
 	Beside         *ebpf.VariableSpec `ebpf:"beside"`
 	BesideFlags    *ebpf.VariableSpec `ebpf:"beside_flags"`
+	BesideHead     *ebpf.VariableSpec `ebpf:"beside_head"`
 	BesideInterval *ebpf.VariableSpec `ebpf:"beside_interval"`
-	FirstSource    *ebpf.VariableSpec `ebpf:"first_source"`
+	Bins           *ebpf.VariableSpec `ebpf:"bins"`
+	FlowFlags      *ebpf.VariableSpec `ebpf:"flow_flags"`
+	FlowHead       *ebpf.VariableSpec `ebpf:"flow_head"`
+	FlowStampAt    *ebpf.VariableSpec `ebpf:"flow_stamp_at"`
 	Flows          *ebpf.VariableSpec `ebpf:"flows"`
+	HeadLen        *ebpf.VariableSpec `ebpf:"head_len"`
 	Ifindex        *ebpf.VariableSpec `ebpf:"ifindex"`
 	Interval       *ebpf.VariableSpec `ebpf:"interval"`
-	IpSum          *ebpf.VariableSpec `ebpf:"ip_sum"`
+	Ipv6           *ebpf.VariableSpec `ebpf:"ipv6"`
+	OpeningHead    *ebpf.VariableSpec `ebpf:"opening_head"`
+	OpeningStampAt *ebpf.VariableSpec `ebpf:"opening_stamp_at"`
+	Openings       *ebpf.VariableSpec `ebpf:"openings"`
 	Seed           *ebpf.VariableSpec `ebpf:"seed"`
+	SequenceIsFlow *ebpf.VariableSpec `ebpf:"sequence_is_flow"`
+	Slots          *ebpf.VariableSpec `ebpf:"slots"`
 	SourcesMask    *ebpf.VariableSpec `ebpf:"sources_mask"`
-	Template       *ebpf.VariableSpec `ebpf:"template"`
-	TransportSum   *ebpf.VariableSpec `ebpf:"transport_sum"`
+	Tcp            *ebpf.VariableSpec `ebpf:"tcp"`
+	Zipf           *ebpf.VariableSpec `ebpf:"zipf"`
 }
 
 // generatorObjects contains all objects after they have been loaded into the kernel.
@@ -137,16 +157,26 @@ func (m *generatorMaps) Close() error {
 type generatorVariables struct {
 	Beside         *ebpf.Variable `ebpf:"beside"`
 	BesideFlags    *ebpf.Variable `ebpf:"beside_flags"`
+	BesideHead     *ebpf.Variable `ebpf:"beside_head"`
 	BesideInterval *ebpf.Variable `ebpf:"beside_interval"`
-	FirstSource    *ebpf.Variable `ebpf:"first_source"`
+	Bins           *ebpf.Variable `ebpf:"bins"`
+	FlowFlags      *ebpf.Variable `ebpf:"flow_flags"`
+	FlowHead       *ebpf.Variable `ebpf:"flow_head"`
+	FlowStampAt    *ebpf.Variable `ebpf:"flow_stamp_at"`
 	Flows          *ebpf.Variable `ebpf:"flows"`
+	HeadLen        *ebpf.Variable `ebpf:"head_len"`
 	Ifindex        *ebpf.Variable `ebpf:"ifindex"`
 	Interval       *ebpf.Variable `ebpf:"interval"`
-	IpSum          *ebpf.Variable `ebpf:"ip_sum"`
+	Ipv6           *ebpf.Variable `ebpf:"ipv6"`
+	OpeningHead    *ebpf.Variable `ebpf:"opening_head"`
+	OpeningStampAt *ebpf.Variable `ebpf:"opening_stamp_at"`
+	Openings       *ebpf.Variable `ebpf:"openings"`
 	Seed           *ebpf.Variable `ebpf:"seed"`
+	SequenceIsFlow *ebpf.Variable `ebpf:"sequence_is_flow"`
+	Slots          *ebpf.Variable `ebpf:"slots"`
 	SourcesMask    *ebpf.Variable `ebpf:"sources_mask"`
-	Template       *ebpf.Variable `ebpf:"template"`
-	TransportSum   *ebpf.Variable `ebpf:"transport_sum"`
+	Tcp            *ebpf.Variable `ebpf:"tcp"`
+	Zipf           *ebpf.Variable `ebpf:"zipf"`
 }
 
 // generatorPrograms contains all programs after they have been loaded into the kernel.

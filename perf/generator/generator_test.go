@@ -1,7 +1,7 @@
 package generator
 
 import (
-	"context"
+	"math"
 	"net"
 	"net/netip"
 	"runtime"
@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/lab/labtest"
-	"weir/lab/netlab"
 )
 
 var options = Options{
@@ -48,7 +47,7 @@ func TestOptions(t *testing.T) {
 	for name, change := range map[string]func(*Options){
 		"no source":      func(o *Options) { o.Source = nil },
 		"no destination": func(o *Options) { o.Destination = nil },
-		"to IPv6":        func(o *Options) { o.To = netip.MustParseAddrPort("[2001:db8::1]:9") },
+		"to nobody":      func(o *Options) { o.To = netip.AddrPort{} },
 		"no flows":       func(o *Options) { o.Flows = 0 },
 		"too many flows": func(o *Options) { o.Flows = MaxFlows + 1 },
 		"flood of flows": func(o *Options) { o.Flood = netip.MustParsePrefix("10.0.0.0/8") },
@@ -60,6 +59,33 @@ func TestOptions(t *testing.T) {
 		},
 		"same sources": func(o *Options) {
 			o.Flows, o.Flood, o.SYN, o.Beside = 0, netip.MustParsePrefix("198.0.0.0/8"), true, 1
+		},
+		"SYN and TCP":     func(o *Options) { o.SYN, o.TCP = true, true },
+		"share of UDP":    func(o *Options) { o.SYNShare = 0.5 },
+		"share above all": func(o *Options) { o.TCP, o.SYNShare = true, 1.1 },
+		"share below 0":   func(o *Options) { o.TCP, o.SYNShare = true, -0.1 },
+		"no share":        func(o *Options) { o.TCP, o.SYNShare = true, math.NaN() },
+		"no exponent":     func(o *Options) { o.Zipf = math.NaN() },
+		"exponent":        func(o *Options) { o.Zipf = math.Inf(1) },
+		"negative":        func(o *Options) { o.Zipf = -1 },
+		"too short":       func(o *Options) { o.FrameLen = 59 },
+		"too short TCP6": func(o *Options) {
+			o.TCP, o.FrameLen, o.To = true, 73, netip.MustParseAddrPort("[2001:db8::1]:9")
+		},
+		"too short for its SYNs": func(o *Options) {
+			o.TCP, o.SYNShare, o.FrameLen, o.To = true, 0.1, 77, netip.MustParseAddrPort("[2001:db8::1]:9")
+		},
+		"too short for a stamp": func(o *Options) { o.TCP, o.Stamp, o.FrameLen = true, true, 69 },
+		"too long":              func(o *Options) { o.FrameLen = 1515 },
+		"batch":                 func(o *Options) { o.Batch = 257 },
+		"mapped":                func(o *Options) { o.To = netip.MustParseAddrPort("[::ffff:203.0.113.10]:9") },
+		"flood of IPv6": func(o *Options) {
+			o.Flows, o.Flood, o.To = 0, netip.MustParsePrefix("10.0.0.0/8"), netip.MustParseAddrPort("[2001:db8::1]:9")
+		},
+		"flood of TCP":  func(o *Options) { o.Flows, o.Flood, o.TCP = 0, netip.MustParsePrefix("10.0.0.0/8"), true },
+		"popular flood": func(o *Options) { o.Flows, o.Flood, o.Zipf = 0, netip.MustParsePrefix("10.0.0.0/8"), 1 },
+		"stamps beside": func(o *Options) {
+			o.Flows, o.Flood, o.SYN, o.Beside, o.Stamp = 0, netip.MustParsePrefix("10.0.0.0/8"), true, 1, true
 		},
 		"no prefix": func(o *Options) { o.Flows, o.Flood = 0, netip.PrefixFrom(netip.MustParseAddr("10.0.0.0"), 33) },
 	} {
@@ -138,8 +164,8 @@ func TestFrames(t *testing.T) {
 // once makes one frame.
 func once(t *testing.T, g *Generator) (verdict uint32, frame []byte) {
 	t.Helper()
-	frame = make([]byte, FrameLen)
-	verdict, err := g.objects.Programs[generatorProgGenerate].Run(&ebpf.RunOptions{Data: make([]byte, FrameLen), DataOut: frame})
+	frame = make([]byte, len(g.frame))
+	verdict, err := g.objects.Programs[generatorProgGenerate].Run(&ebpf.RunOptions{Data: g.frame, DataOut: frame})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,58 +209,9 @@ func check(t *testing.T, b []byte) (ip, udp gopacket.Flow) {
 
 // A run sends nothing until told, counts what it sends, and ends.
 func TestRun(t *testing.T) {
-	labtest.NeedRoot(t)
-	lab, err := netlab.New("generator")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	host := func(name string) *netlab.Host {
-		h, err := lab.Host(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return h
-	}
-	near, far := host("near"), host("far")
-	for _, h := range []*netlab.Host{near, far} {
-		for _, key := range []string{"net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6"} {
-			if err := h.Sysctl(key, "1"); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := near.ConnectTo(far, netlab.Iface{Name: "near"}, netlab.Iface{Name: "far"}); err != nil {
-		t.Fatal(err)
-	}
-	// A veth takes redirected frames if the other end has GRO, or an XDP program.
-	if _, err := far.Run(t.Context(), "ethtool", "-K", "far", "gro", "on"); err != nil {
-		t.Fatal(err)
-	}
-	link, err := near.Link("near")
-	if err != nil {
-		t.Fatal(err)
-	}
-	opt := options
-	opt.Interface = link.Index
-	g, err := New(opt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- near.Do(func() error { return g.Run(ctx) }) }()
-	defer func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}()
+	w := newWire(t)
+	g, end := w.start(t, options)
+	defer end()
 
 	sent := func() uint64 {
 		n, err := g.Sent()
@@ -273,7 +250,7 @@ func TestRun(t *testing.T) {
 	if m := sent(); m != n {
 		t.Errorf("%d frames after it was told to stop", m-n)
 	}
-	err = near.Do(func() error {
+	err := w.near.Do(func() error {
 		l, err := netlink.LinkByName("near")
 		if err == nil && l.Attrs().Statistics.TxPackets+l.Attrs().Statistics.TxDropped != n {
 			t.Errorf("interface counts %d frames and %d refused, generator %d",

@@ -37,15 +37,17 @@ type testRunAttr struct {
 	_          uint32
 }
 
-// runLive runs the program on live frames until a signal comes: EINTR. The
+// runLive runs the program on live frames, so many at a time, until a signal
+// comes: EINTR. The
 // library's own call starts again after a signal, so it could not be stopped.
-func runLive(program *ebpf.Program, frame []byte) error {
+func runLive(program *ebpf.Program, frame []byte, batch int) error {
 	attr := testRunAttr{
 		program:    uint32(program.FD()),
 		dataSizeIn: uint32(len(frame)),
 		dataIn:     unsafe.Pointer(unsafe.SliceData(frame)),
 		repeat:     math.MaxInt32,
 		flags:      liveFrames,
+		batchSize:  uint32(batch),
 	}
 	_, _, errno := unix.Syscall(unix.SYS_BPF, bpfProgTestRun, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	runtime.KeepAlive(program)

@@ -118,6 +118,8 @@ func (l *asavie) transmit(descs []xdp.Desc) {
 	}
 }
 
+func (l *asavie) taken() uint64 { return l.received }
+
 func (l *asavie) counters() (Counters, error) {
 	s, err := l.socket.Stats()
 	if err != nil {

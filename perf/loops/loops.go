@@ -1,12 +1,14 @@
-// Package loops is the same small program on different AF_XDP libraries: take a
-// batch of frames from an interface, swap their MAC addresses, send them back.
+// Package loops is the same small program on different libraries: take a batch of
+// frames from an interface, swap their MAC addresses, send them on.
 //
 // The problem it solves: to say what a library costs, everything else has to be
 // the same. So the loops differ in nothing but the calls they make, and these
-// are made as each library's documentation shows them.
+// are made as each library's documentation shows them. The loop on our own
+// drivers is the floor under weir as well: what is not in it is weir's own work.
 //
-// All of them work on queue 0, in copy mode, with the XDP program in the driver
-// (generic on an interface without XDP of its own, when they only send).
+// All of them work on queue 0. On AF_XDP it is in copy mode, with the XDP program
+// in the driver (generic on an interface without XDP of its own, when they only
+// send), unless another driver is asked for.
 package loops
 
 import (
@@ -19,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weir/perf/splice"
 )
 
 // Kind names a loop.
@@ -26,7 +30,8 @@ type Kind string
 
 // The loops.
 const (
-	// Own is on dataplane/afxdp, with the worker's batch.
+	// Own is on the drivers of the data plane as weir opens them, with the
+	// worker's batch.
 	Own Kind = "own"
 
 	// Asavie is the loop in the package documentation of
@@ -54,9 +59,11 @@ const (
 type Options struct {
 	Kind      Kind
 	Task      Task
-	Interface string // in the calling thread's network namespace
-	CPU       int    // that the loop's thread is pinned to
-	Ring      int    // entries of the rings that frames come in and go out by, a power of two of at least 64
+	Driver    splice.Driver // of Own; default AF_XDP in copy mode
+	Interface string        // in the calling thread's network namespace
+	Out       string        // to send by, for Own; default Interface
+	CPU       int           // that the loop's thread is pinned to
+	Ring      int           // entries of the rings that frames come in and go out by, of the others; a power of two of at least 64
 }
 
 // Counters counts frames.
@@ -82,6 +89,7 @@ const idle = 50 * time.Millisecond
 type loop interface {
 	forward() error // one batch, or a sleep of at most idle
 	send() error    // one batch
+	taken() uint64  // frames received so far
 	counters() (Counters, error)
 	close() error
 }
@@ -108,7 +116,8 @@ func Run(ctx context.Context, opt Options, ready func(thread int)) (_ Counters, 
 	var ended atomic.Bool
 	defer context.AfterFunc(ctx, func() { ended.Store(true) })()
 	ready(unix.Gettid())
-	for !ended.Load() {
+	for last := uint64(0); !ended.Load() || last != l.taken(); { // what was received before the end counts
+		last = l.taken()
 		if err := turn(); err != nil {
 			return Counters{}, fmt.Errorf("run loop %s: %w", opt.Kind, err)
 		}
@@ -124,6 +133,9 @@ func open(opt *Options) (loop, error) {
 	case Own:
 		return openOwn(opt)
 	case Asavie, AsavieDrained:
+		if opt.Out != "" || opt.Driver != "" && opt.Driver != splice.AFXDP {
+			return nil, errors.New("this loop has one interface, and AF_XDP in copy mode")
+		}
 		return openAsavie(opt)
 	}
 	return nil, fmt.Errorf("no such loop: there are %v", Kinds())

@@ -1,27 +1,29 @@
 package loops
 
 import (
+	"context"
 	"errors"
 	"net/netip"
+	"sync"
 
-	"weir/dataplane/afxdp"
 	"weir/dataplane/forward"
 	"weir/dataplane/queue"
 	"weir/dataplane/steer"
+	"weir/perf/splice"
+	"weir/perf/world"
 )
 
-// VIP is the one address whose frames [Own] takes: its XDP program picks
-// frames by address, as in the appliance.
-var VIP = netip.AddrFrom4([4]byte{203, 0, 113, 10})
-
-// own is the loop on our rings, with the defaults of dataplane/afxdp and the
-// XDP program of the appliance.
+// own is the loop on our own drivers, with the programs of the appliance that say
+// which frames are its.
 type own struct {
-	filter *steer.Filter
-	device *afxdp.Device
+	port   *splice.Port
 	queue  queue.Queue
 	frames []queue.Frame
 	sample []byte
+
+	beating sync.WaitGroup
+	stop    context.CancelFunc
+	beat    error // that beating has ended with
 
 	received uint64
 	sent     uint64
@@ -29,25 +31,23 @@ type own struct {
 
 func openOwn(opt *Options) (_ *own, err error) {
 	l := &own{frames: make([]queue.Frame, forward.BatchSize), sample: make([]byte, sendLen)}
-	defer func() {
-		if err != nil {
-			_ = l.close() // the first error tells more
-		}
-	}()
-	if l.filter, err = steer.Load(); err != nil {
+	driver := opt.Driver
+	if driver == "" {
+		driver = splice.AFXDP
+	}
+	if opt.Task == Send && driver == splice.AFXDP {
+		driver = splice.Generic
+	}
+	if l.port, err = splice.Open(splice.Options{Driver: driver, In: opt.Interface, Out: opt.Out}); err != nil {
 		return nil, err
 	}
-	if err := l.filter.Steer(steer.Set{VIPs: []netip.Addr{VIP}}); err != nil {
-		return nil, err
+	l.queue = l.port.Queue
+	if err := l.port.Steer(steer.Set{VIPs: []netip.Addr{world.VIP4, world.VIP6}}); err != nil {
+		return nil, errors.Join(err, l.port.Close())
 	}
-	modes := []afxdp.Mode{afxdp.Copy}
-	if opt.Task == Send {
-		modes = append(modes, afxdp.Generic)
-	}
-	if l.device, err = afxdp.Open(l.filter, afxdp.Options{Interface: opt.Interface, Modes: modes, RingSize: opt.Ring}); err != nil {
-		return nil, err
-	}
-	l.queue = l.device.Queues()[0]
+	ctx, stop := context.WithCancel(context.Background())
+	l.stop = stop
+	l.beating.Go(func() { l.beat = l.port.Run(ctx) })
 	return l, nil
 }
 
@@ -79,6 +79,8 @@ func (l *own) send() error {
 	return err
 }
 
+func (l *own) taken() uint64 { return l.received }
+
 func (l *own) counters() (Counters, error) {
 	s := l.queue.Stats()
 	return Counters{
@@ -90,12 +92,7 @@ func (l *own) counters() (Counters, error) {
 }
 
 func (l *own) close() error {
-	var errs []error
-	if l.device != nil {
-		errs = append(errs, l.device.Close())
-	}
-	if l.filter != nil {
-		errs = append(errs, l.filter.Close())
-	}
-	return errors.Join(errs...)
+	l.stop()
+	l.beating.Wait()
+	return errors.Join(l.beat, l.port.Close())
 }

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"strings"
 
+	"github.com/urfave/cli/v2"
+
 	"weir/lab/netlab"
 )
 
@@ -15,6 +17,21 @@ import (
 // the last one's: memory, sockets, garbage. It is told what to do by its
 // arguments, and writes a Started to its output, as JSON, and whatever it is
 // asked for then.
+
+// ServeChild makes a program one that has children: if its arguments are those of
+// one of these commands below the command perf, it runs that and ends. It is for
+// the main function of tests, whose program starts itself.
+func ServeChild(commands ...*cli.Command) {
+	if len(os.Args) < 2 || os.Args[1] != "perf" {
+		return
+	}
+	app := &cli.App{Name: "test", Commands: []*cli.Command{{Name: "perf", Subcommands: commands}}}
+	if err := app.Run(os.Args); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
 
 // Started is what a child writes first.
 type Started struct {
@@ -71,6 +88,22 @@ func (c *Child) Time() (sum ThreadTime, err error) {
 	}
 	return sum, nil
 }
+
+// Ticks returns how the run time of the process's threads divides.
+func (c *Child) Ticks() (sum Ticks, err error) {
+	for _, thread := range c.threads {
+		t, err := ReadTicks(fmt.Sprintf("/proc/%d/task/%d/stat", c.Process.PID(), thread))
+		if err != nil {
+			return sum, err
+		}
+		sum.User += t.User
+		sum.Kernel += t.Kernel
+	}
+	return sum, nil
+}
+
+// Memory returns how many bytes of the process are in memory.
+func (c *Child) Memory() (uint64, error) { return ResidentMemory(c.Process.PID()) }
 
 // ResidentMemory returns how many bytes of a process are in memory
 // (Documentation/filesystems/proc.rst, VmRSS).

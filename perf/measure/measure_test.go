@@ -1,6 +1,10 @@
 package measure
 
-import "testing"
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
 
 func TestSpread(t *testing.T) {
 	for _, test := range []struct {
@@ -27,5 +31,33 @@ func TestShortCommit(t *testing.T) {
 		if got := shortCommit(commit); got != want {
 			t.Errorf("%s: %q, want %q", commit, got, want)
 		}
+	}
+}
+
+// A name with brackets and spaces does not move the fields.
+func TestReadTicks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stat")
+	for content, want := range map[string]Ticks{
+		"7 (weir) R 1 7 7 0 -1 4194560 100 0 0 0 30 10 0 0 20 0 1":     {30, 10},
+		"7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 99": {1, 2},
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ReadTicks(path); err != nil || got != want {
+			t.Errorf("%s: %+v, %v, want %+v", content, got, err, want)
+		}
+	}
+	if err := os.WriteFile(path, []byte("7 (weir) R 1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadTicks(path); err == nil {
+		t.Error("times of a file that has none")
+	}
+	if share := (Ticks{31, 12}).Since(Ticks{1, 2}).UserShare(); share != 0.75 {
+		t.Errorf("user share %g, want 0.75", share)
+	}
+	if share := (Ticks{}).UserShare(); share != 0 {
+		t.Errorf("user share of nothing %g", share)
 	}
 }

@@ -1,8 +1,11 @@
 package measure
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 )
 
@@ -27,4 +30,40 @@ func ReadThread(pid, tid int) (ThreadTime, error) {
 		return ThreadTime{}, fmt.Errorf("read run time of thread: %q: %w", b, err)
 	}
 	return ThreadTime{time.Duration(ran), time.Duration(waited)}, nil
+}
+
+// Ticks are ticks of the clock that hit a process or thread in user mode and in
+// the kernel. There are a few hundred per second, so this is a sample: it tells
+// how a time divides, and not how long it is.
+type Ticks struct{ User, Kernel float64 }
+
+// Since returns what was added since before.
+func (t Ticks) Since(before Ticks) Ticks {
+	return Ticks{t.User - before.User, t.Kernel - before.Kernel}
+}
+
+// UserShare returns which part was spent in user mode, zero of nothing.
+func (t Ticks) UserShare() float64 {
+	if t.User+t.Kernel == 0 {
+		return 0
+	}
+	return t.User / (t.User + t.Kernel)
+}
+
+// ReadTicks returns utime and stime of a stat file, of a process or a thread
+// (Documentation/filesystems/proc.rst, table 1-4). A program's name may have
+// spaces and brackets in it.
+func ReadTicks(path string) (Ticks, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Ticks{}, fmt.Errorf("read times: %w", err)
+	}
+	const utime, stime = 14 - 3, 15 - 3 // counted from the state, which is the third
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) <= stime {
+		return Ticks{}, fmt.Errorf("read times: %s has %d fields", path, len(fields))
+	}
+	user, errUser := strconv.ParseFloat(string(fields[utime]), 64)
+	kernel, errKernel := strconv.ParseFloat(string(fields[stime]), 64)
+	return Ticks{user, kernel}, errors.Join(errUser, errKernel)
 }

@@ -12,13 +12,33 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type sinkOutcome uint32
+
+const (
+	sinkOutcomeOUTCOME_GOOD            sinkOutcome = 0
+	sinkOutcomeOUTCOME_OTHER           sinkOutcome = 1
+	sinkOutcomeOUTCOME_BAD_LENGTH      sinkOutcome = 2
+	sinkOutcomeOUTCOME_BAD_IP_CHECKSUM sinkOutcome = 3
+	sinkOutcomeOUTCOME_BAD_CHECKSUM    sinkOutcome = 4
+	sinkOutcomeOUTCOME_BAD_STAMP       sinkOutcome = 5
+	sinkOutcomeOUTCOME_MERGED          sinkOutcome = 6
+	sinkOutcomeOUTCOMES                sinkOutcome = 7
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	sinkMapArrived = "arrived"
-	sinkProgCount  = "count"
-	sinkVarPort    = "port"
+	sinkMapArrived    = "arrived"
+	sinkMapOutcomes   = "outcomes"
+	sinkMapStamps     = "stamps"
+	sinkProgCountSkb  = "count_skb"
+	sinkProgCountXdp  = "count_xdp"
+	sinkVarHighest    = "highest"
+	sinkVarLatency    = "latency"
+	sinkVarOutcomeBtf = "outcome_btf"
+	sinkVarPort       = "port"
+	sinkVarVerify     = "verify"
 )
 
 // loadSink returns the embedded CollectionSpec for sink.
@@ -63,21 +83,28 @@ type sinkSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sinkProgramSpecs struct {
-	Count *ebpf.ProgramSpec `ebpf:"count"`
+	CountSkb *ebpf.ProgramSpec `ebpf:"count_skb"`
+	CountXdp *ebpf.ProgramSpec `ebpf:"count_xdp"`
 }
 
 // sinkMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sinkMapSpecs struct {
-	Arrived *ebpf.MapSpec `ebpf:"arrived"`
+	Arrived  *ebpf.MapSpec `ebpf:"arrived"`
+	Outcomes *ebpf.MapSpec `ebpf:"outcomes"`
+	Stamps   *ebpf.MapSpec `ebpf:"stamps"`
 }
 
 // sinkVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sinkVariableSpecs struct {
-	Port *ebpf.VariableSpec `ebpf:"port"`
+	Highest    *ebpf.VariableSpec `ebpf:"highest"`
+	Latency    *ebpf.VariableSpec `ebpf:"latency"`
+	OutcomeBtf *ebpf.VariableSpec `ebpf:"outcome_btf"`
+	Port       *ebpf.VariableSpec `ebpf:"port"`
+	Verify     *ebpf.VariableSpec `ebpf:"verify"`
 }
 
 // sinkObjects contains all objects after they have been loaded into the kernel.
@@ -100,12 +127,16 @@ func (o *sinkObjects) Close() error {
 //
 // It can be passed to loadSinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sinkMaps struct {
-	Arrived *ebpf.Map `ebpf:"arrived"`
+	Arrived  *ebpf.Map `ebpf:"arrived"`
+	Outcomes *ebpf.Map `ebpf:"outcomes"`
+	Stamps   *ebpf.Map `ebpf:"stamps"`
 }
 
 func (m *sinkMaps) Close() error {
 	return _SinkClose(
 		m.Arrived,
+		m.Outcomes,
+		m.Stamps,
 	)
 }
 
@@ -113,19 +144,25 @@ func (m *sinkMaps) Close() error {
 //
 // It can be passed to loadSinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sinkVariables struct {
-	Port *ebpf.Variable `ebpf:"port"`
+	Highest    *ebpf.Variable `ebpf:"highest"`
+	Latency    *ebpf.Variable `ebpf:"latency"`
+	OutcomeBtf *ebpf.Variable `ebpf:"outcome_btf"`
+	Port       *ebpf.Variable `ebpf:"port"`
+	Verify     *ebpf.Variable `ebpf:"verify"`
 }
 
 // sinkPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadSinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sinkPrograms struct {
-	Count *ebpf.Program `ebpf:"count"`
+	CountSkb *ebpf.Program `ebpf:"count_skb"`
+	CountXdp *ebpf.Program `ebpf:"count_xdp"`
 }
 
 func (p *sinkPrograms) Close() error {
 	return _SinkClose(
-		p.Count,
+		p.CountSkb,
+		p.CountXdp,
 	)
 }
 

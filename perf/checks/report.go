@@ -1,0 +1,126 @@
+package checks
+
+import (
+	"fmt"
+	"io"
+	"time"
+	"weir/perf/measure"
+)
+
+// Report is the outcome of [Run], complete.
+type Report struct {
+	Measured time.Time       `json:"measured"`
+	Machine  measure.Machine `json:"machine"`
+	Backends int             `json:"backends"`
+	Interval float64         `json:"interval_seconds"` // of each check
+	Window   float64         `json:"window_seconds"`
+	WarmUp   float64         `json:"warm_up_seconds"`
+	Seed     uint64          `json:"seed"` // of the order
+	Summary  []Row           `json:"summary"`
+	Cells    []Cell          `json:"cells"` // in the order of measuring
+}
+
+// Row sums up all rounds of one kind and number of checks.
+type Row struct {
+	Kind    Kind   `json:"kind"`
+	To      Target `json:"to,omitempty"`
+	Checked int    `json:"checked"`
+	Rounds  int    `json:"rounds"`
+
+	CPU      measure.Spread `json:"cpu"`
+	Kernel   measure.Spread `json:"kernel"`
+	PerCheck measure.Spread `json:"per_check"` // seconds of CPU above the median without checks; zero if that was not measured
+	Made     measure.Spread `json:"made"`
+	Memory   measure.Spread `json:"memory"`
+	Ready    measure.Spread `json:"ready"`
+	StartCPU measure.Spread `json:"start_cpu"`
+	Shown    measure.Spread `json:"shown"`
+	Waited   measure.Spread `json:"waited"`
+
+	NotUp  int `json:"not_up"` // backends in the end, the most of any round: there should be none
+	Logged int `json:"logged"` // lines in all windows: there should be none
+}
+
+// Add adds a cell and sums up again.
+func (r *Report) Add(c Cell) {
+	r.Cells = append(r.Cells, c)
+	r.Summary = nil
+	unchecked := r.of(Cell{Kind: None})
+	idle := measure.SpreadOf(unchecked, func(c *Cell) float64 { return c.CPU }).Median
+	for _, like := range (&Options{Backends: r.Backends}).cells() {
+		cells := r.of(like)
+		if len(cells) == 0 {
+			continue
+		}
+		over := func(value func(*Cell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
+		row := Row{
+			Kind: like.Kind, To: like.To, Checked: like.Checked, Rounds: len(cells),
+			CPU:      over(func(c *Cell) float64 { return c.CPU }),
+			Kernel:   over(func(c *Cell) float64 { return c.Kernel }),
+			Made:     over(func(c *Cell) float64 { return c.Made }),
+			Memory:   over(func(c *Cell) float64 { return float64(c.Memory) }),
+			Ready:    over(func(c *Cell) float64 { return c.Ready }),
+			StartCPU: over(func(c *Cell) float64 { return c.StartCPU }),
+			Shown:    over(func(c *Cell) float64 { return c.Shown }),
+			Waited:   over(func(c *Cell) float64 { return c.Waited }),
+		}
+		if len(unchecked) > 0 {
+			row.PerCheck = over(func(c *Cell) float64 {
+				if c.Made == 0 {
+					return 0
+				}
+				return (c.CPU - idle) / c.Made
+			})
+		}
+		for _, c := range cells {
+			row.NotUp = max(row.NotUp, r.Backends-c.Up, c.Checked-c.Passed)
+			row.Logged += c.Logged
+		}
+		r.Summary = append(r.Summary, row)
+	}
+}
+
+// of returns the cells of one row.
+func (r *Report) of(like Cell) (cells []Cell) {
+	for _, c := range r.Cells {
+		if c.Kind == like.Kind && c.To == like.To && c.Checked == like.Checked {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// WriteText writes the summary for a terminal.
+func (r Report) WriteText(w io.Writer) error {
+	return measure.WriteText(w, r.conditions(), r.table())
+}
+
+// WriteMarkdown writes the summary for a page.
+func (r Report) WriteMarkdown(w io.Writer) error {
+	return measure.WriteMarkdown(w, r.conditions(), r.table())
+}
+
+func (r *Report) conditions() string {
+	return fmt.Sprintf("%s: veth, %d backends in mode ipip behind one router, each check every %g s, windows of %g s.",
+		r.Machine.At(r.Measured), r.Backends, r.Interval, r.Window)
+}
+
+func (r *Report) table() [][]string {
+	table := [][]string{{
+		"checks", "kind", "to", "rounds", "made per s", "CPU %", "kernel %", "µs/check", "not up", "log lines",
+		"memory MB", "all up after s", "CPU s till then", "show s", "waited %",
+	}}
+	for _, row := range r.Summary {
+		kind, to, perCheck := string(row.Kind), string(row.To), row.PerCheck.Format(1e6, 0)
+		if row.Kind == None {
+			kind, to, perCheck = "-", "-", "-"
+		}
+		table = append(table, []string{
+			fmt.Sprint(row.Checked), kind, to, fmt.Sprint(row.Rounds),
+			row.Made.Format(1, 0), row.CPU.Format(100, 1), fmt.Sprintf("%.1f", row.Kernel.Median*100), perCheck,
+			fmt.Sprint(row.NotUp), fmt.Sprint(row.Logged),
+			row.Memory.Format(1e-6, 0), row.Ready.Format(1, 1), row.StartCPU.Format(1, 1), row.Shown.Format(1, 2), row.Waited.FormatWaited(),
+		})
+	}
+	return table
+}

@@ -1,0 +1,166 @@
+package connections
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"weir/perf/measure"
+)
+
+// Report is the outcome of [Measure], complete.
+type Report struct {
+	Measured time.Time          `json:"measured"`
+	Machine  measure.Machine    `json:"machine"`
+	Programs map[string]string  `json:"programs"` // versions of the peers'
+	Clients  int                `json:"clients"`  // connections at a time, paced at most
+	Rate     int                `json:"rate"`     // connections per second, paced
+	Window   float64            `json:"window_seconds"`
+	Seed     uint64             `json:"seed"`              // of the order
+	Missing  map[Subject]string `json:"missing,omitempty"` // why a subject was not measured
+	Summary  []Row              `json:"summary"`
+	Cells    []Cell             `json:"cells"` // in the order of measuring
+}
+
+// Row sums up all rounds of one subject under one load.
+type Row struct {
+	Subject Subject `json:"subject"`
+	Load    Load    `json:"load"`
+	Rounds  int     `json:"rounds"`
+
+	PerSecond measure.Spread `json:"per_second"`
+	CPU       measure.Spread `json:"cpu_seconds"` // for each connection: both of the following
+	Process   measure.Spread `json:"process_seconds"`
+	Kernel    measure.Spread `json:"kernel_seconds"`
+	Busy      measure.Spread `json:"busy"`
+	Others    measure.Spread `json:"others"`
+	Clients   measure.Spread `json:"clients_busy"`
+	Median    measure.Spread `json:"median_seconds"`
+	P99       measure.Spread `json:"p99_seconds"`
+	Memory    measure.Spread `json:"memory"`
+	FramesIn  measure.Spread `json:"frames_in"` // at the balancer, for each connection opened
+	FramesOut measure.Spread `json:"frames_out"`
+
+	// Sums over all rounds.
+	Opened uint64            `json:"opened"`
+	Failed map[string]uint64 `json:"failed,omitempty"` // by reason: there should be none
+	Late   uint64            `json:"late"`
+}
+
+// add adds a cell and sums up again.
+func (r *Report) add(c Cell) {
+	r.Cells = append(r.Cells, c)
+	r.Summary = nil
+	for _, load := range Loads() {
+		for _, subject := range Subjects() {
+			var cells []Cell
+			for _, c := range r.Cells {
+				if c.Subject == subject && c.Load == load {
+					cells = append(cells, c)
+				}
+			}
+			if len(cells) > 0 {
+				r.Summary = append(r.Summary, rowOf(cells))
+			}
+		}
+	}
+}
+
+func rowOf(cells []Cell) Row {
+	over := func(value func(*Cell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
+	each := func(frames func(*Account) uint64) measure.Spread {
+		return over(func(c *Cell) float64 { return float64(frames(&c.Account)) / float64(max(c.Account.Opened, 1)) })
+	}
+	row := Row{
+		Subject: cells[0].Subject, Load: cells[0].Load, Rounds: len(cells),
+		PerSecond: over(func(c *Cell) float64 { return c.PerSecond }),
+		CPU:       over((*Cell).CPU),
+		Process:   over(func(c *Cell) float64 { return c.Process }),
+		Kernel:    over(func(c *Cell) float64 { return c.Kernel }),
+		Busy:      over(func(c *Cell) float64 { return c.Busy }),
+		Others:    over(func(c *Cell) float64 { return c.Others }),
+		Clients:   over(func(c *Cell) float64 { return c.Clients }),
+		Median:    over(func(c *Cell) float64 { return c.Median }),
+		P99:       over(func(c *Cell) float64 { return c.P99 }),
+		Memory:    over(func(c *Cell) float64 { return float64(c.Memory) }),
+		FramesIn:  each(func(a *Account) uint64 { return a.FramesIn }),
+		FramesOut: each(func(a *Account) uint64 { return a.FramesOut }),
+	}
+	for _, c := range cells {
+		row.Opened += c.Account.Opened
+		row.Late += c.Late
+		for reason, n := range c.Account.Failed {
+			if row.Failed == nil {
+				row.Failed = make(map[string]uint64)
+			}
+			row.Failed[reason] += n
+		}
+	}
+	return row
+}
+
+// WriteText writes the summary for a terminal.
+func (r Report) WriteText(w io.Writer) error {
+	return measure.WriteText(w, r.conditions(), r.table())
+}
+
+// WriteMarkdown writes the summary for a page.
+func (r Report) WriteMarkdown(w io.Writer) error {
+	return measure.WriteMarkdown(w, r.conditions(), r.table())
+}
+
+func (r *Report) conditions() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: veth, one CPU for the balancer and one for all others, %d backends, closed: %d clients, paced: %d connections/s, windows of %g s.",
+		r.Machine.At(r.Measured), backends, r.Clients, r.Rate, r.Window)
+	for _, name := range slices.Sorted(maps.Keys(r.Programs)) {
+		fmt.Fprintf(&b, " %s: %s.", name, r.Programs[name])
+	}
+	for _, subject := range slices.Sorted(maps.Keys(r.Missing)) {
+		fmt.Fprintf(&b, " Without %s: %s.", subject, r.Missing[subject])
+	}
+	return b.String()
+}
+
+func (r *Report) table() [][]string {
+	table := [][]string{{
+		"load", "through", "rounds", "connections/s", "failed", "CPU µs/connection", "process", "kernel", "core busy %", "clients' core",
+		"median ms", "p99 ms", "frames in/connection", "out", "memory MB", "others on core %",
+	}}
+	for _, row := range r.Summary {
+		cpu, process, kernel, memory := row.CPU.Format(1e6, 1), fmt.Sprintf("%.1f", row.Process.Median*1e6), fmt.Sprintf("%.1f", row.Kernel.Median*1e6), "-"
+		if row.Memory.Max > 0 {
+			memory = fmt.Sprintf("%.0f", row.Memory.Median*1e-6)
+		}
+		if row.Subject == Direct {
+			cpu, process, kernel = "-", "-", "-"
+		} else if row.Memory.Max == 0 {
+			process = "-"
+		}
+		table = append(table, []string{
+			string(row.Load), string(row.Subject), fmt.Sprint(row.Rounds), row.PerSecond.Format(1, 0), row.failures(), cpu, process, kernel,
+			row.Busy.Format(100, 0), fmt.Sprintf("%.0f", row.Clients.Median*100), row.Median.Format(1e3, 2), row.P99.Format(1e3, 1),
+			fmt.Sprintf("%.1f", row.FramesIn.Median), fmt.Sprintf("%.1f", row.FramesOut.Median), memory, row.Others.FormatWaited(),
+		})
+	}
+	return table
+}
+
+// failures names what has failed, and how often; and, paced, how many
+// connections were opened too late.
+func (row *Row) failures() string {
+	var all []string
+	for _, reason := range slices.Sorted(maps.Keys(row.Failed)) {
+		all = append(all, fmt.Sprintf("%d %s", row.Failed[reason], reason))
+	}
+	if row.Late > 0 {
+		all = append(all, fmt.Sprintf("%d late", row.Late))
+	}
+	if len(all) == 0 {
+		return "0"
+	}
+	return strings.Join(all, ", ")
+}

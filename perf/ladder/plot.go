@@ -1,0 +1,95 @@
+package ladder
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+
+	"weir/perf/measure"
+	"weir/perf/plot"
+)
+
+// Plot draws own work over the number of flows, a line for each mode towards
+// backends, with the target for DSR.
+func (r Report) Plot(w io.Writer) error {
+	chart := plot.Lines{
+		Title:  "weir's own work per packet",
+		Note:   fmt.Sprintf("No I/O, UDP, packets of known flows; medians, smallest to largest. %s.", r.Machine.At(r.Measured)),
+		XLabel: "flows",
+		YLabel: "ns per packet",
+	}
+	lines := make(map[string]map[uint32]measure.Spread)
+	var names []string
+	var flows []uint32
+	for i := range r.Summary {
+		row := &r.Summary[i]
+		name, ok := row.plotted()
+		if !ok {
+			continue
+		}
+		if lines[name] == nil {
+			lines[name] = make(map[uint32]measure.Spread)
+			names = append(names, name)
+		}
+		lines[name][row.Flows] = row.Own
+		if !slices.Contains(flows, row.Flows) {
+			flows = append(flows, row.Flows)
+		}
+	}
+	slices.Sort(flows)
+	target := plot.Mark{Name: "target for " + string(DSR4)}
+	for _, n := range flows {
+		chart.Ticks = append(chart.Ticks, plot.Tick{X: float64(n), Label: prefixed(n)})
+		at := math.NaN()
+		if ns := hitTargets[n]; ns > 0 {
+			at = ns
+		}
+		target.Values = append(target.Values, at)
+	}
+	for _, name := range names {
+		l := plot.Line{Name: name}
+		for _, n := range flows {
+			v := plot.None()
+			if s, ok := lines[name][n]; ok {
+				// Restoring is measured beside it and taken off, so that nothing at all
+				// can come out below zero.
+				v = plot.Value{Y: max(s.Median, 0), Low: max(s.Min, 0), High: max(s.Max, 0)}
+			}
+			l.Values = append(l.Values, v)
+		}
+		chart.Lines = append(chart.Lines, l)
+	}
+	if slices.Contains(names, string(DSR4)) {
+		chart.Marks = []plot.Mark{target}
+	}
+	return chart.WriteSVG(w)
+}
+
+// plotted returns the name of the line that a row is a point of.
+func (r *Row) plotted() (line string, ok bool) {
+	if !r.tabled() || r.Protocol != UDP || r.Buffers == fewBuffers || r.Mode.answer() {
+		return "", false
+	}
+	switch r.Rung {
+	case Hit:
+		return string(r.Mode), true
+	case Map:
+		return string(Map), true
+	}
+	return "", false
+}
+
+// plotTo draws a report into a file.
+func plotTo(path string, r Report) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("draw chart: %w", err)
+	}
+	return errors.Join(r.Plot(f), f.Close())
+}

@@ -1,0 +1,166 @@
+package ladder
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"weir/dataplane/forward"
+	"weir/dataplane/queue"
+	"weir/dataplane/snapshot"
+	"weir/dataplane/worker"
+)
+
+// job is what a source is told to do. done gets how long the worker's thread has
+// run for it.
+type job struct {
+	batches int
+	restore bool // make packets, and do no more
+	done    chan time.Duration
+}
+
+// source is a queue in memory that has packets when it has a job, and forgets
+// what it is sent. It neither locks nor copies, unlike queuetest's, which is
+// there to find mistakes. Its counts are the worker's until it is idle.
+type source struct {
+	buffers *buffers
+	fill    filler // written before a job, by who gives it
+
+	jobs    chan job
+	wake    chan struct{}
+	current job
+	left    int // batches of current
+	started time.Duration
+
+	sent, released uint64
+}
+
+func newSource(b *buffers) *source {
+	return &source{buffers: b, jobs: make(chan job, 1), wake: make(chan struct{}, 1)}
+}
+
+// Receive implements [queue.Queue]. A job has ended when the worker asks for
+// more: then it is done with the last batch.
+func (s *source) Receive(frames []queue.Frame) (int, error) {
+	if s.left == 0 {
+		s.finish()
+		if !s.begin() {
+			return 0, nil
+		}
+	}
+	s.left--
+	frames = frames[:min(len(frames), forward.BatchSize)]
+	s.buffers.lend(frames)
+	s.fill.fill(frames)
+	return len(frames), nil
+}
+
+func (s *source) finish() {
+	if s.current.done != nil {
+		s.current.done <- threadTime() - s.started
+		s.current = job{}
+	}
+}
+
+// begin takes the next job, and reports whether it has packets for the worker.
+func (s *source) begin() bool {
+	select {
+	case s.current = <-s.jobs:
+	default:
+		return false
+	}
+	s.started = threadTime()
+	if s.current.restore {
+		var frames [forward.BatchSize]queue.Frame
+		for range s.current.batches {
+			s.buffers.lend(frames[:])
+			s.fill.fill(frames[:])
+		}
+		s.finish()
+		return false
+	}
+	s.left = s.current.batches
+	return s.left > 0
+}
+
+// do has the worker's thread do a job, and returns how long it has run for it.
+func (s *source) do(j job, ended <-chan error) (time.Duration, error) {
+	j.done = make(chan time.Duration, 1)
+	s.jobs <- j
+	s.Wake()
+	select {
+	case took := <-j.done:
+		return took, nil
+	case err := <-ended:
+		return 0, fmt.Errorf("worker has ended: %w", err)
+	}
+}
+
+// Alloc implements [queue.Queue]. Nothing comes from other workers.
+func (s *source) Alloc([]queue.Frame) int { return 0 }
+
+// Send implements [queue.Queue].
+func (s *source) Send(frames []queue.Frame) (int, error) {
+	s.sent += uint64(len(frames))
+	return len(frames), nil
+}
+
+// Release implements [queue.Queue].
+func (s *source) Release(frames []queue.Frame) { s.released += uint64(len(frames)) }
+
+// Wait implements [queue.Queue].
+func (s *source) Wait(timeout time.Duration) error {
+	select {
+	case <-s.wake:
+	case <-time.After(timeout):
+	}
+	return nil
+}
+
+// Wake implements [queue.Queue].
+func (s *source) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Stats implements [queue.Queue].
+func (s *source) Stats() queue.Stats { return queue.Stats{} }
+
+// Close implements [queue.Queue].
+func (s *source) Close() error { return nil }
+
+// worker is a turn of the worker.
+func (r *rig) worker(cpu int) error {
+	source := newSource(r.buffers)
+	var snap atomic.Pointer[snapshot.Snapshot]
+	snap.Store(r.snap)
+	w := worker.New(worker.Config{
+		CPU: cpu, Queue: source, Flows: r.flows, Space: r.space, Snapshot: &snap, Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	r.closers = append(r.closers, func() error {
+		stop()
+		return <-ended
+	})
+	r.loop = func(batches int, restore bool) (time.Duration, error) {
+		source.fill = r.fill
+		took, err := source.do(job{batches: batches, restore: restore}, ended)
+		if err != nil {
+			ended <- err // for close
+		}
+		return took, err
+	}
+	r.count = func() (counts, error) {
+		status, err := w.Status(ctx)
+		c := countsOf(&status.Counters, status.Counters.Received.Packets)
+		c.dropped += source.released
+		return c, err
+	}
+	return nil
+}

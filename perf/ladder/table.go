@@ -1,0 +1,52 @@
+package ladder
+
+import (
+	"weir/dataplane/flow"
+	"weir/dataplane/forward"
+	"weir/dataplane/packet"
+	"weir/dataplane/queue"
+)
+
+// mark is what known flows have.
+const mark = 1
+
+// table finds flows in batches, as package forward does, and does no more. Of a
+// known flow nobody asks for the service.
+func (r *rig) table() {
+	var (
+		parsed  [forward.BatchSize]packet.Parsed
+		hashes  [forward.BatchSize]uint64
+		places  [forward.BatchSize]uint32
+		batches uint64
+	)
+	c := new(counts)
+	r.counted(c)
+	r.step = func(frames []queue.Frame) {
+		for i := range frames {
+			p := &parsed[i]
+			p.Decode(frames[i].Bytes())
+			if !p.Flow {
+				c.dropped++
+			}
+			hashes[i] = r.flows.Hash(&p.Tuple)
+		}
+		r.flows.Prefetch(hashes[:len(frames)], places[:len(frames)])
+		now := ticksOf(batches)
+		batches++
+		for i := range frames {
+			p := &parsed[i]
+			if e := r.flows.Known(places[i], &p.Tuple, p.TCPFlags, mark, now); e != nil {
+				c.known++
+				continue
+			}
+			segment := flow.Segment{Flags: p.TCPFlags, Sequence: p.TCPSequence}
+			if e := r.flows.Lookup(hashes[i], &p.Tuple, segment, now); e != nil {
+				c.known++
+				r.flows.Mark(e, mark)
+				continue
+			}
+			r.flows.Insert(hashes[i], &p.Tuple, segment, now)
+		}
+		c.packets += uint64(len(frames))
+	}
+}

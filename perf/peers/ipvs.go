@@ -1,0 +1,78 @@
+package peers
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// ipvsFamily is what IPVS is set up through (include/uapi/linux/ip_vs.h).
+const ipvsFamily = "IPVS"
+
+// haveIPVS fails if the kernel has no IPVS. Asking for the family has it load the
+// module.
+func (p *Peer) haveIPVS() error {
+	err := p.host.Do(func() error {
+		_, err := netlink.GenlFamilyGet(ipvsFamily)
+		return err
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: the kernel has no ip_vs: needs CONFIG_IP_VS, with CONFIG_IP_VS_RR, CONFIG_IP_VS_PROTO_TCP, CONFIG_IP_VS_PROTO_UDP and for IPv6 CONFIG_IP_VS_IPV6", ErrNotSupported)
+	}
+	if err != nil {
+		return fmt.Errorf("ask for ip_vs: %w", err)
+	}
+	return nil
+}
+
+// direct adds the services.
+func (p *Peer) direct() error {
+	ipvsadm, err := program("ipvsadm", "ipvsadm")
+	if err != nil {
+		return err
+	}
+	run := func(rules string) error {
+		cmd := exec.Command(ipvsadm, "--restore")
+		cmd.Stdin = strings.NewReader(rules)
+		process, err := p.host.Start(cmd)
+		if err != nil {
+			return err
+		}
+		// It goes on after a line that fails, and says so.
+		if err := errors.Join(process.Wait(), said(process.Output())); err != nil {
+			return fmt.Errorf("ipvsadm: %w\n%s", err, rules)
+		}
+		return nil
+	}
+	add, remove := p.ipvsRules()
+	p.onClose(func() error { return run(remove) })
+	return run(add)
+}
+
+func said(output string) error {
+	if output = strings.TrimSpace(output); output != "" {
+		return errors.New(output)
+	}
+	return nil
+}
+
+// ipvsRules returns what ipvsadm(8) is told to do and to undo.
+func (p *Peer) ipvsRules() (add, remove string) {
+	vip := p.opt.VIP
+	for _, service := range []string{"-t " + vip.String(), "-u " + vip.String()} {
+		add += fmt.Sprintf("-A %s -s rr\n", service)
+		for _, b := range p.opt.Backends {
+			to := b.Addr.String()
+			if b.Addr.Is6() {
+				to = "[" + to + "]"
+			}
+			add += fmt.Sprintf("-a %s -r %s:%d -g\n", service, to, vip.Port())
+		}
+		remove += fmt.Sprintf("-D %s\n", service)
+	}
+	return add, remove
+}

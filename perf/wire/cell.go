@@ -1,0 +1,127 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"weir/perf/generator"
+)
+
+// Cell is one measurement: of one subject, in one scenario, with so many flows,
+// once. Rates are in frames per second.
+type Cell struct {
+	Subject  string   `json:"subject"`
+	Scenario Scenario `json:"scenario"`
+	Flows    uint32   `json:"flows"`
+	Round    int      `json:"round"`
+	Cores    Cores    `json:"cores"`
+
+	Seconds   float64 `json:"seconds"`
+	Asked     int     `json:"asked_pps"`     // of the generator; 0 for as much as it can
+	Offered   float64 `json:"offered_pps"`   // what the generator sent, less than asked if it was held up; 0 in Send
+	Delivered float64 `json:"delivered_pps"` // what came out at the other end
+	Loss      float64 `json:"loss"`          // share of what was offered
+
+	// NsPerPkt is the time that the worker's thread ran, system calls included,
+	// for each frame delivered; zero if it is not known. A worker in the kernel is
+	// a thread too, ksoftirqd, but only while its core is saturated; what it does
+	// on top of other threads is charged to them, so it is too little there if the
+	// core is disturbed.
+	NsPerPkt float64 `json:"ns_per_packet"`
+
+	// NsUser is how much of NsPerPkt was spent outside of the kernel, in Go. It
+	// is a sample of some hundred ticks per second.
+	NsUser float64 `json:"ns_user"`
+
+	// Unknown is the share of the packets delivered whose flow was not known,
+	// where the subject tells: there should be none.
+	Unknown float64 `json:"unknown"`
+
+	Memory uint64 `json:"memory,omitempty"` // bytes of its process, resident, when all flows are known
+
+	// Share of the time for which the worker's and the generator's thread could
+	// have run and were not let, because something else had their core. This
+	// is how disturbed the measurement was.
+	WorkerWaited    float64 `json:"worker_waited"`
+	GeneratorWaited float64 `json:"generator_waited"`
+
+	Latencies []Latencies `json:"latencies,omitempty"` // one for each of Loads
+
+	Account Account `json:"account"` // of the whole life of the subject
+
+	subject *Subject
+}
+
+// Account says where all frames of a cell have ended. Offered - Refused is what
+// the subject's interface was given, and its counters say what became of that;
+// Sent is Delivered but for what the driver has dropped.
+type Account struct {
+	Offered   uint64 `json:"offered"` // by the generator
+	Refused   uint64 `json:"refused"` // by the veth between generator and subject
+	Delivered uint64 `json:"delivered"`
+	Bad       uint64 `json:"bad"` // that arrived by the wire and were not as they should be, where the sink has looked: there should be none
+	Counters
+}
+
+// saturates is the loss from which on a core is taken to be busy all the time.
+const saturates = 0.01
+
+// failed tells whether nothing arrived, or no rate without loss was found. The
+// cell then has the last one tried.
+func (c *Cell) failed() bool {
+	return c.Delivered == 0 || (c.Scenario == LossFree || c.Scenario == Latency) && c.Loss > MaxLoss
+}
+
+// measure fills the cell.
+func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
+	r, err := newRig(ctx, opt, c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if err := r.prepare(ctx, c.Flows, opt.Zipf > 0); err != nil {
+		return err
+	}
+	if c.Memory, err = r.running.Memory(); err != nil {
+		return err
+	}
+	var t trial
+	switch c.Scenario {
+	case Core, Flood, Send:
+		t, err = r.overload(ctx, opt.Step, opt.Window)
+	case LossFree:
+		t, err = lossFree(ctx, r, opt)
+	case Latency:
+		if t, err = lossFree(ctx, r, opt); err == nil {
+			c.Latencies, err = r.latencies(ctx, opt, int(float64(t.delivered)/t.seconds))
+		}
+	default:
+		err = fmt.Errorf("no such scenario: there are %v", Scenarios())
+	}
+	if err != nil {
+		return err
+	}
+	c.set(&t)
+	c.Account, err = r.account()
+	return err
+}
+
+func (c *Cell) set(t *trial) {
+	c.Seconds = t.seconds
+	if t.asked != generator.Unlimited {
+		c.Asked = t.asked
+	}
+	c.Offered = float64(t.offered) / t.seconds
+	c.Delivered = float64(t.delivered) / t.seconds
+	c.Loss = t.loss()
+	if t.delivered > 0 {
+		if t.always || c.Loss > saturates {
+			c.NsPerPkt = float64(t.worker.Ran) / float64(t.delivered)
+			c.NsUser = c.NsPerPkt * t.ticks.UserShare()
+		}
+		c.Unknown = float64(t.counters.Decided) / float64(t.delivered)
+	}
+	c.WorkerWaited = t.worker.Waited.Seconds() / t.seconds
+	c.GeneratorWaited = t.generator.Waited.Seconds() / t.seconds
+}

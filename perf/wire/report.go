@@ -1,0 +1,278 @@
+package wire
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"weir/perf/measure"
+)
+
+// Report is the outcome of [Run], complete: whoever reads it needs nothing else
+// to judge it. Rates are in frames per second.
+type Report struct {
+	Measured  time.Time         `json:"measured"`
+	Machine   measure.Machine   `json:"machine"`
+	Libraries []string          `json:"libraries,omitempty"` // that are not weir's
+	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least: 60, and for IPv6 62
+	Zipf      float64           `json:"zipf,omitempty"`      // exponent of how popular flows are
+	Window    float64           `json:"window_seconds"`
+	Step      float64           `json:"step_seconds"` // of the binary search, and of warming up
+	MaxLoss   float64           `json:"max_loss"`     // of a loss-free trial
+	Seed      uint64            `json:"seed"`         // of the order
+	LeftOut   map[string]string `json:"left_out,omitempty"`
+	Summary   []Row             `json:"summary"`
+	Cells     []Cell            `json:"cells"` // in the order of measuring
+}
+
+// Row sums up all rounds of one subject in one scenario with so many flows, but
+// for failed ones.
+type Row struct {
+	Subject  string   `json:"subject"`
+	Driver   string   `json:"driver"`
+	Mode     string   `json:"mode"`
+	IPv6     bool     `json:"ipv6,omitempty"`
+	Scenario Scenario `json:"scenario"`
+	Flows    uint32   `json:"flows"`
+	Cores    Cores    `json:"cores"`
+
+	Rounds    int            `json:"rounds"`
+	Failed    int            `json:"failed,omitempty"` // rounds in which nothing arrived, or no rate without loss was found
+	Offered   measure.Spread `json:"offered_pps"`
+	Delivered measure.Spread `json:"delivered_pps"`
+	Loss      measure.Spread `json:"loss"`
+	NsPerPkt  measure.Spread `json:"ns_per_packet"`
+	NsUser    measure.Spread `json:"ns_user"`
+	Unknown   measure.Spread `json:"unknown"`
+	Memory    measure.Spread `json:"memory"` // bytes; zero in the kernel
+	Waited    measure.Spread `json:"waited"` // the worse of worker and generator
+
+	Latencies []LatencyRow `json:"latencies,omitempty"` // in Latency alone
+
+	// How many times as much as its floor, and as nftables DNAT, the subject
+	// does: for each second of a core in Core, else in a second.
+	OfFloor *Ratio `json:"of_floor,omitempty"`
+	OfDNAT  *Ratio `json:"of_nft_dnat,omitempty"`
+}
+
+// Ratio compares two subjects in the same scenario with the same flows.
+type Ratio struct {
+	Median float64        `json:"median"` // of the medians
+	Rounds measure.Spread `json:"rounds"` // of the ratios in each round
+}
+
+func newReport(opt *Options) (Report, error) {
+	machine, err := measure.ThisMachine()
+	if err != nil {
+		return Report{}, err
+	}
+	all, err := subjects(opt.Subjects)
+	return Report{
+		Measured:  time.Now().UTC().Truncate(time.Second),
+		Machine:   machine,
+		Libraries: versions(all),
+		FrameLen:  opt.FrameLen,
+		Zipf:      opt.Zipf,
+		Window:    opt.Window.Seconds(),
+		Step:      opt.Step.Seconds(),
+		MaxLoss:   MaxLoss,
+		Seed:      opt.Seed,
+	}, err
+}
+
+// leaveOut notes why a subject cannot be measured.
+func (r *Report) leaveOut(subject string, why error) {
+	if r.LeftOut == nil {
+		r.LeftOut = make(map[string]string)
+	}
+	r.LeftOut[subject] = why.Error()
+}
+
+// key is what cells of one row have in common.
+type key struct {
+	subject  string
+	scenario Scenario
+	flows    uint32
+}
+
+// Add adds a cell and sums up again.
+func (r *Report) Add(c Cell) {
+	r.Cells = append(r.Cells, c)
+	r.Summary = nil
+	cells := make(map[key][]Cell)
+	var flows []uint32
+	for _, c := range r.Cells {
+		k := key{c.Subject, c.Scenario, c.Flows}
+		cells[k] = append(cells[k], c)
+		if !slices.Contains(flows, c.Flows) {
+			flows = append(flows, c.Flows)
+		}
+	}
+	slices.Sort(flows)
+	for _, scenario := range Scenarios() {
+		for _, n := range flows {
+			for _, s := range Subjects() {
+				mine := cells[key{s.Name, scenario, n}]
+				if len(mine) == 0 {
+					continue
+				}
+				row := sumUp(&s, mine)
+				row.OfFloor = compare(mine, cells[key{s.Floor, scenario, n}])
+				if s.Name != NftDNAT && !s.IPv6 {
+					row.OfDNAT = compare(mine, cells[key{NftDNAT, scenario, n}])
+				}
+				r.Summary = append(r.Summary, row)
+			}
+		}
+	}
+}
+
+func sumUp(s *Subject, all []Cell) Row {
+	row := Row{
+		Subject: s.Name, Driver: s.DriverName(), Mode: s.Mode(), IPv6: s.IPv6,
+		Scenario: all[0].Scenario, Flows: all[0].Flows, Cores: all[0].Cores, Rounds: len(all),
+	}
+	var cells []Cell
+	for _, c := range all {
+		if c.failed() {
+			row.Failed++
+		} else {
+			cells = append(cells, c)
+		}
+	}
+	over := func(value func(*Cell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
+	row.Latencies = sumUpLatencies(cells)
+	row.Offered = over(func(c *Cell) float64 { return c.Offered })
+	row.Delivered = over(func(c *Cell) float64 { return c.Delivered })
+	row.Loss = over(func(c *Cell) float64 { return c.Loss })
+	row.Memory = over(func(c *Cell) float64 { return float64(c.Memory) })
+	row.Unknown = over(func(c *Cell) float64 { return c.Unknown })
+	timed := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.NsPerPkt == 0 })
+	row.NsPerPkt = measure.SpreadOf(timed, func(c *Cell) float64 { return c.NsPerPkt })
+	row.NsUser = measure.SpreadOf(timed, func(c *Cell) float64 { return c.NsUser })
+	row.Waited = over(func(c *Cell) float64 { return max(c.WorkerWaited, c.GeneratorWaited) })
+	return row
+}
+
+// value is the figure by which a cell is compared; zero if it has none.
+func (c *Cell) value() float64 {
+	switch {
+	case c.failed():
+		return 0
+	case c.Scenario != Core:
+		return c.Delivered
+	case c.NsPerPkt == 0:
+		return 0
+	}
+	return 1e9 / c.NsPerPkt
+}
+
+// compare returns what mine are of theirs; nil if there are none in the same
+// rounds.
+func compare(mine, theirs []Cell) *Ratio {
+	var ratios, a, b []float64
+	for i := range mine {
+		for j := range theirs {
+			if m, t := mine[i].value(), theirs[j].value(); mine[i].Round == theirs[j].Round && m > 0 && t > 0 {
+				ratios, a, b = append(ratios, m/t), append(a, m), append(b, t)
+			}
+		}
+	}
+	if len(ratios) == 0 {
+		return nil
+	}
+	itself := func(v *float64) float64 { return *v }
+	return &Ratio{
+		Median: measure.SpreadOf(a, itself).Median / measure.SpreadOf(b, itself).Median,
+		Rounds: measure.SpreadOf(ratios, itself),
+	}
+}
+
+// WriteText writes the summary for a terminal.
+func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
+
+// WriteMarkdown writes the summary for a page.
+func (r Report) WriteMarkdown(w io.Writer) error { return r.write(w, measure.WriteMarkdown) }
+
+func (r *Report) write(w io.Writer, write func(io.Writer, string, [][]string) error) error {
+	if err := write(w, r.conditions(), r.table()); err != nil {
+		return err
+	}
+	latencies := r.latencyTable()
+	if latencies == nil {
+		return nil
+	}
+	return write(w, "\nHow long packets were under way, at shares of the loss-free rate:", latencies)
+}
+
+func (r *Report) conditions() string {
+	frames := "the shortest frames"
+	if r.FrameLen > 0 {
+		frames = fmt.Sprintf("frames of %d bytes", r.FrameLen)
+	}
+	if r.Zipf > 0 {
+		frames += fmt.Sprintf(", flows by Zipf's law (%g)", r.Zipf)
+	}
+	text := fmt.Sprintf("%s: veth, UDP, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
+		r.Machine.At(r.Measured), frames, r.Window)
+	var names []string
+	for name := range r.LeftOut {
+		names = append(names, name)
+	}
+	if slices.Sort(names); len(names) > 0 {
+		text += fmt.Sprintf(" Not on this machine: %s.", strings.Join(names, ", "))
+	}
+	return text
+}
+
+func (r *Report) table() [][]string {
+	table := [][]string{{
+		"scenario", "flows", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "core ns/packet", "in Go",
+		"of floor", "of nft-dnat", "waited %",
+	}}
+	for _, row := range r.Summary {
+		offered, loss := row.Offered.Format(1e-6, 2), row.Loss.Format(100, 2)
+		if row.Scenario == Send {
+			offered, loss = "-", "-"
+		}
+		rounds := fmt.Sprint(row.Rounds)
+		if row.Failed > 0 {
+			rounds += fmt.Sprintf(", %d failed", row.Failed)
+		}
+		ns := "-"
+		if row.NsPerPkt.Median > 0 {
+			ns = row.NsPerPkt.Format(1, 0)
+		}
+		user := "-"
+		if row.NsUser.Median > 0 {
+			user = fmt.Sprintf("%.0f", row.NsUser.Median)
+		}
+		table = append(table, []string{
+			string(row.Scenario), count(row.Flows), row.Subject, row.Driver, row.Cores.String(), rounds,
+			offered, row.Delivered.Format(1e-6, 2), loss, ns, user, row.OfFloor.String(), row.OfDNAT.String(), row.Waited.FormatWaited(),
+		})
+	}
+	return table
+}
+
+// String writes the ratio of medians and, in brackets, smallest and largest of
+// the rounds.
+func (r *Ratio) String() string {
+	if r == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f (%.2f-%.2f)", r.Median, r.Rounds.Min, r.Rounds.Max)
+}
+
+// count writes a number of flows.
+func count(n uint32) string {
+	switch {
+	case n >= 1<<20 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d Mi", n>>20)
+	case n >= 1<<10 && n%(1<<10) == 0:
+		return fmt.Sprintf("%d Ki", n>>10)
+	}
+	return fmt.Sprint(n)
+}

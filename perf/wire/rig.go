@@ -1,0 +1,207 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"weir/perf/generator"
+	"weir/perf/loops"
+	"weir/perf/measure"
+	"weir/perf/peers"
+	"weir/perf/sink"
+	"weir/perf/testbed"
+	"weir/perf/world"
+)
+
+// blackHole is the name of the interface that drops everything.
+const blackHole = "hole"
+
+// A rig is one subject at work at the far end of a wire. What it sends goes back
+// over the wire to the sink, or into the black hole.
+type rig struct {
+	*testbed.Bed
+	subject *Subject
+	hole    bool // frames go into the black hole
+	send    bool // and there is no wire, and no generator
+	running running
+}
+
+// running is a subject that has been started.
+type running interface {
+	// Time returns how long the thread has run that does the work. It is false
+	// where that thread does all of it only while its core is busy all the time.
+	Time() (t measure.ThreadTime, always bool, err error)
+
+	// Ticks returns how that time divides, zero of all of it in the kernel.
+	Ticks() (measure.Ticks, error)
+
+	// Known returns how many flows it knows, and false if it knows none or
+	// does not tell.
+	Known() (n int, ok bool, err error)
+
+	// Memory returns how many bytes of its process are in memory, zero without
+	// one.
+	Memory() (uint64, error)
+
+	// Counters returns what it has counted so far.
+	Counters() (Counters, error)
+
+	// Stop ends it and returns what it has counted. It is called once.
+	Stop() (Counters, error)
+}
+
+// Counters is what a subject has counted of its frames. It is all zero of one in
+// the kernel.
+type Counters struct {
+	loops.Counters
+	Dropped uint64 `json:"dropped,omitempty"` // by weir, for whatever reason
+	Decided uint64 `json:"decided,omitempty"` // packets whose flow weir did not know
+}
+
+func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
+	bed, err := testbed.New()
+	if err != nil {
+		return nil, err
+	}
+	s := cell.subject
+	r := &rig{Bed: bed, subject: s, hole: cell.Cores.Sink < 0, send: cell.Scenario == Send}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	if !r.send {
+		if err := r.Cable(max(s.queues, 1)); err != nil {
+			return nil, err
+		}
+	}
+	if r.hole {
+		if err := r.OpenHole(blackHole); err != nil {
+			return nil, err
+		}
+	}
+	if r.running, err = s.start(ctx, opt, r, cell.Flows); err != nil || r.send {
+		return r, err
+	}
+	traffic := generator.Options{
+		To: world.VIP(s.IPv6), Flows: cell.Flows, Zipf: opt.Zipf, FrameLen: opt.FrameLen, CPU: opt.CPUs[0], Seed: opt.Seed,
+	}
+	look := sink.Options{Verify: opt.Verify}
+	if cell.Scenario == Latency {
+		traffic.Stamp, traffic.Batch, look.Latency = true, latencyBatch, true
+	}
+	if s.peer != "" && s.peer.Place() == peers.Driver {
+		look.Hook = sink.XDP // what is sent without an sk_buff is taken without one
+	}
+	return r, r.OpenEnds(ctx, traffic, look)
+}
+
+// out is the interface that the subject sends by.
+func (r *rig) out() string {
+	if r.hole {
+		return blackHole
+	}
+	return testbed.FarName
+}
+
+// passed is how many frames were offered and delivered so far.
+type passed struct{ offered, delivered uint64 }
+
+func (r *rig) counts() (p passed, err error) {
+	if !r.send {
+		if p.offered, err = r.Source.Sent(); err != nil {
+			return p, err
+		}
+	}
+	if r.hole {
+		taken, err := r.Hole.Taken()
+		p.delivered = taken.Packets
+		return p, err
+	}
+	arrived, err := r.Sink.Arrived()
+	p.delivered = arrived.Datagrams
+	return p, err
+}
+
+// Having all flows known: at this rate few packets are lost, and the tries are
+// for those. Where a hash has too many flows in the same place of a table, they
+// push each other out, and a few are always unknown, which shows in Cell.Unknown.
+const (
+	prepareRate  = 400_000 // packets per second
+	prepareTries = 20
+	prepareRare  = 4
+	homeless     = 0.001 // share of the flows
+)
+
+// prepare has each flow send a packet, until the subject knows them all, but for
+// homeless ones. Where some flows are rare, each does not: then many packets are
+// sent, and those that are still unknown stay so.
+func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
+	if r.send {
+		return nil
+	}
+	if rare {
+		for range prepareRare {
+			if err := r.once(ctx, flows); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	known := 0
+	for range prepareTries {
+		if err := r.once(ctx, flows); err != nil {
+			return err
+		}
+		n, ok, err := r.running.Known()
+		if err != nil || !ok || float64(n) >= (1-homeless)*float64(flows) {
+			return err
+		}
+		known = n
+	}
+	return fmt.Errorf("only %d of %d flows are known after %d packets each: most are lost, or there is no room", known, flows, prepareTries)
+}
+
+// once has each flow send a packet.
+func (r *rig) once(ctx context.Context, flows uint32) error {
+	before, err := r.Source.Sent()
+	if err != nil {
+		return err
+	}
+	if err := r.Source.SetRate(prepareRate); err != nil {
+		return err
+	}
+	for sent := before; sent < before+uint64(flows); {
+		if err := measure.Sleep(ctx, time.Millisecond); err != nil {
+			return err
+		}
+		if sent, err = r.Source.Sent(); err != nil {
+			return err
+		}
+	}
+	if err := r.Source.SetRate(0); err != nil {
+		return err
+	}
+	return measure.Settle(ctx, r.counts)
+}
+
+// account ends the subject and says what has become of all frames.
+func (r *rig) account() (a Account, err error) {
+	if a.Counters, err = r.running.Stop(); err != nil {
+		return Account{}, err
+	}
+	p, err := r.counts()
+	a.Offered, a.Delivered = p.offered, p.delivered
+	if err != nil || r.send {
+		return a, err
+	}
+	reading, err := r.Sink.Read()
+	if err != nil {
+		return a, err
+	}
+	a.Bad = reading.Bad.Total()
+	a.Refused, err = r.Refused()
+	return a, err
+}

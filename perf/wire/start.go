@@ -1,0 +1,197 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"weir/perf/balancer"
+	"weir/perf/generator"
+	"weir/perf/loops"
+	"weir/perf/measure"
+	"weir/perf/peers"
+	"weir/perf/splice"
+	"weir/perf/testbed"
+	"weir/perf/world"
+)
+
+// errNotHere is in the error of a subject that this machine does not have.
+var errNotHere = peers.ErrNotSupported
+
+// start starts the subject in the rig.
+func (s *Subject) start(ctx context.Context, opt *Options, r *rig, flows uint32) (running, error) {
+	var run running
+	var err error
+	switch {
+	case s.loop != "":
+		run, err = s.startLoop(opt, r)
+	case s.mode != "":
+		run, err = s.startBalancer(opt, r, flows)
+	default:
+		return s.startPeer(ctx, opt, r, flows)
+	}
+	if err == nil && s.Driver != splice.AFXDP && !r.send {
+		err = r.ReceiveByNAPI()
+	}
+	return run, err
+}
+
+// loop is a loop as a running subject.
+type loop struct{ *loops.Process }
+
+func (s *Subject) startLoop(opt *Options, r *rig) (running, error) {
+	o := loops.Options{Kind: s.loop, Task: loops.Forward, Driver: s.Driver, Interface: testbed.FarName, CPU: opt.CPUs[1], Ring: opt.Ring}
+	switch {
+	case r.send:
+		o.Task, o.Interface = loops.Send, blackHole
+	case r.hole:
+		o.Out = blackHole
+	}
+	p, err := loops.Start(r.Far, opt.Program, o)
+	return loop{p}, err
+}
+
+func (l loop) Time() (measure.ThreadTime, bool, error) {
+	t, err := l.Process.Time()
+	return t, true, err
+}
+
+// Known implements running: a loop knows no flows.
+func (loop) Known() (int, bool, error) { return 0, false, nil }
+
+// Counters implements running: a loop tells in the end.
+func (loop) Counters() (Counters, error) { return Counters{}, nil }
+
+func (l loop) Stop() (c Counters, err error) {
+	c.Counters, err = l.Process.Stop()
+	return c, err
+}
+
+// weir is a balancer as a running subject.
+type weir struct{ *balancer.Process }
+
+const (
+	// minEntries is the default size of weir's flow table, and entriesPerFlow
+	// makes room in it for all flows.
+	minEntries     = 1 << 20
+	entriesPerFlow = 4
+
+	// flowsPerSNAT is how many flows there are for each SNAT address, half of
+	// what it has ports for.
+	flowsPerSNAT = 1 << 15
+)
+
+func (s *Subject) startBalancer(opt *Options, r *rig, flows uint32) (running, error) {
+	o := balancer.Options{
+		Mode: s.mode, IPv6: s.IPv6, Driver: s.Driver, Interface: testbed.FarName, Queues: s.queues, CPU: opt.CPUs[1],
+		Entries: max(minEntries, entriesPerFlow*int(flows)), SNAT: 4 + int(flows)/flowsPerSNAT, Clients: generator.FlowSources(),
+	}
+	if r.hole {
+		o.Out = blackHole
+	}
+	p, err := balancer.Start(r.Far, opt.Program, o)
+	return weir{p}, err
+}
+
+func (w weir) Time() (measure.ThreadTime, bool, error) {
+	t, err := w.Process.Time()
+	return t, true, err
+}
+
+func (w weir) Known() (int, bool, error) {
+	s, err := w.Status()
+	return s.Flows, true, err
+}
+
+func (w weir) Counters() (Counters, error) {
+	s, err := w.Status()
+	c := Counters{Decided: s.Decided}
+	c.Received, c.ReceiveDropped = s.Received, s.ReceiveDropped
+	c.Sent, c.GivenUp, c.HandedOver = s.Sent, s.TransmitDropped, s.HandedOver
+	for _, n := range s.Drops {
+		c.Dropped += n
+	}
+	return c, err
+}
+
+// Stop implements running. Workers are asked one after the other, so it waits
+// until none of them does anything any more.
+func (w weir) Stop() (c Counters, err error) {
+	err = measure.Settle(context.Background(), func() (Counters, error) {
+		c, err = w.Counters()
+		return c, err
+	})
+	return c, errors.Join(err, w.Process.Stop())
+}
+
+// kernel is a peer as a running subject.
+type kernel struct {
+	*peers.Peer
+	thread *testbed.Thread
+	always bool // thread does all the work, and not only when there is too much for an interrupt
+}
+
+// minConntrack is the size of the conntrack table that the kernel chooses for a
+// machine with some memory (nf_conntrack_init_start, net/netfilter/nf_conntrack_core.c).
+const minConntrack = 1 << 18
+
+func (s *Subject) startPeer(ctx context.Context, opt *Options, r *rig, flows uint32) (running, error) {
+	o := peers.Options{Kind: s.peer, Interface: testbed.FarName, Out: r.out(), VIP: world.VIP(s.IPv6)}
+	if s.peer == peers.NftDNAT {
+		o.Conntrack = max(minConntrack, 2*int(flows))
+	}
+	for n := range world.Backends / 2 { // as many as weir uses
+		addr, mac := world.Backend(n, s.IPv6)
+		o.Backends = append(o.Backends, peers.Backend{Addr: addr, MAC: net.HardwareAddr(mac[:])})
+	}
+	p, err := peers.Start(r.Far, o)
+	if err != nil {
+		return nil, err
+	}
+	k := &kernel{Peer: p}
+	if s.peer.Place() == peers.Stack {
+		err = r.ReceiveByNAPI()
+	}
+	if err == nil && s.place == threaded {
+		k.thread, err = r.ReceiveByThread(ctx, opt.CPUs[1])
+		k.always = true
+	} else if err == nil {
+		k.thread, err = r.ReceiveOn(ctx, opt.CPUs[1])
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return k, nil
+}
+
+func (k *kernel) Time() (measure.ThreadTime, bool, error) {
+	t, err := k.thread.Time()
+	return t, k.always, err
+}
+
+// Ticks implements running: nothing is done in user mode.
+func (*kernel) Ticks() (measure.Ticks, error) { return measure.Ticks{}, nil }
+
+// Memory implements running: it has no process.
+func (*kernel) Memory() (uint64, error) { return 0, nil }
+
+// Known implements running: whether the kernel tracks connections or not, it has
+// no more to ask.
+func (*kernel) Known() (int, bool, error) { return 0, false, nil }
+
+// Counters implements running: the kernel has none for this.
+func (*kernel) Counters() (Counters, error) { return Counters{}, nil }
+
+func (k *kernel) Stop() (Counters, error) { return Counters{}, k.Close() }
+
+// versions returns what there is in subjects that is not weir's.
+func versions(all []Subject) (libraries []string) {
+	for _, s := range all {
+		if strings.HasPrefix(string(s.loop), string(loops.Asavie)) {
+			return []string{fmt.Sprintf("github.com/asavie/xdp %s", loops.AsavieVersion)}
+		}
+	}
+	return nil
+}

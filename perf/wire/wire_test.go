@@ -1,0 +1,168 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"weir/lab/labtest"
+	"weir/perf/loops"
+	"weir/perf/measure"
+	"weir/perf/peers"
+)
+
+// inTheVeth is how many frames may be in the wire's ring (VETH_RING_SIZE in
+// drivers/net/veth.c) and half done when a busy machine seems to have settled.
+const inTheVeth = 512
+
+// Every subject does what it is there for in every scenario, all of its frames
+// are accounted for, and what arrives is right. How fast is not asked here.
+func TestRun(t *testing.T) {
+	labtest.NeedRoot(t)
+	for _, test := range []struct {
+		subjects  []string
+		scenarios []Scenario
+	}{
+		{Names(Subjects()), []Scenario{Core, Flood}},
+		{[]string{"weir-dsr", "nft-dnat"}, []Scenario{LossFree}},
+		{[]string{"weir-nat-6", "xdp-tx-thread"}, []Scenario{Latency}},
+		{[]string{"floor-afxdp", "asavie"}, []Scenario{Send}},
+	} {
+		report, err := Run(t.Context(), Options{
+			Setup:     measure.Setup{Repeats: 1, Window: 20 * time.Millisecond},
+			Subjects:  test.subjects,
+			Scenarios: test.scenarios,
+			Flows:     []uint32{256},
+			Step:      5 * time.Millisecond,
+			Steps:     2,
+			Verify:    true,
+		})
+		if errors.Is(err, ebpf.ErrNotSupported) {
+			t.Skip(err) // the sink needs TCX
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(report.Cells) != len(report.Summary) {
+			t.Errorf("%d cells, %d rows", len(report.Cells), len(report.Summary))
+		}
+		measured := make(map[string]bool)
+		for _, c := range report.Cells {
+			measured[c.Subject] = true
+			t.Run(fmt.Sprintf("%s %s", c.Subject, c.Scenario), func(t *testing.T) { checkCell(t, &c) })
+		}
+		for _, name := range test.subjects {
+			if why := report.LeftOut[name]; !measured[name] && why == "" {
+				t.Errorf("%s was not measured", name)
+			} else if why != "" && name != string(peers.IPVS) {
+				t.Errorf("%s was left out: %s", name, why)
+			}
+		}
+	}
+}
+
+func checkCell(t *testing.T, c *Cell) {
+	a := c.Account
+	if a.Offered == 0 && c.Scenario != Send {
+		t.Fatal("nothing was sent")
+	}
+	if a.Delivered == 0 {
+		t.Fatalf("nothing arrived: %+v", a)
+	}
+	if a.Bad != 0 {
+		t.Errorf("%d frames that arrived are not as they should be", a.Bad)
+	}
+	given := a.Offered - a.Refused
+	if a.Refused > a.Offered || c.Scenario != Send && a.Delivered > given {
+		t.Errorf("more arrived than was sent: %+v", a)
+	}
+	if c.subject.peer != "" || c.Scenario == Send {
+		return // who counts nothing
+	}
+	if taken := a.Received + a.ReceiveDropped; taken > given || taken < given-min(given, inTheVeth) {
+		t.Errorf("%d frames were received or dropped of %d: %+v", taken, given, a)
+	}
+	if a.Delivered > a.Sent {
+		t.Errorf("more arrived than was sent: %+v", a)
+	}
+	if c.subject.loop != "" {
+		// GivenUp may have frames that Sent has as well: the driver's.
+		if a.Sent > a.Received || a.Sent+a.GivenUp < a.Received {
+			t.Errorf("sent and given up is not what was received: %+v", a)
+		}
+		return
+	}
+	if a.Received != a.Sent+a.Dropped {
+		t.Errorf("sent and dropped is not what was received: %+v", a)
+	}
+	if a.Decided < uint64(c.Flows) || c.Unknown != 0 { // 256 flows all have room
+		t.Errorf("%d flows were decided of %d, and a share of %g of the packets had an unknown one", a.Decided, c.Flows, c.Unknown)
+	}
+	if (a.HandedOver > 0) != (c.subject.queues > 1) {
+		t.Errorf("%d frames were handed over between %d workers", a.HandedOver, c.subject.queues)
+	}
+}
+
+// Latency has all loads, and its percentiles are in order.
+func TestLatencies(t *testing.T) {
+	labtest.NeedRoot(t)
+	report, err := Run(t.Context(), Options{
+		Setup:     measure.Setup{Repeats: 1, Window: 50 * time.Millisecond},
+		Subjects:  []string{"weir-dsr"},
+		Scenarios: []Scenario{Latency},
+		Flows:     []uint32{16},
+		Step:      5 * time.Millisecond,
+		Steps:     2,
+	})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := report.Cells[0]
+	if len(c.Latencies) != len(Loads()) {
+		t.Fatalf("%d loads, want %d", len(c.Latencies), len(Loads()))
+	}
+	for i, l := range c.Latencies {
+		if l.Load != Loads()[i] || l.Packets == 0 || l.P50 <= 0 || l.P50 > l.P99 || l.P99 > l.P999 || l.P999 > l.Max || l.Reordered != 0 {
+			t.Errorf("%+v", l)
+		}
+	}
+}
+
+// Each subject is one thing, has a name of its own and a floor that exists, and
+// can be measured in some way.
+func TestSubjects(t *testing.T) {
+	seen := make(map[string]Subject)
+	for _, s := range Subjects() {
+		if _, twice := seen[s.Name]; twice {
+			t.Errorf("there are two %s", s.Name)
+		}
+		seen[s.Name] = s
+		kinds := 0
+		for _, is := range []bool{s.loop != "", s.mode != "", s.peer != ""} {
+			if is {
+				kinds++
+			}
+		}
+		if kinds != 1 {
+			t.Errorf("%s is %d things", s.Name, kinds)
+		}
+	}
+	for _, s := range seen {
+		floor, ok := seen[s.Floor]
+		if (s.mode != "") != ok || ok && (floor.loop != loops.Own || floor.Driver != s.Driver || floor.IPv6 != s.IPv6) {
+			t.Errorf("%s has the floor %q", s.Name, s.Floor)
+		}
+		if !s.can(Flood) || s.can(Send) && s.loop == "" {
+			t.Errorf("%s cannot what it should, or can what it should not", s.Name)
+		}
+	}
+	if _, err := subjects([]string{"weir-dsr", "katran"}); err == nil {
+		t.Error("a subject that does not exist was found")
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"weir/perf/ladder"
 	"weir/perf/loops"
 	"weir/perf/measure"
+	"weir/perf/snapshots"
 	"weir/perf/soak"
 	"weir/perf/wire"
 )
@@ -29,7 +30,7 @@ func Command() *cli.Command {
 		Name:  "perf",
 		Usage: "measure",
 		Subcommands: []*cli.Command{
-			ladder.Command(), wireCommand(), connections.Command(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), soak.Command(),
+			ladder.Command(), wireCommand(), connections.Command(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), snapshots.Command(), soak.Command(),
 			loops.Command(), balancer.Command(), soak.PlaneCommand(),
 		},
 	}

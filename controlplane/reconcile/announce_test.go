@@ -236,7 +236,7 @@ func TestEachVIPIsJudgedByItself(t *testing.T) {
 		svc := &snap.Services[snap.VIP(&addr).Service(6, 80)]
 		var got []string
 		for _, slot := range svc.Members {
-			got = append(got, packet.NetipAddr(snap.Backends[slot].Addr).String())
+			got = append(got, packet.NetipAddr(snap.Backend(slot).Addr).String())
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s is served by %v, want %v", vip, got, want)

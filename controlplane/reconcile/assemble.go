@@ -39,69 +39,63 @@ func (c *compilation) assemble() {
 	c.backends()
 }
 
-// backends copies the backends of the latest snapshot, and replaces those that are
-// others now. A plain copy costs a millisecond for 100,000; a table of pages that
-// snapshots share would save that, and cost each packet one more look.
+// backends puts those backends into their slots that are others than in the latest
+// snapshot.
 func (c *compilation) backends() {
-	size := c.slots.size()
-	old := 0
+	size, old := c.slots.size(), 0
 	if c.last != nil {
-		old = len(c.last.snap.Backends)
-		c.spec.Backends, c.view.Slots = c.last.snap.Backends, c.last.view.Slots
-		if len(c.placed)+len(c.before) == 0 && c.last.layout == c.layout && old == size {
-			return
-		}
-		c.spec.Backends = slices.Clone(c.spec.Backends)
+		old = c.last.snap.Slots()
+		c.view.Slots = c.last.view.Slots
 	}
-	if old < size {
-		c.spec.Backends = slices.Grow(c.spec.Backends, size-old)[:size]
+	c.spec.Slots = size
+	own := old < size // whether view.Slots may be written
+	if own {
 		c.view.Slots = append(make([]SlotUse, 0, size), c.view.Slots...)[:size]
 	}
-	for n := old; n < size; n++ {
-		c.spec.Backends[n] = snapshot.Backend{Service: snapshot.None}
-		c.spec.Changed = append(c.spec.Changed, uint32(n))
-	}
-	own := old < size // whether Slots may be written
-	use := func(n uint32, is SlotUse) {
-		if c.view.Slots[n] == is {
+	place := func(slot uint32, b snapshot.Backend, is SlotUse) {
+		c.spec.Placed = append(c.spec.Placed, snapshot.Placed{Slot: slot, Backend: b})
+		if c.view.Slots[slot] == is {
 			return
 		}
 		if !own {
 			c.view.Slots, own = slices.Clone(c.view.Slots), true
 		}
-		c.view.Slots[n] = is
+		c.view.Slots[slot] = is
 	}
 	for i := range c.placed {
 		p := &c.placed[i]
 		p.backend.Service = c.layout.starts[p.service] + uint32(p.group)
-		c.spec.Backends[p.slot.number] = p.backend
-		c.spec.Changed = append(c.spec.Changed, p.slot.number)
-		use(p.slot.number, SlotUse{c.in.config.Services[p.service].Name, packet.NetipAddr(p.backend.Addr), p.slot.generation})
+		place(p.slot.number, p.backend, SlotUse{c.in.config.Services[p.service].Name, packet.NetipAddr(p.backend.Addr), p.slot.generation})
 	}
-	c.renumber()
+	c.renumber(place)
 	for _, p := range c.before {
 		keys(p.config, func(key slotKey) {
 			if n, goes := c.slots.goes(key); goes {
-				c.spec.Backends[n] = snapshot.Backend{Service: snapshot.None, Generation: c.spec.Backends[n].Generation}
-				c.spec.Changed = append(c.spec.Changed, n)
-				use(n, SlotUse{})
+				place(n, snapshot.Backend{Service: snapshot.None, Generation: c.last.snap.Backend(n).Generation}, SlotUse{})
 			}
 		}, func(key serviceKey) { c.services.goes(key) })
 	}
 }
 
 // renumber tells the backends of parts that have stayed where their service is now.
-func (c *compilation) renumber() {
+func (c *compilation) renumber(place func(uint32, snapshot.Backend, SlotUse)) {
 	if c.last == nil || c.last.layout == c.layout {
 		return
 	}
+	touched := make([]bool, len(c.parts))
+	for _, n := range c.touched {
+		touched[n] = true
+	}
 	for n, p := range c.parts {
+		if touched[n] {
+			continue
+		}
 		for i := range p.groups {
 			index := c.layout.starts[n] + uint32(i)
 			for _, slot := range p.groups[i].slots {
-				if b := &c.spec.Backends[slot]; b.Service != index {
+				if b := *c.last.snap.Backend(slot); b.Service != index {
 					b.Service = index
-					c.spec.Changed = append(c.spec.Changed, slot)
+					place(slot, b, c.view.Slots[slot])
 				}
 			}
 		}

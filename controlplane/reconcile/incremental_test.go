@@ -317,8 +317,8 @@ func (s *shifting) checkSlots(what string, out output) {
 	for _, is := range now {
 		used[is.number] = true
 	}
-	for n := range out.snap.Backends {
-		b := &out.snap.Backends[n]
+	for n := range uint32(out.snap.Slots()) {
+		b := out.snap.Backend(n)
 		if _, known := out.view.Slot(uint32(n), b.Generation); known != used[uint32(n)] || !known && (b.State != snapshot.Removed || b.Service != snapshot.None) {
 			s.t.Fatalf("%s: slot %d is used: %t, and is %+v", what, n, used[uint32(n)], b)
 		}
@@ -327,9 +327,9 @@ func (s *shifting) checkSlots(what string, out output) {
 		return
 	}
 	changed, all := out.snap.Changes(s.before.snap)
-	for n := range out.snap.Backends {
-		is := out.snap.Backends[n].Generation
-		if was := n < len(s.before.snap.Backends) && s.before.snap.Backends[n].Generation == is; !was && !all && !slices.Contains(changed, uint32(n)) {
+	for n := range uint32(out.snap.Slots()) {
+		is := out.snap.Backend(n).Generation
+		if was := int(n) < s.before.snap.Slots() && s.before.snap.Backend(n).Generation == is; !was && !all && !slices.Contains(changed, uint32(n)) {
 			s.t.Fatalf("%s: slot %d has changed hands, and Changes does not say so", what, n)
 		}
 	}
@@ -392,12 +392,12 @@ func (s *shifting) meaning(out output) string {
 		for _, be := range v.Backends {
 			var slots []string
 			for _, ref := range be.Slots {
-				is := snap.Backends[ref.Number]
+				is := *snap.Backend(ref.Number)
 				if is.Generation != ref.Generation {
 					s.t.Fatalf("%s: slot %v has generation %d", be.Address, ref, is.Generation)
 				}
 				is.Generation, is.Service = 0, 0
-				slots = append(slots, fmt.Sprintf("%+v of %s %v", is, snap.Services[snap.Backends[ref.Number].Service].Name, snap.Services[snap.Backends[ref.Number].Service].Mode))
+				slots = append(slots, fmt.Sprintf("%+v of %s %v", is, snap.Services[snap.Backend(ref.Number).Service].Name, snap.Services[snap.Backend(ref.Number).Service].Mode))
 			}
 			be.Slots = nil
 			fmt.Fprintf(&b, "%s %+v %q\n", v.Name, be, slots)
@@ -415,7 +415,7 @@ func (s *shifting) leadsTo(out output, index uint32) string {
 	svc := &out.snap.Services[index]
 	denied := packet.Addr16(netip.MustParseAddr("192.0.2.7"))
 	backend := func(slot uint32) any {
-		is := out.snap.Backends[slot]
+		is := out.snap.Backend(slot)
 		if is.Service != index || is.State != snapshot.Active {
 			s.t.Fatalf("%s: slot %d is not active for service %d: %+v", svc.Name, slot, index, is)
 		}

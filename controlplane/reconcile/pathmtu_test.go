@@ -67,7 +67,7 @@ func TestPathMTUIsUsedForTenMinutes(t *testing.T) {
 			if b.MTU != mtu || b.MTUSource != source || p.count() != snapshots {
 				t.Errorf("%s: MTU %d (%s), %d snapshots; want %d (%s), %d", what, b.MTU, b.MTUSource, p.count(), mtu, source, snapshots)
 			}
-			if room := p.last().Backends[0].Rewrite.Room(); room != uint32(mtu-20) {
+			if room := p.last().Backend(0).Rewrite.Room(); room != uint32(mtu-20) {
 				t.Errorf("%s: workers send up to %d bytes", what, room)
 			}
 		}

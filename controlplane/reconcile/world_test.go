@@ -149,8 +149,8 @@ func describe(t testing.TB, cfg *config.Config, out output) string {
 			fmt.Fprintf(&b, "  %s\n", claim)
 		}
 	}
-	for i := range snap.Backends {
-		s := &snap.Backends[i]
+	for i := range uint32(snap.Slots()) {
+		s := snap.Backend(i)
 		state := map[snapshot.BackendState]string{snapshot.Removed: "removed", snapshot.Keeps: "keeps", snapshot.Active: "active"}[s.State]
 		fmt.Fprintf(&b, "slot %d/%d %s", i, s.Generation, state)
 		if use, used := view.Slot(uint32(i), s.Generation); used {

@@ -38,6 +38,16 @@ func manyAddr(n int) [16]byte {
 	return packet.Addr16(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}))
 }
 
+// following is the snapshot of a spec that follows another one.
+func following(before *snapshot.Snapshot, spec snapshot.Spec, changed ...uint32) *snapshot.Snapshot {
+	spec.Before, spec.Slots = before, len(spec.Backends)
+	for _, slot := range changed {
+		spec.Placed = append(spec.Placed, snapshot.Placed{Slot: slot, Backend: spec.Backends[slot]})
+	}
+	spec.Backends = nil
+	return must(snapshot.New(spec))
+}
+
 // A worker that has missed snapshots ends as one that walks all slots each time:
 // the same counts are kept, and the same backends remembered.
 func TestAdoptAfterMissedSnapshots(t *testing.T) {
@@ -51,15 +61,15 @@ func TestAdoptAfterMissedSnapshots(t *testing.T) {
 		one.Adopt(chain)
 		all.Adopt(must(snapshot.New(spec)))
 		for n := range 300 {
-			spec.Before, spec.Changed, spec.Backends = chain, nil, slices.Clone(spec.Backends)
+			var changed []uint32
 			for range rng.IntN(3) {
-				spec.Changed = append(spec.Changed, uint32(rng.IntN(len(spec.Backends))))
+				changed = append(changed, uint32(rng.IntN(len(spec.Backends))))
 			}
 			if rng.IntN(10) == 0 {
-				spec.Changed = append(spec.Changed, uint32(len(spec.Backends)))
+				changed = append(changed, uint32(len(spec.Backends)))
 				spec.Backends = append(spec.Backends, snapshot.Backend{})
 			}
-			for _, slot := range spec.Changed {
+			for _, slot := range changed {
 				b := &spec.Backends[slot]
 				b.State = snapshot.BackendState(rng.IntN(3))
 				if rng.IntN(2) == 0 {
@@ -67,14 +77,12 @@ func TestAdoptAfterMissedSnapshots(t *testing.T) {
 					b.Addr = manyAddr(rng.IntN(1000))
 				}
 			}
-			chain = must(snapshot.New(spec))
+			chain = following(chain, spec, changed...)
 			if rng.IntN(misses) != 0 {
 				continue
 			}
-			anew := spec
-			anew.Before = nil
 			one.Adopt(chain)
-			all.Adopt(must(snapshot.New(anew)))
+			all.Adopt(must(snapshot.New(spec)))
 			if !slices.Equal(one.counters.Backends, all.counters.Backends) {
 				t.Fatalf("seed %d, snapshot %d: counts\n%v\nwith a walk over all slots\n%v", seed, n, one.counters.Backends, all.counters.Backends)
 			}
@@ -95,14 +103,13 @@ func TestAdoptAfterMissedSnapshots(t *testing.T) {
 // A backend that was taken away is forgotten when no flow of it can be left.
 func TestRetiredBackendsAreForgotten(t *testing.T) {
 	spec := many(1, 3)
+	chain := must(snapshot.New(spec))
 	w := newWorker(t, 64, 0, nat.NewSpace())
 	adopt := func(now time.Duration, slot uint32) {
 		w.Sweep(flow.TickAt(now), 1)
-		spec.Backends = slices.Clone(spec.Backends)
 		spec.Backends[slot].Generation++
-		spec.Changed = []uint32{slot}
-		spec.Before = must(snapshot.New(spec))
-		w.Adopt(spec.Before)
+		chain = following(chain, spec, slot)
+		w.Adopt(chain)
 	}
 	adopt(0, 0)
 	adopt(time.Second, 1) // away goes generation 1 of slot 1
@@ -121,7 +128,6 @@ func TestRetiredBackendsAreForgotten(t *testing.T) {
 func BenchmarkAdopt(b *testing.B) {
 	spec := many(1000, 100_000)
 	first := must(snapshot.New(spec))
-	spec.Before = first
 	for _, bc := range []struct {
 		name    string
 		hands   bool
@@ -132,17 +138,15 @@ func BenchmarkAdopt(b *testing.B) {
 		{"hands=100", true, 100},
 	} {
 		b.Run(bc.name, func(b *testing.B) {
-			spec.Changed = nil
-			spec.Backends = slices.Clone(first.Backends)
+			var changed []uint32
 			for n := range bc.changes {
-				spec.Changed = append(spec.Changed, uint32(n*977%100_000))
-			}
-			for _, slot := range spec.Changed {
+				slot := uint32(n * 977 % 100_000)
+				changed = append(changed, slot)
 				if spec.Backends[slot].State = snapshot.Removed; bc.hands {
 					spec.Backends[slot].Generation++
 				}
 			}
-			second := must(snapshot.New(spec))
+			second := following(first, spec, changed...)
 			w := newWorker(b, 64, 0, nat.NewSpace())
 			w.Adopt(first)
 			var longest time.Duration

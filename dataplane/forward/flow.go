@@ -99,7 +99,7 @@ func opens(p *packet.Parsed) bool {
 
 // direct sends a packet on as the backend's Rewrite says.
 func (f *Forwarder) direct(slot uint32, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
-	rw := &f.snap.Backends[slot].Rewrite
+	rw := &f.snap.Backend(slot).Rewrite
 	switch reason := rw.Apply(frame, p); reason {
 	case stats.ReasonNone:
 		f.counters.Backends[slot].Add(frame.Len())
@@ -115,10 +115,10 @@ func (f *Forwarder) direct(slot uint32, p *packet.Parsed, meta *handover.Meta, f
 // slot still means the same backend of the same service, and that one takes
 // packets of old flows; under NAT its SNAT address has to be there too.
 func (f *Forwarder) stays(e *flow.Entry, service uint32) bool {
-	if e.Backend >= uint32(len(f.snap.Backends)) {
+	if e.Backend >= uint32(f.snap.Slots()) {
 		return false
 	}
-	b := &f.snap.Backends[e.Backend]
+	b := f.snap.Backend(e.Backend)
 	return b.Generation == e.Generation && b.State != snapshot.Removed && b.Service == service &&
 		(!isNAT(e) || f.natStays(e))
 }
@@ -220,7 +220,7 @@ func (f *Forwarder) record(p *packet.Parsed, hash uint64, slot uint32, mode snap
 	}
 	c.Flows++
 	entry.Backend = slot
-	entry.Generation = f.snap.Backends[slot].Generation
+	entry.Generation = f.snap.Backend(slot).Generation
 	return entry, stats.ReasonNone
 }
 

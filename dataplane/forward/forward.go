@@ -184,14 +184,14 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 	f.snap = snap
 	f.mark++
 	c := f.counters
-	if n := len(snap.Backends) - len(c.Backends); n > 0 {
+	if n := snap.Slots() - len(c.Backends); n > 0 {
 		if n > cap(c.Backends)-len(c.Backends) {
-			c.Backends = slices.Grow(c.Backends, n+len(snap.Backends)/4) // with room, as this takes milliseconds
+			c.Backends = slices.Grow(c.Backends, n+snap.Slots()/4) // with room, as this takes milliseconds
 		}
 		c.Backends = append(c.Backends, make([]stats.Backend, n)...)
 	}
 	if all {
-		for slot := range snap.Backends {
+		for slot := range snap.Slots() {
 			f.adoptSlot(uint32(slot))
 		}
 		return
@@ -203,7 +203,7 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 
 func (f *Forwarder) adoptSlot(slot uint32) {
 	c := &f.counters.Backends[slot]
-	if gen := f.snap.Backends[slot].Generation; c.Generation != gen {
+	if gen := f.snap.Backend(slot).Generation; c.Generation != gen {
 		*c = stats.Backend{Generation: gen}
 	}
 }
@@ -273,7 +273,7 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (requests, a
 		f.prefetchAnswers(f.ahashes[:answers], f.numbers[:answers])
 	}
 	flows.Prefetch(f.hashes[:requests], f.places[:requests])
-	if len(snap.Backends) > manyBackends {
+	if snap.Slots() > manyBackends {
 		f.prefetchBackends(f.places[:requests])
 	}
 	return requests, answers
@@ -286,10 +286,10 @@ const manyBackends = 4096
 // to need besides their entries.
 func (f *Forwarder) prefetchBackends(places []uint32) {
 	sum := uint64(0) // else the compiler would drop the loads
-	backends, counters := f.snap.Backends, f.counters.Backends
+	snap, counters := f.snap, f.counters.Backends
 	for _, place := range places {
-		if slot := f.flows.BackendAt(place); int(slot) < len(backends) && int(slot) < len(counters) {
-			sum += uint64(backends[slot].Rewrite.Egress) + counters[slot].Packets
+		if slot := f.flows.BackendAt(place); int(slot) < snap.Slots() && int(slot) < len(counters) {
+			sum += uint64(snap.Backend(slot).Rewrite.Egress) + counters[slot].Packets
 		}
 	}
 	f.touched += sum

@@ -82,7 +82,7 @@ func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot, slots []uint32, all bool) 
 	switch {
 	case f.snap == nil:
 	case all:
-		for slot := range f.snap.Backends {
+		for slot := range f.snap.Slots() {
 			f.retire(uint32(slot), snap)
 		}
 	default:
@@ -94,11 +94,11 @@ func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot, slots []uint32, all bool) 
 
 // retire remembers the backend of a slot if snap takes it away.
 func (f *Forwarder) retire(slot uint32, snap *snapshot.Snapshot) {
-	if uint64(slot) >= uint64(len(f.snap.Backends)) {
+	if uint64(slot) >= uint64(f.snap.Slots()) {
 		return
 	}
-	old := &f.snap.Backends[slot]
-	if uint64(slot) < uint64(len(snap.Backends)) && snap.Backends[slot].Generation == old.Generation {
+	old := f.snap.Backend(slot)
+	if uint64(slot) < uint64(snap.Slots()) && snap.Backend(slot).Generation == old.Generation {
 		return
 	}
 	key := retiredKey{slot, old.Generation}
@@ -148,7 +148,7 @@ func (f *Forwarder) natStays(e *flow.Entry) bool {
 // holds is stays for a flow that was found by its answers: those may be of a
 // backend that is not in the snapshot any more.
 func (f *Forwarder) holds(e *flow.Entry) bool {
-	return e != nil && e.Backend < uint32(len(f.snap.Backends)) && f.stays(e, f.snap.Backends[e.Backend].Service)
+	return e != nil && e.Backend < uint32(f.snap.Slots()) && f.stays(e, f.snap.Backend(e.Backend).Service)
 }
 
 // backendPort returns the port that NAT sends a flow's packets to.
@@ -239,8 +239,8 @@ func (f *Forwarder) clientOf(e *flow.Entry) (addr *[16]byte, port uint16) {
 // backendOf returns the address and port of the backend of a NAT flow; ok is false
 // if they are not known any more.
 func (f *Forwarder) backendOf(e *flow.Entry) (addr *[16]byte, port uint16, ok bool) {
-	if e.Backend < uint32(len(f.snap.Backends)) && f.snap.Backends[e.Backend].Generation == e.Generation {
-		b := &f.snap.Backends[e.Backend]
+	if e.Backend < uint32(f.snap.Slots()) && f.snap.Backend(e.Backend).Generation == e.Generation {
+		b := f.snap.Backend(e.Backend)
 		return &b.Addr, backendPort(b.Port, e), true
 	}
 	if b, known := f.nat.retired[retiredKey{e.Backend, e.Generation}]; known {
@@ -277,7 +277,7 @@ func stationOf(p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) nat.St
 
 // knownToBackend is toBackend for a packet that Table.Known is about.
 func (f *Forwarder) knownToBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
-	b := &f.snap.Backends[e.Backend]
+	b := f.snap.Backend(e.Backend)
 	if (p.Kind == packet.KindIPv4) != packet.IsMapped(b.Addr) ||
 		!f.nat.stations.Sends(e.NAT.Station, nat.SourceOf(frame.Bytes()), p.VLAN, p.Tagged, meta.Ingress) {
 		return f.toBackend(e, p, meta, frame)
@@ -304,7 +304,7 @@ func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Me
 			e.NAT.Station = id
 		}
 	}
-	b := &f.snap.Backends[e.Backend]
+	b := f.snap.Backend(e.Backend)
 	to, _ := f.translated(e)
 	change := translate.NewChange(&p.Tuple, &to, f.mss(p, e))
 	room := b.Rewrite.Room()
@@ -402,7 +402,7 @@ func (f *Forwarder) mss(p *packet.Parsed, e *flow.Entry) uint16 {
 		}
 		return packet.IPv6Len + packet.TCPMinLen
 	}
-	b := &f.snap.Backends[e.Backend]
+	b := f.snap.Backend(e.Backend)
 	room := b.Rewrite.Room() - headers(&b.Addr)
 	if _, mtu := f.wayBack(e); mtu > 0 {
 		room = min(room, mtu-headers(&e.Tuple.Src))

@@ -83,21 +83,21 @@ func (s *Snapshot) addEnds(before *Snapshot, changed []uint32) {
 func (s *Snapshot) endsOf(before *Snapshot, changed []uint32, of func(*Snapshot) *ends, address func(*Snapshot, uint32) ([16]byte, bool)) *ends {
 	mine := func(slot uint32) ([16]byte, bool) { return address(s, slot) }
 	if before == nil {
-		return newEnds(len(s.Backends), mine)
+		return newEnds(s.Slots(), mine)
 	}
 	old := of(before)
 	for _, slot := range changed {
-		if addr, ok := mine(slot); ok && (int(slot) >= len(before.Backends) || !old.has(&addr, slot)) {
-			return newEnds(len(s.Backends), mine)
+		if addr, ok := mine(slot); ok && (int(slot) >= before.Slots() || !old.has(&addr, slot)) {
+			return newEnds(s.Slots(), mine)
 		}
 	}
 	return old
 }
 
-func (s *Snapshot) tunnelEnd(slot uint32) ([16]byte, bool) { return s.Backends[slot].Rewrite.Outer() }
+func (s *Snapshot) tunnelEnd(slot uint32) ([16]byte, bool) { return s.Backend(slot).Rewrite.Outer() }
 
 func (s *Snapshot) keeperEnd(slot uint32) ([16]byte, bool) {
-	b := &s.Backends[slot]
+	b := s.Backend(slot)
 	return b.Addr, b.State != Removed && s.Services[b.Service].Mode == NATKeep
 }
 
@@ -119,7 +119,7 @@ func (s *Snapshot) addAnswers(vips []VIPSpec) {
 // of a backend that sees its clients' addresses.
 func (s *Snapshot) IsAnswer(addr *[16]byte, proto uint8, port uint16) bool {
 	for slot := s.keepers.first(addr); slot != None; slot = s.keepers.after(slot) {
-		b := &s.Backends[slot]
+		b := s.Backend(slot)
 		if b.State == Removed || b.Addr != *addr || int(b.Service) >= len(s.answers) {
 			continue
 		}
@@ -142,7 +142,7 @@ func (s *Snapshot) HasTunnels() bool { return !s.tunnels.empty() }
 // IsTunnel tells whether weir's tunnels have packets with these outer addresses.
 func (s *Snapshot) IsTunnel(src, dst *[16]byte) bool {
 	for slot := s.tunnels.first(dst); slot != None; slot = s.tunnels.after(slot) {
-		rw := &s.Backends[slot].Rewrite
+		rw := &s.Backend(slot).Rewrite
 		if to, ok := rw.Outer(); ok && to == *dst && rw.IsSource(src) {
 			return true
 		}

@@ -56,7 +56,7 @@ func (s *Snapshot) follow(before *Snapshot, changed []uint32) {
 	}
 	var slots []uint32
 	for _, slot := range changed {
-		if int(slot) >= len(before.Backends) || before.Backends[slot].Generation != s.Backends[slot].Generation {
+		if int(slot) >= before.Slots() || before.Backend(slot).Generation != s.Backend(slot).Generation {
 			slots = append(slots, slot)
 		}
 	}
@@ -68,7 +68,7 @@ func (s *Snapshot) follow(before *Snapshot, changed []uint32) {
 	// Those that are dropped would save nobody from looking at all slots.
 	old, sum := before.hands.steps, len(slots)
 	first := len(old)
-	for first > 0 && len(old)-first < maxSteps-1 && sum+len(old[first-1].slots) <= len(s.Backends) {
+	for first > 0 && len(old)-first < maxSteps-1 && sum+len(old[first-1].slots) <= s.Slots() {
 		first--
 		sum += len(old[first].slots)
 	}

@@ -29,11 +29,12 @@ type Snapshot struct {
 	Generation uint64      // grows with every snapshot
 	Interfaces []Interface // by the number that Rewrite.Egress uses
 	Services   []Service
-	Backends   []Backend  // by slot; a slot nobody uses has State Removed
 	SNAT4      []SNAT     // addresses that IPv4 backends may see clients as
 	SNAT6      []SNAT     // the same for IPv6
 	NewFlows   limit.Rate // entries a worker may make per second; beyond it, Maglev alone decides where that is possible
 
+	pages   []*page // of backends, by slot
+	slots   int
 	nodes   [][16]byte
 	vips    vipTable
 	snat    []nat.Range // by slot of nat.Space; one that is not in use has no port
@@ -103,7 +104,7 @@ type Service struct {
 	// It is empty if no backend may be given a new flow.
 	Table []uint16
 
-	// Members are slot numbers in Snapshot.Backends.
+	// Members are slots: see Snapshot.Backend.
 	Members []uint32
 
 	Mode     Mode
@@ -194,7 +195,7 @@ type Spec struct {
 	Generation uint64
 	Interfaces []Interface
 	Services   []Service
-	Backends   []Backend
+	Backends   []Backend // by slot; a slot nobody uses has State Removed
 	VIPs       []VIPSpec
 	Policies   []VIPPolicy // a VIP without one answers ping and nothing else
 	Spreads    []Spread    // one of an address that is no VIP means nothing
@@ -205,12 +206,16 @@ type Spec struct {
 	// health checks come from. There are few.
 	Nodes [][16]byte
 
-	// Before is the snapshot that this one follows, and Changed are the slots whose
-	// Backend is another one than there, or was not there. What has not changed is
-	// shared then, and what hangs on VIPs and SNAT too if they are the slices that
-	// Before was built from. Without it, all is built anew.
-	Before  *Snapshot
-	Changed []uint32
+	// Placed are backends too, each with its slot, and Slots is how many slots there
+	// are at least. One that nothing is said of is used by nobody.
+	Placed []Placed
+	Slots  int
+
+	// Before is the snapshot that this one follows. Its backends and slots are there
+	// as well then, but for those that Backends and Placed say otherwise of. What has
+	// not changed is shared, and what hangs on VIPs and SNAT too if they are the
+	// slices that Before was built from.
+	Before *Snapshot
 }
 
 // New builds a snapshot. It takes over the slices of spec. Its error names two
@@ -223,20 +228,19 @@ func New(spec Spec) (*Snapshot, error) {
 		Generation: spec.Generation,
 		Interfaces: spec.Interfaces,
 		Services:   spec.Services,
-		Backends:   spec.Backends,
 		NewFlows:   spec.NewFlows,
 		nodes:      spec.Nodes,
 	}
-	before := spec.Before
-	if before != nil && len(before.Backends) > len(s.Backends) {
-		before = nil
+	for i := range spec.Placed {
+		spec.Slots = max(spec.Slots, int(spec.Placed[i].Slot)+1)
 	}
+	before, changed := spec.Before, s.setBackends(&spec)
 	for i := range s.Services {
 		svc := &s.Services[i]
 		svc.guarded, svc.spread = svc.ACL != nil || svc.Limits != (Limits{}), false
 		s.nat = s.nat || svc.Mode != Direct
 		for _, slot := range svc.Members {
-			if uint64(slot) >= uint64(len(s.Backends)) {
+			if uint64(slot) >= uint64(s.slots) {
 				return nil, fmt.Errorf("build snapshot: service %s: there is no backend slot %d", svc.Name, slot)
 			}
 		}
@@ -253,8 +257,8 @@ func New(spec Spec) (*Snapshot, error) {
 	for _, a := range spec.SNAT {
 		s.addSNAT(a)
 	}
-	s.follow(before, spec.Changed)
-	s.addEnds(before, spec.Changed)
+	s.follow(before, changed)
+	s.addEnds(before, changed)
 	s.addAnswers(spec.VIPs)
 	s.addDoors(before)
 	s.addBackward(before)

@@ -147,7 +147,8 @@ func (s *spinner) run(ready, done chan<- struct{}) {
 	close(ready)
 	begin := time.Now()
 	longest, last := time.Duration(0), begin
-	for !s.stop.Load() {
+	for over := false; !over; {
+		over = s.stop.Load() // and then once more, so that the last snapshot is adopted in any case
 		if now := s.from.Load(); now != snap {
 			adopting := time.Now()
 			s.forward.Adopt(now)

@@ -51,8 +51,15 @@ func newReport(o *Options) (Report, error) {
 	}, err
 }
 
-func (r *Report) add(c Cell) {
+// Add adds a cell and sums up again.
+func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
+	r.sumUp()
+}
+
+// AddAway adds what was seen of a worker and sums up again.
+func (r *Report) AddAway(a Away) {
+	r.Away = append(r.Away, a)
 	r.sumUp()
 }
 

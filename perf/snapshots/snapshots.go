@@ -109,7 +109,7 @@ func measureRound(ctx context.Context, o *Options, r *Report, round int) error {
 		return err
 	}
 	defer w.end()
-	r.add(all)
+	r.Add(all)
 	r.Heap = append(r.Heap, float64(heap()-before))
 	o.Log.Info("measured", "change", All, "round", round, "seconds", all.Took)
 	for _, kind := range []Change{Health, Weight, Hop} {
@@ -117,15 +117,16 @@ func measureRound(ctx context.Context, o *Options, r *Report, round int) error {
 		if err != nil {
 			return err
 		}
-		r.add(cell)
+		r.Add(cell)
 		o.Log.Info("measured", "change", kind, "round", round, "median_seconds", median(cell.Took))
 	}
 	away, err := w.watchWorker(ctx, rec, round, o.Adopts)
 	if err != nil {
 		return err
 	}
-	r.Away = append(r.Away, away...)
-	r.sumUp()
+	for _, a := range away {
+		r.AddAway(a)
+	}
 	return nil
 }
 

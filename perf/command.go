@@ -60,9 +60,7 @@ func wireCommand() *cli.Command {
 			if slices.Contains(opt.Subjects, "all") {
 				opt.Subjects = wire.Names(wire.Subjects())
 			}
-			for _, s := range c.StringSlice("scenario") {
-				opt.Scenarios = append(opt.Scenarios, wire.Scenario(s))
-			}
+			opt.Scenarios = scenarios(c)
 			for _, text := range c.StringSlice("flows") {
 				n, err := strconv.ParseUint(text, 10, 31)
 				if err != nil || n == 0 {
@@ -76,6 +74,13 @@ func wireCommand() *cli.Command {
 	}
 }
 
+func scenarios(c *cli.Context) (all []wire.Scenario) {
+	for _, s := range c.StringSlice("scenario") {
+		all = append(all, wire.Scenario(s))
+	}
+	return all
+}
+
 func loopsCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "loops",
@@ -84,16 +89,21 @@ func loopsCommand() *cli.Command {
 		Description: "This is perf wire with the loops alone. It also shows the files of earlier versions.",
 		Flags: setupFlags(2*time.Second,
 			&cli.IntFlag{Name: "ring", Value: 2048, Usage: "entries of the other library's rings"},
+			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this: flood, lossfree, send (default: all)"},
 		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
 				return showFile[wire.Earlier](c)
 			}
-			report, err := wire.Run(c.Context, wire.Options{
+			opt := wire.Options{
 				Setup: setup(c), Ring: c.Int("ring"), Flows: []uint32{1024},
 				Subjects:  []string{"floor-afxdp", "asavie", "asavie-drained"},
 				Scenarios: []wire.Scenario{wire.Flood, wire.LossFree, wire.Send},
-			})
+			}
+			if c.IsSet("scenario") {
+				opt.Scenarios = scenarios(c)
+			}
+			report, err := wire.Run(c.Context, opt)
 			return finish(c, report, len(report.Cells), err)
 		},
 	}

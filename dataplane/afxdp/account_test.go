@@ -45,9 +45,10 @@ func wantHeld(t testing.TB, q queue.Queue, held int) {
 	}
 }
 
-// ringsOf makes a queue of eight frames whose rings, of four entries, are not
-// shared with any kernel. Its indices have wrapped.
-func ringsOf() *xsk {
+// ringsOf makes a queue whose rings, of so many entries, are not shared with any
+// kernel. Their indices are about to wrap.
+func ringsOf(t testing.TB, frames, entries int) *xsk {
+	t.Helper()
 	const at = ^uint32(0)
 	shared := func() ring {
 		r := ring{producer: new(atomic.Uint32), consumer: new(atomic.Uint32), flags: new(atomic.Uint32)}
@@ -55,12 +56,17 @@ func ringsOf() *xsk {
 		r.consumer.Store(at)
 		return r
 	}
-	s := &xsk{mem: memory{mem: make([]byte, 8*2048), frameSize: 2048}}
-	s.fill = fillRing{ring: shared(), addrs: make([]uint64, 4), produced: at, consumed: at}
-	s.completion = completionRing{ring: shared(), addrs: make([]uint64, 4), consumed: at}
-	s.receive = receiveRing{ring: shared(), descs: make([]unix.XDPDesc, 4), produced: at, consumed: at}
-	s.send = sendRing{ring: shared(), descs: make([]unix.XDPDesc, 4), produced: at, consumed: at}
-	for i := range uint64(8) {
+	mem, err := mapMemory(frames, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = mem.unmap() })
+	s := &xsk{mem: mem}
+	s.fill = fillRing{ring: shared(), addrs: make([]uint64, 2*entries), produced: at, consumed: at}
+	s.completion = completionRing{ring: shared(), addrs: make([]uint64, 2*entries), consumed: at}
+	s.receive = receiveRing{ring: shared(), descs: make([]unix.XDPDesc, entries), produced: at, consumed: at}
+	s.send = sendRing{ring: shared(), descs: make([]unix.XDPDesc, entries), produced: at, consumed: at}
+	for i := range uint64(frames) {
 		s.stack = append(s.stack, i*2048)
 	}
 	return s
@@ -68,7 +74,7 @@ func ringsOf() *xsk {
 
 // TestAccount moves frames from place to place, as the kernel does its part.
 func TestAccount(t *testing.T) {
-	s := ringsOf()
+	s := ringsOf(t, 8, 2)
 	want := func(what string, w Account) {
 		t.Helper()
 		if got := accountOf(t, s); got != w {
@@ -84,7 +90,7 @@ func TestAccount(t *testing.T) {
 	s.fill.consumer.Add(1)
 	want("taken for receiving", Account{Free: 4, Fill: 3, Receiving: 1})
 
-	s.receive.descs[3] = unix.XDPDesc{Addr: taken + 256, Len: 60}
+	s.receive.descs[1] = unix.XDPDesc{Addr: taken + 256, Len: 60}
 	s.receive.producer.Add(1)
 	want("received", Account{Free: 4, Fill: 3, Received: 1})
 
@@ -123,7 +129,7 @@ func TestAccountFindsFaults(t *testing.T) {
 		{"inside a frame", func(s *xsk) { s.stack[1] += 256 }, "2304 among the free frames is not the beginning of one"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := ringsOf()
+			s := ringsOf(t, 8, 2)
 			tc.change(s)
 			if _, err := AccountOf(s); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%v, want %s", err, tc.want)
@@ -136,7 +142,7 @@ func TestAccountOfOthers(t *testing.T) {
 	if _, err := AccountOf(queuetest.New(8)); err == nil {
 		t.Error("counted the frames of another queue")
 	}
-	s := ringsOf()
+	s := ringsOf(t, 8, 2)
 	s.closed.Store(true)
 	if _, err := AccountOf(s); !errors.Is(err, queue.ErrClosed) {
 		t.Errorf("after Close: %v", err)

@@ -192,6 +192,13 @@ func (d *Device) try(c socketConfig, queues int, known bool) (err error) {
 		d.sockets = append(d.sockets, s)
 	}
 	for i, s := range d.sockets {
+		// Without copies it is the driver that finds the ring full. It then
+		// stops taking frames from the NIC, which is cheaper still.
+		if s.copies {
+			if s.room, err = d.filter.OpenRoom(i, c.ringSize); err != nil {
+				return err
+			}
+		}
 		if err := d.filter.SetSocket(i, s.fd); err != nil {
 			return err
 		}

@@ -219,6 +219,11 @@ func TestOverload(t *testing.T) {
 			q.Release(frames)
 			wantHeld(t, q, 0)
 		}
+		kernel, err := statistics(q.(*xsk).fd)
+		l.must(err)
+		if kernel.Rx_dropped != 0 || kernel.Rx_ring_full != 0 {
+			t.Errorf("the socket has dropped frames itself: %+v", kernel)
+		}
 		// The worker holds all frames there are.
 		var held []queue.Frame
 		for end := time.Now().Add(patience); len(held) < 6*ring && time.Now().Before(end); {

@@ -38,10 +38,11 @@ func (r *receiveRing) take(frames []queue.Frame, mem *memory) int {
 	}
 	at := uint(r.consumed)
 	for i := range frames[:n] {
-		desc := descs[(at+uint(i))&uint(len(descs)-1)]
+		desc := &descs[(at+uint(i))&uint(len(descs)-1)]
 		id := desc.Addr &^ (mem.frameSize - 1)
 		start := uint32(desc.Addr - id)
-		frames[i] = queue.Frame{Buf: mem.frame(id), Start: start, End: start + desc.Len, ID: id}
+		f := &frames[i] // in place: a struct made first is copied in pieces that the CPU waits for
+		f.Buf, f.Start, f.End, f.ID = mem.frame(id), start, start+desc.Len, id
 	}
 	r.consumed += uint32(n)
 	r.consumer.Store(r.consumed)

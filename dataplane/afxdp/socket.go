@@ -53,6 +53,8 @@ func openSocket(c socketConfig) (_ *xsk, err error) {
 		// be the only limit. Half a page more than the frame is what one costs.
 		// Without CAP_NET_ADMIN it stays smaller, and sending slower.
 		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, c.ringSize*(c.frameSize+2048))
+		// Kernels before 6.17 do not know it.
+		_ = unix.SetsockoptInt(s.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, min(c.ringSize, sendBudget))
 	}
 	s.stack = make([]uint64, c.frames)
 	for i := range s.stack {

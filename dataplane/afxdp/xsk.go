@@ -10,11 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/dataplane/queue"
+	"weir/dataplane/steer"
 )
 
 const (
 	// batch is how many free frames are worth a write to the fill ring.
 	batch = 64
+
+	// sendBudget is how many frames the kernel may send in one call, if it copies
+	// them: a worker's batch and what was left of earlier ones. It is also what
+	// bounds the call, to a fraction of a millisecond.
+	sendBudget = 256
 
 	// maxStalls is how often in a row the kernel is asked to send without
 	// sending anything, before that is left for later.
@@ -47,6 +53,7 @@ type xsk struct {
 	completion completionRing
 	receive    receiveRing
 	send       sendRing
+	room       *steer.Room // in the receive ring, as the XDP program knows it; nil for zero-copy
 	waker      *queue.Waker
 
 	// Only the worker touches these.
@@ -83,8 +90,14 @@ func (s *xsk) Receive(frames []queue.Frame) (int, error) {
 	}
 	n := s.receive.take(frames, &s.mem)
 	if n > 0 {
+		if s.room != nil {
+			s.room.Took(n)
+		}
 		s.refill(batch)
 		return n, nil
+	}
+	if s.room != nil {
+		s.room.Even()
 	}
 	s.refill(1) // the kernel may have run out with less than a batch free
 	if s.fill.needWakeup() {
@@ -105,7 +118,8 @@ func (s *xsk) Alloc(frames []queue.Frame) int {
 	rest := len(s.stack) - n
 	frames, free := frames[:n], s.stack[rest:]
 	for i, id := range free[:len(frames)] {
-		frames[i] = queue.Frame{Buf: s.mem.frame(id), Start: unix.XDP_PACKET_HEADROOM, End: unix.XDP_PACKET_HEADROOM, ID: id}
+		f := &frames[i] // in place, as in receiveRing.take
+		f.Buf, f.Start, f.End, f.ID = s.mem.frame(id), unix.XDP_PACKET_HEADROOM, unix.XDP_PACKET_HEADROOM, id
 	}
 	s.stack = s.stack[:rest]
 	return n
@@ -211,8 +225,8 @@ func (s *xsk) refill(atLeast int) {
 }
 
 // transmit tells the kernel about the frames in the send ring. In copy mode it
-// sends them in this very call, a few at a time: 32 unless XDP_MAX_TX_SKB_BUDGET
-// says otherwise (net/xdp/xsk.c, __xsk_generic_xmit). What the kernel does not
+// sends them in this very call, but no more than sendBudget, or 32 before Linux
+// 6.17 (net/xdp/xsk.c, __xsk_generic_xmit). What the kernel does not
 // take now stays in the ring for the next time. If the link is down or the NIC
 // gone, it sets down or gone.
 func (s *xsk) transmit() {
@@ -309,11 +323,15 @@ func (s *xsk) stats() queue.Stats {
 	if err != nil { // it cannot fail on an open AF_XDP socket
 		return s.last
 	}
-	return queue.Stats{
+	st := queue.Stats{
 		ReceiveDropped:  kernel.Rx_dropped + kernel.Rx_ring_full,
 		ReceiveInvalid:  kernel.Rx_invalid_descs,
 		TransmitDropped: kernel.Tx_invalid_descs + s.dropped.Load(),
 	}
+	if s.room != nil {
+		st.ReceiveDropped += s.room.Refused()
+	}
+	return st
 }
 
 // Close implements [queue.Queue].
@@ -335,6 +353,9 @@ func (s *xsk) free() error {
 	if s.fd >= 0 {
 		errs = append(errs, unix.Close(s.fd))
 		s.fd = -1
+	}
+	if s.room != nil {
+		errs = append(errs, s.room.Close())
 	}
 	errs = append(errs, s.fill.unmap(), s.completion.unmap(), s.receive.unmap(), s.send.unmap(), s.mem.unmap())
 	if s.waker != nil {

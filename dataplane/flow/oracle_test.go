@@ -222,7 +222,7 @@ func (m *model) insert(hash uint64, k packet.Tuple, s Segment) {
 			}
 		}
 		if rank == 100 {
-			if e, evicted, why := m.table.Insert(hash, &k, s, Tick(m.now)); e != nil || evicted != (Entry{}) || why != EvictedNone {
+			if e, evicted, why := m.table.Insert(hash, &k, s, Tick(m.now)); e != nil || evicted != nil || why != EvictedNone {
 				m.t.Fatalf("insert %v: %v (%d), want no room", k, e, why)
 			}
 			m.full++
@@ -236,10 +236,10 @@ func (m *model) insert(hash uint64, k packet.Tuple, s Segment) {
 		m.t.Fatalf("insert %v: %v (%d), want (%d)", k, e, why, want)
 	}
 	if why == EvictedNone {
-		if evicted != (Entry{}) {
+		if evicted != nil {
 			m.t.Fatalf("insert %v: evicted %+v", k, evicted)
 		}
-	} else if f := m.gone(&evicted); f.seen != oldest || again != nil && f != again {
+	} else if f := m.gone(evicted); f.seen != oldest || again != nil && f != again {
 		m.t.Fatalf("insert %v: evicted %v, seen %d, want %d", k, evicted.Tuple, f.seen, oldest)
 	}
 	m.count[why]++

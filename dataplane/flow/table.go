@@ -146,6 +146,23 @@ func (h *header) match(hash uint64) matches {
 	return matches(a>>15 | b>>14)
 }
 
+// vacancy returns a free place, or if there is none the one that was seen longest
+// ago.
+func (h *header) vacancy() matches {
+	a, b := (h.tags[0]-lowBits)&^h.tags[0]&highBits, (h.tags[1]-lowBits)&^h.tags[1]&highBits
+	if m := a>>15 | b>>14; m != 0 {
+		return matches(m)
+	}
+	// The number of the place rides along, so that there is nothing to guess for the
+	// processor: it would wait for this line before it asks for the next.
+	oldest := ^uint64(0)
+	for i, seen := range h.seen {
+		since := uint32(seen-h.seen[0]) + 1<<31
+		oldest = min(oldest, uint64(since)<<3|uint64(i))
+	}
+	return 1 << (oldest&3<<4 | oldest>>2&1)
+}
+
 // first returns the first place; there has to be one.
 func (m matches) first() int {
 	at := bits.TrailingZeros64(uint64(m))
@@ -186,6 +203,7 @@ type Table struct {
 	keys    Keys
 	len     int
 	cursor  uint64 // next set of Sweep
+	evicted Entry  // by the latest Insert
 	touched uint32 // where Prefetch leaves what it read
 	memory  []byte // what headers and entries are in; nil after Close
 	noted   func(*Entry, Event)
@@ -234,9 +252,9 @@ func (t *Table) Sets() int { return len(t.headers) }
 const NoPlace = ^uint32(0)
 
 // Prefetch brings what Known and Lookup will read for these hashes into the
-// cache, and puts into places for each hash the number of the place that its flow
-// is in, if it is there, for Known; else any number, or NoPlace. Both slices are
-// of the same length.
+// cache, and what Insert will write, and puts into places for each hash the number
+// of the place that its flow is in, if it is there, for Known; else any number. Both
+// slices are of the same length.
 func (t *Table) Prefetch(hashes []uint64, places []uint32) {
 	headers, entries := t.headers, t.entries
 	if len(headers) == 0 || len(entries) == 0 || len(places) < len(hashes) {
@@ -250,9 +268,8 @@ func (t *Table) Prefetch(hashes []uint64, places []uint32) {
 	for i, hash := range hashes {
 		set := hash & uint64(len(headers)-1)
 		m := headers[set].match(hash)
-		if m == 0 {
-			places[i] = NoPlace
-			continue
+		if m == 0 { // where Insert is going to put it, probably
+			m = headers[set].vacancy()
 		}
 		place := set*ways + uint64(m.first())
 		sum += uint64(entries[place&uint64(len(entries)-1)].Packets)
@@ -373,25 +390,28 @@ func (t *Table) Peek(hash uint64, k *packet.Tuple, now Tick) *Entry {
 
 // Insert adds the flow k, for which Lookup has just returned nil, and returns
 // its entry for the caller to fill in; the flow is untrusted. If another one
-// had to go, evicted is a copy of it and why says what it was, so that the
-// caller's gauges stay right; else why is EvictedNone. The entry is nil if there
+// had to go, evicted is a copy of it, good until the next Insert, and why says
+// what it was, so that the caller's gauges stay right; else it is nil and why is
+// EvictedNone. The entry is nil if there
 // is no room, which is when all eight flows of the set are trusted and were seen
 // within the last minute.
-func (t *Table) Insert(hash uint64, k *packet.Tuple, seg Segment, now Tick) (e *Entry, evicted Entry, why Eviction) {
+func (t *Table) Insert(hash uint64, k *packet.Tuple, seg Segment, now Tick) (e, evicted *Entry, why Eviction) {
 	set, h, i := t.find(hash, k)
 	if i >= 0 {
 		why = EvictedEnded
 	} else if i, why = t.victim(h, now); i < 0 {
-		return nil, evicted, EvictedNone
+		return nil, nil, EvictedNone
 	}
 	e = &t.entries[set*ways+uint64(i)]
 	if why == EvictedNone {
 		t.len++
 	} else {
-		evicted = *e
+		t.evicted = *e
+		evicted = &t.evicted
 	}
 	h.put(i, hash, uint8(firstState(k.Proto, seg.Flags)), now)
-	*e = Entry{Tuple: *k, Packets: 1, mark: seg.Sequence}
+	*e = Entry{}
+	e.Tuple, e.Packets, e.mark = *k, 1, seg.Sequence
 	return e, evicted, why
 }
 

@@ -118,7 +118,7 @@ func TestEvictionOrder(t *testing.T) {
 	k := tupleN(200, packet.ProtoTCP)
 	hash := table.Hash(&k)
 	last := syn60 + quiet // flow 7 is quiet for just as long as it may be
-	if e, evicted, why := table.Insert(hash, &k, seg(syn), last); e != nil || why != EvictedNone || evicted != (Entry{}) {
+	if e, evicted, why := table.Insert(hash, &k, seg(syn), last); e != nil || why != EvictedNone || evicted != nil {
 		t.Errorf("evicted %v (%d), want no room", evicted.Tuple, why)
 	}
 	if table.Lookup(hash, &k, seg(syn), last) != nil || table.Len() != 8 {

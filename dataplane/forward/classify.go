@@ -21,6 +21,7 @@ const (
 	settled   kind = iota // nothing: the verdict is final
 	isRequest             // from a client, for a service
 	isAnswer              // from a backend, to be translated back
+	isWhole               // a whole TCP or UDP packet that is no answer: it is classified if its flow is not known
 )
 
 // classify is the first pass over a frame: it returns the verdict, or what the

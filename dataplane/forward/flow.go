@@ -6,6 +6,7 @@ import (
 	"weir/dataplane/limit"
 	"weir/dataplane/packet"
 	"weir/dataplane/queue"
+	"weir/dataplane/rewrite"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
 	"weir/dataplane/translate"
@@ -100,15 +101,19 @@ func opens(p *packet.Parsed) bool {
 // direct sends a packet on as the backend's Rewrite says.
 func (f *Forwarder) direct(slot uint32, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
 	rw := &f.snap.Backend(slot).Rewrite
-	switch reason := rw.Apply(frame, p); reason {
-	case stats.ReasonNone:
-		f.counters.Backends[slot].Add(frame.Len())
-		return Verdict{Action: Send, Egress: rw.Egress}
-	case stats.TooBig:
-		return f.tooBig(p, meta, frame, rw.Room(), p.Kind == packet.KindIPv6)
-	default:
-		return f.refused(reason, p, meta, frame)
+	if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
+		return f.notDirect(reason, rw, p, meta, frame)
 	}
+	f.counters.Backends[slot].Add(frame.Len())
+	return Verdict{Action: Send, Egress: rw.Egress}
+}
+
+// notDirect is the verdict on a packet that a Rewrite does not apply to.
+func (f *Forwarder) notDirect(reason stats.Reason, rw *rewrite.Rewrite, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
+	if reason == stats.TooBig {
+		return f.tooBig(p, meta, frame, rw.Room(), p.Kind == packet.KindIPv6)
+	}
+	return f.refused(reason, p, meta, frame)
 }
 
 // stays tells whether a flow keeps its backend. It does while the backend's
@@ -197,7 +202,7 @@ func (f *Forwarder) record(p *packet.Parsed, hash uint64, slot uint32, mode snap
 	}
 	entry, evicted, why := f.flows.Insert(hash, &p.Tuple, segment(p), f.now)
 	if why != flow.EvictedNone {
-		f.forget(&evicted, f.flows.Number(entry))
+		f.forget(evicted, f.flows.Number(entry))
 	}
 	switch why {
 	case flow.EvictedOldest:

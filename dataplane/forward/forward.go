@@ -20,7 +20,6 @@
 package forward
 
 import (
-	"encoding/binary"
 	"slices"
 
 	"weir/dataplane/flow"
@@ -108,23 +107,9 @@ type Forwarder struct {
 	claims    claims          // told to the control plane
 	guards    guards
 
-	// Scratch for one batch, filled by the first pass and read by the second.
-	metas    [BatchSize]handover.Meta
-	parsed   [BatchSize]packet.Parsed
-	requests [BatchSize]request // that may be of known flows
-	hashes   [BatchSize]uint64  // of requests
-	places   [BatchSize]uint32  // of requests, in the flow table
-	answers  [BatchSize]int     // of backends: index into the batch
-	ahashes  [BatchSize]uint64  // of answers
-	numbers  [BatchSize]uint32  // of the flows that answers seem to be of
-	piece    [handover.MaxFrame]byte
-	touched  uint64 // where prefetchBackends leaves what it read
-}
-
-// request is a packet to a service, or to nobody, that waits for the second pass.
-type request struct {
-	frame   uint32 // index into the batch
-	service uint32 // None for a whole packet, which is classified if its flow is not known
+	batch   batch
+	piece   [handover.MaxFrame]byte
+	touched uint64 // where prefetchBackends leaves what it read
 }
 
 // New makes a Forwarder. It decides nothing before Adopt.
@@ -212,133 +197,15 @@ func (f *Forwarder) adoptSlot(slot uint32) {
 // the interface with index ingress, and puts one verdict per frame into
 // verdicts. Frames to be sent have been rewritten.
 func (f *Forwarder) Process(ingress uint16, now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
-	for i := range frames {
-		f.metas[i] = handover.Meta{Ingress: ingress}
-	}
+	f.batch.came(ingress, min(len(frames), BatchSize))
 	f.process(now, frames, verdicts)
 }
 
 // Decide is Process for frames that came by an Outbox, with what is known of
 // each.
 func (f *Forwarder) Decide(metas []handover.Meta, now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
-	copy(f.metas[:], metas)
+	copy(f.batch.metas[:], metas)
 	f.process(now, frames, verdicts)
-}
-
-func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
-	f.now = now
-	frames, verdicts = frames[:min(len(frames), BatchSize)], verdicts[:len(frames)]
-	requests, answers := f.first(frames, verdicts)
-	f.second(frames, verdicts, requests)
-	for k, i := range f.answers[:answers] {
-		verdicts[i] = f.answer(&f.parsed[i], &f.metas[i], f.ahashes[k], f.numbers[k], &frames[i])
-	}
-	for i := range verdicts {
-		if verdicts[i].Action == Drop {
-			f.counters.Drop(verdicts[i].Reason)
-		}
-	}
-}
-
-// first is the pass that parses. It settles what needs no flow, and returns how
-// many requests and answers it leaves to the second.
-func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (requests, answers int) {
-	snap, flows, stations := f.snap, f.flows, f.stations
-	for i := range frames {
-		frame, p, meta := &frames[i], &f.parsed[i%BatchSize], &f.metas[i%BatchSize]
-		b := frame.Bytes()
-		p.Decode(b)
-		at := requests % BatchSize
-		if p.Flow && forUs(b) == stations[meta.Ingress] && !snap.MayBeAnswer(&p.Src, &p.Dst) {
-			f.requests[at] = request{uint32(i), snapshot.None}
-			f.hashes[at] = flows.Hash(&p.Tuple)
-			requests++
-			continue
-		}
-		verdict, next := f.classify(p, meta, frame)
-		switch next.kind {
-		case settled:
-			verdicts[i] = verdict
-		case isRequest:
-			f.requests[at] = request{uint32(i), next.service}
-			f.hashes[at] = flows.Hash(&p.Tuple)
-			requests++
-		case isAnswer:
-			f.answers[answers] = i
-			f.ahashes[answers] = flows.Hash(&p.Tuple)
-			answers++
-		}
-	}
-	if answers > 0 {
-		f.prefetchAnswers(f.ahashes[:answers], f.numbers[:answers])
-	}
-	flows.Prefetch(f.hashes[:requests], f.places[:requests])
-	if snap.Slots() > manyBackends {
-		f.prefetchBackends(f.places[:requests])
-	}
-	return requests, answers
-}
-
-// manyBackends is up to how many backends all of them stay in the cache.
-const manyBackends = 4096
-
-// prefetchBackends brings into the cache what the flows in these places are going
-// to need besides their entries.
-func (f *Forwarder) prefetchBackends(places []uint32) {
-	sum := uint64(0) // else the compiler would drop the loads
-	snap, counters := f.snap, f.counters.Backends
-	for _, place := range places {
-		if slot := f.flows.BackendAt(place); int(slot) < snap.Slots() && int(slot) < len(counters) {
-			sum += uint64(snap.Backend(slot).Rewrite.Egress) + counters[slot].Packets
-		}
-	}
-	f.touched += sum
-}
-
-// second is the pass that finds the flows of requests, in the order in which they
-// came.
-func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, requests int) {
-	for k := range f.requests[:requests] {
-		r := f.requests[k]
-		frame, p, meta := &frames[r.frame], &f.parsed[r.frame], &f.metas[r.frame]
-		if r.service == snapshot.None {
-			if e := f.flows.Known(f.places[k], &p.Tuple, p.TCPFlags, f.mark, f.now); e != nil {
-				if isNAT(e) {
-					verdicts[r.frame] = f.knownToBackend(e, p, meta, frame)
-				} else {
-					verdicts[r.frame] = f.direct(e.Backend, p, meta, frame)
-				}
-				continue
-			}
-			verdict, next := f.classify(p, meta, frame)
-			if next.kind == settled {
-				verdicts[r.frame] = verdict
-				continue
-			}
-			r.service = next.service // an answer MayBeAnswer
-		}
-		verdicts[r.frame] = f.request(p, meta, f.hashes[k], r.service, frame)
-	}
-}
-
-// forUs returns the same of a frame as is in stations for an interface, if the frame
-// is addressed to that and sent by one station.
-func forUs(b []byte) uint64 { return binary.LittleEndian.Uint64(b) & forUsMask }
-
-// forUsMask leaves of the first 8 bytes of a frame, read from the lowest, the
-// destination and the bit that makes the source a group.
-const forUsMask = 1<<49 - 1
-
-// adoptStations prepares what forUs is compared with.
-func (f *Forwarder) adoptStations(interfaces []snapshot.Interface) {
-	f.stations = make([]uint64, len(interfaces))
-	for i := range interfaces {
-		var b [8]byte
-		copy(b[:], interfaces[i].MAC[:])
-		if f.stations[i] = binary.LittleEndian.Uint64(b[:]); f.stations[i] == 0 {
-			f.stations[i] = ^uint64(0) // an interface that has no address is nobody
-		}
-	}
 }
 
 // pass gives a frame to another worker to decide about.

@@ -53,7 +53,9 @@ func TestKnownFlowFollowsSnapshots(t *testing.T) {
 		}
 		panic("no such VIP")
 	}
-	backend := func(s *snapshot.Spec, vip netip.Addr) *snapshot.Backend { return &s.Backends[service(s, vip).Members[0]] }
+	backend := func(s *snapshot.Spec, vip netip.Addr) *snapshot.Backend {
+		return &s.Backends[service(s, vip).Members[0]]
+	}
 	for name, test := range map[string]struct {
 		change func(s *snapshot.Spec, vip netip.Addr)
 		want   [3]stats.Reason // of the next packets

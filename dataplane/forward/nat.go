@@ -186,17 +186,18 @@ func (f *Forwarder) Client(e *flow.Entry) (addr [16]byte, port uint16, ok bool) 
 	return f.nat.addrs[e.NAT.Slot], e.NAT.Port, true
 }
 
-// prefetchAnswers brings into the cache what answer will read
-// for these hashes, a batch at a time: first the index, then what it leads to. It
-// puts the numbers of the flows that the answers seem to be of into numbers.
-func (f *Forwarder) prefetchAnswers(hashes []uint64, numbers []uint32) {
+// prefetchAnswers brings into the cache what answer will read for these hashes, a
+// batch at a time: first the index, then what it leads to. It puts the numbers of
+// the flows that the answers seem to be of into numbers.
+func (f *Forwarder) prefetchAnswers(kinds []kind, hashes []uint64, numbers []uint32) {
 	f.nat.index.Prefetch(hashes)
-	for k, hash := range hashes {
-		number, at := f.nat.index.Lookup(hash, 0)
-		if at < 0 {
-			number = flow.NoPlace
+	for k, kind := range kinds {
+		numbers[k] = flow.NoPlace
+		if kind == isAnswer {
+			if number, at := f.nat.index.Lookup(hashes[k], 0); at >= 0 {
+				numbers[k] = number
+			}
 		}
-		numbers[k] = number
 	}
 	f.flows.PrefetchAt(numbers)
 }

@@ -183,23 +183,26 @@ func (r *Rewrite) setOuter6(proto uint8, t Tunnel) {
 // would end the loop, as no TTL runs out. With a tunnel it may be the gateway
 // that both the client and the backend are behind.
 func (r *Rewrite) Apply(f *queue.Frame, p *packet.Parsed) stats.Reason {
-	if r.outerLen == 0 && isFrom(f.Buf[f.Start:], &r.l2) {
-		return stats.Looped
-	}
 	length := p.End - p.L3
 	if length > r.Room() {
-		return stats.TooBig
+		return r.tooBig(f)
 	}
-	l3 := f.Start + p.L3
 	if r.outerLen != 0 {
-		if p.TTL <= 1 {
-			return stats.TTLExpired
-		}
-		f.End = f.Start + p.End // Ethernet padding is no part of the inner packet
-		l3 = r.encapsulate(f, l3, length, p)
+		return r.encapsulate(f, length, p)
 	}
-	r.Frame(f, l3)
+	if r.isFrom(f) {
+		return stats.Looped
+	}
+	r.Frame(f, f.Start+p.L3)
 	return stats.ReasonNone
+}
+
+// tooBig is the reason why a packet that is too long is refused.
+func (r *Rewrite) tooBig(f *queue.Frame) stats.Reason {
+	if r.outerLen == 0 && r.isFrom(f) {
+		return stats.Looped
+	}
+	return stats.TooBig
 }
 
 // Relay sends the packet in f on to another station as it is, but for the MAC
@@ -270,20 +273,23 @@ func (r *Rewrite) Frame(f *queue.Frame, l3 uint32) {
 	*(*[taggedLen]byte)(b) = r.l2
 }
 
-// isFrom tells whether the source of an Ethernet frame is the destination of
-// header.
-func isFrom(frame []byte, header *[taggedLen]byte) bool {
+// isFrom tells whether a frame comes from the station that it would go to.
+func (r *Rewrite) isFrom(f *queue.Frame) bool {
 	const address = 1<<48 - 1
-	source := binary.LittleEndian.Uint64(frame[6:])
-	return (source^binary.LittleEndian.Uint64(header[:]))&address == 0
+	source := binary.LittleEndian.Uint64(f.Buf[f.Start:][6:14])
+	return (source^binary.LittleEndian.Uint64(r.l2[:]))&address == 0
 }
 
-// encapsulate puts the outer header before the packet at l3 and returns where
-// that header starts. The inner TTL goes down by one, as for any forwarded
-// packet (RFC 2003 section 3.1, RFC 2473 section 3.1); the traffic class,
-// explicit congestion notification included, is copied outward (RFC 2983
-// section 3, RFC 6040 section 4.1).
-func (r *Rewrite) encapsulate(f *queue.Frame, l3, length uint32, p *packet.Parsed) uint32 {
+// encapsulate puts the outer headers before the packet in f. The inner TTL goes down
+// by one, as for any forwarded packet (RFC 2003 section 3.1, RFC 2473 section 3.1);
+// the traffic class, explicit congestion notification included, is copied outward
+// (RFC 2983 section 3, RFC 6040 section 4.1).
+func (r *Rewrite) encapsulate(f *queue.Frame, length uint32, p *packet.Parsed) stats.Reason {
+	if p.TTL <= 1 {
+		return stats.TTLExpired
+	}
+	l3 := f.Start + p.L3
+	f.End = f.Start + p.End // Ethernet padding is no part of the inner packet
 	inner := f.Buf[l3:f.End]
 	if p.Kind == packet.KindIPv4 {
 		packet.IPv4(inner).DecrementTTL()
@@ -298,7 +304,8 @@ func (r *Rewrite) encapsulate(f *queue.Frame, l3, length uint32, p *packet.Parse
 		*(*[2 * ipv6AddressLen]byte)(outer[ipv6Addresses:]) = r.outer
 		r.finishOuter6(outer, length, p)
 	}
-	return start
+	r.Frame(f, start)
+	return stats.ReasonNone
 }
 
 func (r *Rewrite) finishOuter4(h []byte, length uint32, p *packet.Parsed) {

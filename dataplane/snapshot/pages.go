@@ -13,6 +13,14 @@ const (
 
 type page [pageSize]Backend
 
+// Pages are the backends of a snapshot, for a loop that looks up many.
+type Pages []*page
+
+// Backend is Snapshot.Backend.
+func (p Pages) Backend(slot uint32) *Backend {
+	return &p[slot>>pageBits][slot&(pageSize-1)]
+}
+
 // Placed is a backend and the slot that it goes to.
 type Placed struct {
 	Slot    uint32
@@ -23,9 +31,10 @@ type Placed struct {
 func (s *Snapshot) Slots() int { return s.slots }
 
 // Backend returns the backend in a slot, which has to be below Slots.
-func (s *Snapshot) Backend(slot uint32) *Backend {
-	return &s.pages[slot>>pageBits][slot&(pageSize-1)]
-}
+func (s *Snapshot) Backend(slot uint32) *Backend { return s.pages.Backend(slot) }
+
+// Pages returns all backends.
+func (s *Snapshot) Pages() Pages { return s.pages }
 
 // setBackends puts the backends of a spec into pages. It returns the slots that are
 // others than before.
@@ -36,7 +45,7 @@ func (s *Snapshot) setBackends(spec *Spec) (changed []uint32) {
 		shared, old = len(before.pages), before.slots
 		s.slots = max(s.slots, old)
 	}
-	s.pages = make([]*page, (s.slots+pageSize-1)/pageSize)
+	s.pages = make(Pages, (s.slots+pageSize-1)/pageSize)
 	if shared > 0 {
 		copy(s.pages, spec.Before.pages)
 	}

@@ -21,6 +21,7 @@ const (
 	steerMapHeartbeat   = "heartbeat"
 	steerMapLocals      = "locals"
 	steerMapMac         = "mac"
+	steerMapRooms       = "rooms"
 	steerMapShared      = "shared"
 	steerMapTunnels     = "tunnels"
 	steerMapUses        = "uses"
@@ -87,6 +88,7 @@ type steerMapSpecs struct {
 	Heartbeat *ebpf.MapSpec `ebpf:"heartbeat"`
 	Locals    *ebpf.MapSpec `ebpf:"locals"`
 	Mac       *ebpf.MapSpec `ebpf:"mac"`
+	Rooms     *ebpf.MapSpec `ebpf:"rooms"`
 	Shared    *ebpf.MapSpec `ebpf:"shared"`
 	Tunnels   *ebpf.MapSpec `ebpf:"tunnels"`
 	Uses      *ebpf.MapSpec `ebpf:"uses"`
@@ -125,6 +127,7 @@ type steerMaps struct {
 	Heartbeat *ebpf.Map `ebpf:"heartbeat"`
 	Locals    *ebpf.Map `ebpf:"locals"`
 	Mac       *ebpf.Map `ebpf:"mac"`
+	Rooms     *ebpf.Map `ebpf:"rooms"`
 	Shared    *ebpf.Map `ebpf:"shared"`
 	Tunnels   *ebpf.Map `ebpf:"tunnels"`
 	Uses      *ebpf.Map `ebpf:"uses"`
@@ -139,6 +142,7 @@ func (m *steerMaps) Close() error {
 		m.Heartbeat,
 		m.Locals,
 		m.Mac,
+		m.Rooms,
 		m.Shared,
 		m.Tunnels,
 		m.Uses,

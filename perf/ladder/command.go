@@ -14,7 +14,7 @@ import (
 func Command() *cli.Command {
 	return &cli.Command{
 		Name:      "ladder",
-		Usage:     "measure what weir itself does with a packet, step by step and without I/O (one idle core, five minutes)",
+		Usage:     "measure what weir itself does with a packet, step by step and without I/O (one idle core, some minutes)",
 		ArgsUsage: "[REPORT.json]",
 		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
 			"It needs root for the XDP program only, and leaves that out without.",

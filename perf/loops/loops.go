@@ -116,13 +116,15 @@ func Run(ctx context.Context, opt Options, ready func(thread int)) (_ Counters, 
 	var ended atomic.Bool
 	defer context.AfterFunc(ctx, func() { ended.Store(true) })()
 	ready(unix.Gettid())
-	for last := uint64(0); !ended.Load() || last != l.taken(); { // what was received before the end counts
-		last = l.taken()
+	for {
+		last, before := ended.Load(), l.taken()
 		if err := turn(); err != nil {
 			return Counters{}, fmt.Errorf("run loop %s: %w", opt.Kind, err)
 		}
+		if last && l.taken() == before { // what had come before the end is worked
+			return l.counters()
+		}
 	}
-	return l.counters()
 }
 
 func open(opt *Options) (loop, error) {

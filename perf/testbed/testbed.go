@@ -45,6 +45,7 @@ type Bed struct {
 	near    *netlab.Host
 	stop    context.CancelFunc // ends the generator
 	stopped chan error         // what it has ended with
+	closed  bool
 }
 
 // New makes the two hosts, without a cable. Its owner closes it.
@@ -154,8 +155,13 @@ func statistics(h *netlab.Host, name string) (s netlink.LinkStatistics, err erro
 	return s, err
 }
 
-// Close ends everything and removes it. What was not got to is nil.
+// Close ends everything and removes it. What was not got to is nil. It may be
+// called twice.
 func (b *Bed) Close() error {
+	if b.closed {
+		return nil
+	}
+	b.closed = true
 	var errs []error
 	if b.stop != nil {
 		b.stop()

@@ -125,55 +125,68 @@ func (r *rig) counts() (p passed, err error) {
 	return p, err
 }
 
-// Having all flows known: at this rate few packets are lost, and the tries are
-// for those. Where a hash has too many flows in the same place of a table, they
-// push each other out, and a few are always unknown, which shows in Cell.Unknown.
+// Having all flows known. Few packets are lost at the first rate on a quiet
+// machine; where more are, it is lowered, and there are as many tries. Where a
+// hash has too many flows in the same place of a table, they push each other out,
+// and a few are always unknown, which shows in Cell.Unknown.
 const (
 	prepareRate  = 400_000 // packets per second
+	slowestRate  = 25_000
 	prepareTries = 20
+	prepareBlind = 5 // of a subject that does not tell what it knows, which may lose at any rate
 	prepareRare  = 4
 	homeless     = 0.001 // share of the flows
 )
 
 // prepare has each flow send a packet, until the subject knows them all, but for
-// homeless ones. Where some flows are rare, each does not: then many packets are
-// sent, and those that are still unknown stay so.
+// homeless ones. Of one that does not tell, it is seen by what arrives. Where some
+// flows are rare, not each does: then many packets are sent, and those that are
+// still unknown stay so.
 func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
 	if r.send {
 		return nil
 	}
 	if rare {
-		for range prepareRare {
-			if err := r.once(ctx, flows); err != nil {
-				return err
-			}
-		}
-		return nil
+		return r.offer(ctx, prepareRare*uint64(flows), prepareRate)
 	}
-	known := 0
-	for range prepareTries {
-		if err := r.once(ctx, flows); err != nil {
+	known, rate := 0, prepareRate
+	for try := range prepareTries {
+		before, err := r.counts()
+		if err != nil {
+			return err
+		}
+		if err := r.offer(ctx, uint64(flows), rate); err != nil {
+			return err
+		}
+		after, err := r.counts()
+		if err != nil {
 			return err
 		}
 		n, ok, err := r.running.Known()
-		if err != nil || !ok || float64(n) >= (1-homeless)*float64(flows) {
+		if !ok {
+			n, known = int(after.delivered-before.delivered), 0
+		}
+		if err != nil || float64(n) >= (1-homeless)*float64(flows) || !ok && try+1 == prepareBlind {
 			return err
+		}
+		if missing := int(flows) - known; n-known < missing/2 {
+			rate = max(rate/2, slowestRate)
 		}
 		known = n
 	}
 	return fmt.Errorf("only %d of %d flows are known after %d packets each: most are lost, or there is no room", known, flows, prepareTries)
 }
 
-// once has each flow send a packet.
-func (r *rig) once(ctx context.Context, flows uint32) error {
+// offer has the generator send so many packets, and waits for the last of them.
+func (r *rig) offer(ctx context.Context, packets uint64, rate int) error {
 	before, err := r.Source.Sent()
 	if err != nil {
 		return err
 	}
-	if err := r.Source.SetRate(prepareRate); err != nil {
+	if err := r.Source.SetRate(rate); err != nil {
 		return err
 	}
-	for sent := before; sent < before+uint64(flows); {
+	for sent := before; sent < before+packets; {
 		if err := measure.Sleep(ctx, time.Millisecond); err != nil {
 			return err
 		}

@@ -139,7 +139,7 @@ const minConntrack = 1 << 18
 
 func (s *Subject) startPeer(ctx context.Context, opt *Options, r *rig, flows uint32) (running, error) {
 	o := peers.Options{Kind: s.peer, Interface: testbed.FarName, Out: r.out(), VIP: world.VIP(s.IPv6)}
-	if s.peer == peers.NftDNAT {
+	if s.peer == peers.NftDNAT && !s.asItComes {
 		o.Conntrack = max(minConntrack, 2*int(flows))
 	}
 	for n := range world.Backends / 2 { // as many as weir uses

@@ -26,8 +26,9 @@ type Subject struct {
 	mode   balancer.Mode
 	queues int // each with a worker, all on one CPU
 
-	peer  peers.Kind
-	place place
+	peer      peers.Kind
+	place     place
+	asItComes bool // the machine's table of connections is left as it is, whether it has room for all flows or not
 }
 
 // place is where a peer's work is done.
@@ -86,6 +87,8 @@ func Subjects() []Subject {
 	dsr := weir("weir-dsr", splice.AFXDP, balancer.DSR)
 	ipip := weir("weir-ipip", splice.AFXDP, balancer.IPIP)
 	nat := weir("weir-nat", splice.AFXDP, balancer.NAT)
+	small := kernel(peers.NftDNAT)
+	small.Name, small.asItComes = "nft-dnat-default", true
 	keep2 := weir("weir-keep-2", splice.AFXDP, balancer.Keep)
 	keep2.queues = 2
 	return []Subject{
@@ -95,7 +98,7 @@ func Subjects() []Subject {
 		floor(splice.AFPacket), weir("weir-dsr-afpacket", splice.AFPacket, balancer.DSR),
 		weir("weir-keep", splice.AFXDP, balancer.Keep), keep2,
 		other(loops.Asavie), other(loops.AsavieDrained),
-		kernel(peers.NftDNAT), kernel(peers.NftDSR), kernel(peers.KernelForward), kernel(peers.IPVS),
+		kernel(peers.NftDNAT), small, kernel(peers.NftDSR), kernel(peers.KernelForward), kernel(peers.IPVS),
 		thread(peers.NftDNAT, "nft-dnat-thread"), thread(peers.NftDSR, "nft-dsr-thread"),
 		thread(peers.XDPTX, "xdp-tx-thread"), thread(peers.XDPIPIP, "xdp-ipip-thread"),
 	}
@@ -106,7 +109,7 @@ func Subjects() []Subject {
 func MainSubjects() []string {
 	return []string{
 		"floor-afxdp", "weir-dsr", "weir-ipip", "weir-nat", "floor-afpacket", "weir-dsr-afpacket",
-		"asavie", "asavie-drained", NftDNAT, "nft-dsr", "kernel-forward", "xdp-tx-thread",
+		"asavie", "asavie-drained", NftDNAT, "nft-dnat-default", "nft-dsr", "kernel-forward", "xdp-tx-thread",
 	}
 }
 

@@ -54,6 +54,28 @@ struct {
 	__type(value, __u32);
 } xsks SEC(".maps");
 
+// room is how many frames the AF_XDP socket of a queue can still take. What the
+// program writes and what weir writes are in cache lines of their own.
+struct room {
+	__u32 given;   // to the socket; may be more than got there
+	__u32 pad;
+	__u64 refused; // for want of room
+	__u64 pad_to_line[6];
+
+	__u32 taken; // of those given, by weir; may be ahead of given
+	__u32 size;  // how many more may be given than taken; 0 for any number
+	__u64 pad_to_end[7];
+};
+
+// Mapped by OpenRoom, by queue.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, QUEUES);
+	__type(key, __u32);
+	__type(value, struct room);
+} rooms SEC(".maps");
+
 static __always_inline bool is_vip(const struct address *address)
 {
 	return bpf_map_lookup_elem(&vips, address) != NULL;
@@ -162,14 +184,37 @@ static __always_inline bool is_weirs_skb(struct __sk_buff *ctx)
 	return is_weirs(ctx, HOOK_SKB, ctx->vlan_present);
 }
 
+// has_room tells whether the socket of a queue can take one more frame, and
+// counts that frame. A driver hands over the frames of a queue one after another;
+// should two CPUs do so at once, a frame may go uncounted.
+static __always_inline bool has_room(__u32 queue)
+{
+	struct room *room = bpf_map_lookup_elem(&rooms, &queue);
+	if (!room || room->size == 0)
+		return true;
+	__u32 given = room->given;
+	if ((__s32)(given - *(volatile __u32 *)&room->taken) >= (__s32)room->size) {
+		room->refused++;
+		return false;
+	}
+	room->given = given + 1;
+	return true;
+}
+
 // weir_xdp gives weir's frames to the AF_XDP socket of the queue they came in
-// on. All else is the kernel's, and so is everything on a queue without one.
+// on, and drops those that it has no room for: the socket would drop them too,
+// but only after it has taken from the worker what the two have in common. All
+// else is the kernel's, and so is everything on a queue without a socket.
 SEC("xdp")
 int weir_xdp(struct xdp_md *ctx)
 {
+	__u32 queue = ctx->rx_queue_index;
+
 	if (!is_weirs(ctx, HOOK_XDP, false))
 		return XDP_PASS;
-	return bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
+	if (!has_room(queue))
+		return XDP_DROP;
+	return bpf_redirect_map(&xsks, queue, XDP_PASS);
 }
 
 // weir_tc hides weir's frames from the kernel after the AF_PACKET tap, as long

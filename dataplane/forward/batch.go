@@ -1,0 +1,185 @@
+package forward
+
+import (
+	"encoding/binary"
+
+	"weir/dataplane/flow"
+	"weir/dataplane/handover"
+	"weir/dataplane/packet"
+	"weir/dataplane/queue"
+	"weir/dataplane/snapshot"
+	"weir/dataplane/stats"
+)
+
+// batch is scratch for the frames of one batch, filled by the first pass and read
+// by the second. All is by the frame's index.
+type batch struct {
+	fresh    [BatchSize]handover.Meta // of frames of which nothing is known yet, from the latest interface
+	metas    [BatchSize]handover.Meta
+	parsed   [BatchSize]packet.Parsed
+	kinds    [BatchSize]kind
+	services [BatchSize]uint32 // of requests
+	hashes   [BatchSize]uint64 // of clients' packets, else 0
+	places   [BatchSize]uint32 // of these, in the flow table
+	ahashes  [BatchSize]uint64 // of answers, else 0
+	numbers  [BatchSize]uint32 // of the flows that these seem to be of
+}
+
+// came makes the metas of n frames that have come in on an interface.
+func (b *batch) came(ingress uint16, n int) {
+	if b.fresh[0].Ingress != ingress {
+		for i := range b.fresh {
+			b.fresh[i] = handover.Meta{Ingress: ingress}
+		}
+	}
+	copy(b.metas[:], b.fresh[:n])
+}
+
+func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
+	f.now = now
+	frames, verdicts = frames[:min(len(frames), BatchSize)], verdicts[:len(frames)]
+	answers := f.first(frames, verdicts)
+	if f.second(frames, verdicts) == len(frames) {
+		return // all are sent
+	}
+	if answers > 0 {
+		f.answerAll(frames, verdicts)
+	}
+	for i := range verdicts {
+		if verdicts[i].Action == Drop {
+			f.counters.Drop(verdicts[i].Reason)
+		}
+	}
+}
+
+// first is the pass that parses. It settles what needs no flow, and returns how many
+// answers there are.
+func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (answers int) {
+	others := 0
+	b, snap, flows, stations := &f.batch, f.snap, f.flows, f.stations
+	for i := range frames {
+		at := i % BatchSize
+		p := &b.parsed[at]
+		bytes := frames[i].Bytes()
+		p.Decode(bytes)
+		if p.Flow && forUs(bytes) == stations[b.metas[at].Ingress] && !snap.MayBeAnswer(&p.Src, &p.Dst) {
+			b.kinds[at] = isWhole
+			b.hashes[at] = flows.Hash(&p.Tuple)
+			continue
+		}
+		verdict, next := f.classify(p, &b.metas[at], &frames[i])
+		verdicts[i], b.kinds[at], b.services[at] = verdict, next.kind, next.service
+		b.hashes[at], b.ahashes[at] = 0, 0
+		switch next.kind {
+		case settled:
+			others++
+		case isRequest:
+			b.hashes[at] = flows.Hash(&p.Tuple)
+		case isAnswer:
+			b.ahashes[at] = flows.Hash(&p.Tuple)
+			answers++
+		}
+	}
+	n := len(frames)
+	if answers > 0 {
+		f.prefetchAnswers(b.kinds[:n], b.ahashes[:n], b.numbers[:n])
+	}
+	if answers+others == n {
+		return answers
+	}
+	flows.Prefetch(b.hashes[:n], b.places[:n])
+	if snap.Slots() > manyBackends {
+		f.prefetchBackends(b.places[:n])
+	}
+	return answers
+}
+
+// second is the pass that finds the flows of clients' packets, in the order in
+// which they came. It returns how many it has sent without further ado.
+func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict) (sent int) {
+	b, flows, mark, now := &f.batch, f.flows, f.mark, f.now
+	backends, counters := f.snap.Pages(), f.counters.Backends
+	for i := range frames {
+		at := i % BatchSize
+		frame, p := &frames[i], &b.parsed[at]
+		switch b.kinds[at] {
+		case settled, isAnswer:
+			continue
+		case isRequest:
+			verdicts[i] = f.request(p, &b.metas[at], b.hashes[at], b.services[at], frame)
+			continue
+		}
+		e := flows.Known(b.places[at], &p.Tuple, p.TCPFlags, mark, now)
+		switch {
+		case e == nil:
+			verdicts[i] = f.unknown(p, &b.metas[at], b.hashes[at], frame)
+		case isNAT(e):
+			verdicts[i] = f.knownToBackend(e, p, &b.metas[at], frame)
+		default:
+			rw := &backends.Backend(e.Backend).Rewrite
+			if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
+				verdicts[i] = f.notDirect(reason, rw, p, &b.metas[at], frame)
+				continue
+			}
+			counters[e.Backend].Add(frame.Len())
+			verdicts[i] = Verdict{Action: Send, Egress: rw.Egress}
+			sent++
+		}
+	}
+	return sent
+}
+
+// answerAll is the second pass over answers.
+func (f *Forwarder) answerAll(frames []queue.Frame, verdicts []Verdict) {
+	b := &f.batch
+	for i, kind := range b.kinds[:len(frames)] {
+		if kind == isAnswer {
+			verdicts[i] = f.answer(&b.parsed[i], &b.metas[i], b.ahashes[i], b.numbers[i], &frames[i])
+		}
+	}
+}
+
+// unknown is what becomes of a whole packet whose flow is not known.
+func (f *Forwarder) unknown(p *packet.Parsed, meta *handover.Meta, hash uint64, frame *queue.Frame) Verdict {
+	verdict, next := f.classify(p, meta, frame)
+	if next.kind == settled {
+		return verdict
+	}
+	return f.request(p, meta, hash, next.service, frame) // an answer MayBeAnswer
+}
+
+// manyBackends is up to how many backends all of them stay in the cache.
+const manyBackends = 4096
+
+// prefetchBackends brings into the cache what the flows in these places are going
+// to need besides their entries.
+func (f *Forwarder) prefetchBackends(places []uint32) {
+	sum := uint64(0) // else the compiler would drop the loads
+	backends, counters := f.snap.Pages(), f.counters.Backends
+	for _, place := range places {
+		if slot := f.flows.BackendAt(place); int(slot) < f.snap.Slots() && int(slot) < len(counters) {
+			sum += uint64(backends.Backend(slot).Rewrite.Egress) + counters[slot].Packets
+		}
+	}
+	f.touched += sum
+}
+
+// forUs returns the same of a frame as is in stations for an interface, if the frame
+// is addressed to that and sent by one station.
+func forUs(b []byte) uint64 { return binary.LittleEndian.Uint64(b) & forUsMask }
+
+// forUsMask leaves of the first 8 bytes of a frame, read from the lowest, the
+// destination and the bit that makes the source a group.
+const forUsMask = 1<<49 - 1
+
+// adoptStations prepares what forUs is compared with.
+func (f *Forwarder) adoptStations(interfaces []snapshot.Interface) {
+	f.stations = make([]uint64, len(interfaces))
+	for i := range interfaces {
+		var b [8]byte
+		copy(b[:], interfaces[i].MAC[:])
+		if f.stations[i] = binary.LittleEndian.Uint64(b[:]); f.stations[i] == 0 {
+			f.stations[i] = ^uint64(0) // an interface that has no address is nobody
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"weir/perf/ladder"
 	"weir/perf/loops"
 	"weir/perf/measure"
+	"weir/perf/snapshots"
 	"weir/perf/soak"
 	"weir/perf/wire"
 )
@@ -35,7 +36,7 @@ func Command() *cli.Command {
 // measurements returns the commands that measure, and what they start.
 func measurements() []*cli.Command {
 	return []*cli.Command{
-		ladder.Command(), wireCommand(), connections.Command(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), soak.Command(),
+		ladder.Command(), wireCommand(), connections.Command(), loopsCommand(), modesCommand(), floodCommand(), checksCommand(), snapshots.Command(), soak.Command(),
 		loops.Command(), balancer.Command(), soak.PlaneCommand(),
 	}
 }

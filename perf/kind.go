@@ -14,6 +14,7 @@ import (
 	"weir/perf/flood"
 	"weir/perf/ladder"
 	"weir/perf/measure"
+	"weir/perf/snapshots"
 	"weir/perf/soak"
 	"weir/perf/wire"
 )
@@ -47,6 +48,7 @@ func kinds() []kind {
 		kindOf[connections.Report]("connections"),
 		kindOf[flood.Report]("flood"),
 		kindOf[checks.Report]("checks"),
+		kindOf[snapshots.Report]("snapshots"),
 		kindOf[soak.Report]("soak"),
 		kindOf[wire.Earlier]("loops"),
 		kindOf[wire.Earlier]("modes"),

@@ -11,8 +11,9 @@
 // ladder is what weir itself does with a packet, wire what a packet costs from one
 // end to the other, connections what a TCP connection costs, flood what a flood does
 // to those who were there before, checks what thousands of health checks cost the
-// whole of weir, and soak whether anything grows. Package measure is what they have
-// in common, testbed the network that some of them are made in.
+// whole of weir, snapshots how long it takes until a change is known to workers, and
+// soak whether anything grows. Package measure is what they have in common, testbed
+// the network that some of them are made in.
 //
 // The command all makes the main ones in one run, and page writes what has come out
 // into pages.

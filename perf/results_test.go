@@ -12,6 +12,7 @@ import (
 	"weir/perf/connections"
 	"weir/perf/flood"
 	"weir/perf/ladder"
+	"weir/perf/snapshots"
 	"weir/perf/soak"
 	"weir/perf/wire"
 )
@@ -56,6 +57,16 @@ var summaries = map[string]func(report) (got, want any){
 			again.Add(c)
 		}
 		return got.Summary, again.Summary
+	},
+	"snapshots": func(r report) (any, any) {
+		got, again := r.(snapshots.Report), snapshots.Report{}
+		for _, c := range got.Cells {
+			again.Add(c)
+		}
+		for _, a := range got.Away {
+			again.AddAway(a)
+		}
+		return []any{got.Summary, got.Workers}, []any{again.Summary, again.Workers}
 	},
 	"soak": func(r report) (any, any) {
 		got := r.(soak.Report)

@@ -67,22 +67,25 @@ func (s *stage) SetTargets(addrs []netip.Addr) {
 		s.hops[a] = nexthop.Hop{Addr: a, State: nexthop.Resolved, Interface: "eth1", DstMAC: nexthop.MAC{2, 1}, MTU: 1500}
 	}
 }
-func (s *stage) Hops() map[netip.Addr]nexthop.Hop  { return s.hops }
-func (s *stage) Addresses() []nexthop.Address      { return nil }
-func (s *stage) SetChecks([]health.Check)          {}
-func (s *stage) Results() map[string]health.Result { return nil }
-func (s *stage) SetWays(map[string]via.Way)        {}
+func (s *stage) Hops() map[netip.Addr]nexthop.Hop          { return s.hops }
+func (s *stage) Addresses() []nexthop.Address              { return nil }
+func (s *stage) SetChecks([]health.Check)                  {}
+func (s *stage) Results() map[string]health.Result         { return nil }
+func (s *stage) Result(string) health.Result               { return health.Result{} }
+func (s *stage) Moved(uint64) ([]netip.Addr, uint64, bool) { return nil, 0, true }
+func (s *stage) Changed(uint64) ([]string, uint64, bool)   { return nil, 0, true }
+func (s *stage) ChangeWays(map[string]via.Way, []string)   {}
 
 // quiet has no links to tell anything.
 type quiet struct{}
 
-func (quiet) SetInterfaces([]l2.Interface)            {}
-func (quiet) SetOwn([]netip.Addr)                     {}
-func (quiet) SetAddresses([]netip.Addr)               {}
-func (quiet) SetBackends(map[packet.MAC]netip.Addr)   {}
-func (quiet) Nodes() []netip.Addr                     { return nil }
-func (quiet) Stances() map[netip.Addr]announce.Stance { return nil }
-func (quiet) Changes() <-chan struct{}                { return nil }
+func (quiet) SetInterfaces([]l2.Interface)                 {}
+func (quiet) SetOwn([]netip.Addr)                          {}
+func (quiet) SetAddresses([]netip.Addr)                    {}
+func (quiet) SetBackends(func() map[packet.MAC]netip.Addr) {}
+func (quiet) Nodes() []netip.Addr                          { return nil }
+func (quiet) Stances() map[netip.Addr]announce.Stance      { return nil }
+func (quiet) Changes() <-chan struct{}                     { return nil }
 
 // planning makes the fake plan for a configuration, with a worker that has flows
 // of it.

@@ -88,7 +88,7 @@ type plainNetwork struct {
 	why error // nothing else works
 }
 
-func (p *plainNetwork) SetWays(map[string]via.Way) {}
+func (p *plainNetwork) ChangeWays(map[string]via.Way, []string) {}
 
 func (p *plainNetwork) Run(context.Context) error { return nil }
 

@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"sync"
 	"time"
+
+	"weir/controlplane/changelog"
 )
 
 const (
@@ -57,6 +59,7 @@ type Checker struct {
 	checks map[string]*running // guarded by mu, with what is in it
 	queue  queue               // of checks that are not being probed; guarded by mu
 
+	changed  changelog.Log[string]
 	mentions int       // since mention; guarded by mu
 	mention  time.Time // guarded by mu
 
@@ -135,7 +138,10 @@ func (c *Checker) SetChecks(checks []Check) {
 		if old != nil && (old.verdict.State == Down || reflect.DeepEqual(old.check.Targets, check.Targets)) {
 			r.verdict.Result = old.verdict.Result
 		}
-		differs = differs || old != nil && old.verdict.State != r.verdict.State
+		if old != nil && (old.verdict.State != r.verdict.State || old.verdict.Unable != r.verdict.Unable) {
+			differs = true
+			c.changed.Add(check.ID)
+		}
 		c.checks[check.ID] = r
 	}
 	for id, old := range before {
@@ -200,6 +206,22 @@ func (c *Checker) Results() map[string]Result {
 		results[id] = r.verdict.Result
 	}
 	return results
+}
+
+// Result returns the state of one check; the zero Result if there is none.
+func (c *Checker) Result(id string) Result {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.checks[id]; r != nil {
+		return r.verdict.Result
+	}
+	return Result{}
+}
+
+// Changed returns the IDs of the checks whose State or Unable has changed since an
+// earlier call returned now, or all: that any may have.
+func (c *Checker) Changed(since uint64) (ids []string, now uint64, all bool) {
+	return c.changed.Since(since)
 }
 
 // Changes signals that the State of a check differs from before. It has a

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weir/controlplane/changelog"
 )
 
 var (
@@ -113,6 +116,38 @@ func TestCheckerFollows(t *testing.T) {
 		wait(4 * time.Second)
 		if got := c.Results(); got["b"].State != Up || got["b"].LastError != "" || !changed(c) {
 			t.Errorf("recovered: got %+v", got)
+		}
+	})
+}
+
+// Whoever asks for what has changed hears of every State and of nothing else.
+func TestCheckerChanged(t *testing.T) {
+	simulate(t, func(t *testing.T, c *Checker, s *servers) {
+		s.set("b", errRefused)
+		c.SetChecks([]Check{check("a", one), check("b", two)})
+		_, now, all := c.Changed(changelog.Never)
+		if !all {
+			t.Error("who has heard of nothing is not told of all")
+		}
+		for _, step := range []struct {
+			what string
+			do   func()
+			want []string
+		}{
+			{"the first probes", func() { wait(200 * time.Millisecond) }, []string{"a"}},
+			{"three failures", func() { wait(4 * time.Second) }, []string{"b"}},
+			{"no change", func() { wait(time.Minute) }, nil},
+			{"another server", func() { c.SetChecks([]Check{check("a", two), check("b", two)}) }, []string{"a"}},
+			{"the same", func() { c.SetChecks([]Check{check("a", two), check("b", two)}) }, nil},
+		} {
+			step.do()
+			var got []string
+			if got, now, all = c.Changed(now); all || !slices.Equal(got, step.want) {
+				t.Errorf("after %s: %v, all %t; want %v", step.what, got, all, step.want)
+			}
+		}
+		if got := c.Result("b"); got != c.Results()["b"] || got.State != Down || c.Result("none") != (Result{}) {
+			t.Errorf("one result is %+v, of all it is %+v; of none %+v", got, c.Results()["b"], c.Result("none"))
 		}
 	})
 }

@@ -101,6 +101,7 @@ func (c *Checker) observe(r *running, err error, took time.Duration, now time.Ti
 	}
 	if was := r.verdict.Unable; was != (r.verdict.unable >= worth) {
 		r.verdict.Unable = !was
+		c.changed.Add(r.check.ID)
 		signal(c.changes)
 	}
 	if unable || r.verdict.State == Down || err == nil && !r.again {
@@ -109,6 +110,7 @@ func (c *Checker) observe(r *running, err error, took time.Duration, now time.Ti
 	if !changed {
 		return
 	}
+	c.changed.Add(r.check.ID)
 	signal(c.changes)
 	attrs := []any{"check", r.check.ID, "targets", r.check.Targets, "kind", r.check.Probe.String(), "was", before.String()}
 	// Whoever uses the verdict says what follows from it, and louder.

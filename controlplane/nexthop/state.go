@@ -53,6 +53,8 @@ type state struct {
 	reread   bool      // the tables have to be read again
 	recount  bool      // own has to be read again
 	altered  bool      // the set of targets has changed
+
+	moved []netip.Addr // whose hop the latest pass has changed
 }
 
 func newState(log *slog.Logger) *state {
@@ -206,6 +208,10 @@ func (s *state) pass(k kernel) (changed bool, err error) {
 		}
 	}
 	s.watch.sweep()
+	s.moved = s.moved[:0]
+	for _, t := range moved {
+		s.moved = append(s.moved, t.addr)
+	}
 	s.logMoves(moved)
 	return changed, nil
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"weir/controlplane/changelog"
 )
 
 const (
@@ -46,6 +48,7 @@ type Tracker struct {
 
 	retarget chan struct{} // capacity 1: wanted has changed
 	changes  chan struct{}
+	moved    changelog.Log[netip.Addr]
 	hops     atomic.Pointer[map[netip.Addr]Hop] // the map is never written once stored
 	own      atomic.Pointer[[]Address]          // likewise
 }
@@ -85,6 +88,12 @@ func (t *Tracker) SetTargets(addrs []netip.Addr) {
 // Hops returns the answer for every target that has been looked up at least
 // once. The map is a snapshot that all callers share: it must not be modified.
 func (t *Tracker) Hops() map[netip.Addr]Hop { return *t.hops.Load() }
+
+// Moved returns the targets whose hop has changed since an earlier call returned
+// now, or all: that any may have. It does not say which targets have gone.
+func (t *Tracker) Moved(since uint64) (addrs []netip.Addr, now uint64, all bool) {
+	return t.moved.Since(since)
+}
 
 // Addresses returns the machine's own addresses on all interfaces, ascending,
 // those of loopback interfaces included; none before Run has read them. All
@@ -218,6 +227,7 @@ func (t *Tracker) follow(ctx context.Context, k kernel, s *state) error {
 			if changed {
 				hops := s.hops()
 				t.hops.Store(&hops)
+				t.moved.Add(s.moved...)
 				own := s.own
 				t.own.Store(&own)
 				signal(t.changes)

@@ -11,7 +11,6 @@ import (
 	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/snapshot"
-	"weir/dataplane/steer"
 )
 
 // snat gives the snapshot the addresses that backends may see clients as.
@@ -45,30 +44,6 @@ func snatAddresses(cfg *config.Config) [][16]byte {
 	return all
 }
 
-// policies says how each VIP behaves as a host. Services that share one agree on
-// how, and one of them with a backend that gets new flows is enough for a ping.
-func (c *compilation) policies() {
-	seen := make(map[netip.Addr]bool)
-	for i := range c.in.config.Services {
-		s := &c.in.config.Services[i]
-		for _, a := range s.Addresses {
-			if seen[a] {
-				continue
-			}
-			seen[a] = true
-			p := snapshot.VIPPolicy{Addr: packet.Addr16(a), Silent: c.silent(a)}
-			p.Mute = s.Ping == config.PingNever || s.Ping == config.PingHealthy && !c.awake[a]
-			switch s.Reject {
-			case config.RejectICMP:
-				p.Reject = snapshot.RejectICMP
-			case config.RejectRST:
-				p.Reject = snapshot.RejectReset
-			}
-			c.spec.Policies = append(c.spec.Policies, p)
-		}
-	}
-}
-
 // tunnelled returns the addresses of the backends behind a tunnel, each once.
 func tunnelled(cfg *config.Config) []netip.Addr {
 	var all []netip.Addr
@@ -78,56 +53,6 @@ func tunnelled(cfg *config.Config) []netip.Addr {
 			if cfg.Services[i].Mode == config.ModeIPIP && b.State != config.Disabled && !seen[b.Address] {
 				seen[b.Address] = true
 				all = append(all, b.Address)
-			}
-		}
-	}
-	return all
-}
-
-// steerSet says what is to be taken from the kernel for this snapshot.
-func (c *compilation) steerSet() steer.Set {
-	cfg := c.in.config
-	set := steer.Set{
-		VIPs:    Addresses(cfg),
-		Answers: c.answers(),
-		Tunnels: tunnelled(cfg),
-	}
-	for _, a := range c.in.own {
-		set.Local = append(set.Local, a.Prefix.Addr())
-	}
-	for _, a := range cfg.NAT.Shared.Addresses {
-		set.Shared = append(set.Shared, steer.Shared{Addr: a, Lo: cfg.NAT.Shared.Ports.Lo, Hi: cfg.NAT.Shared.Ports.Hi})
-	}
-	return set
-}
-
-// answers says where the answers come from that backends send to clients
-// themselves. snapshot.New works out the same for the workers.
-func (c *compilation) answers() []steer.Answers {
-	var all []steer.Answers
-	seen := make(map[steer.Answers]bool)
-	add := func(a steer.Answers) {
-		if !seen[a] {
-			seen[a] = true
-			all = append(all, a)
-		}
-	}
-	for i := range c.spec.VIPs {
-		v := &c.spec.VIPs[i]
-		if c.spec.Services[v.Service].Mode != snapshot.NATKeep {
-			continue
-		}
-		for k := range c.spec.Backends {
-			b := &c.spec.Backends[k]
-			addr := packet.NetipAddr(b.Addr)
-			switch {
-			case b.Service != v.Service || b.State == snapshot.Removed:
-			case b.Port != 0:
-				add(steer.Answers{Addr: addr, Proto: v.Proto, Port: b.Port})
-			default:
-				for port := int(v.Lo); port <= int(v.Hi); port++ {
-					add(steer.Answers{Addr: addr, Proto: v.Proto, Port: uint16(port)})
-				}
 			}
 		}
 	}

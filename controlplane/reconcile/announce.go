@@ -9,7 +9,6 @@ import (
 	"weir/controlplane/announce"
 	"weir/controlplane/announce/l2"
 	"weir/controlplane/config"
-	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
 	"weir/dataplane/engine"
 	"weir/dataplane/maglev"
@@ -28,7 +27,7 @@ const spreadTable = 2039
 type Links interface {
 	SetInterfaces(interfaces []l2.Interface)
 	SetOwn(addrs []netip.Addr)
-	SetBackends(backends map[packet.MAC]netip.Addr)
+	SetBackends(backends func() map[packet.MAC]netip.Addr)
 	SetAddresses(addrs []netip.Addr)
 	Stances() map[netip.Addr]announce.Stance
 	Nodes() []netip.Addr
@@ -55,50 +54,6 @@ func (a *Address) Withheld(by config.Announce) string {
 	return a.Reason
 }
 
-// readiness is what becomes known about a VIP while its services are compiled.
-type readiness struct {
-	*Address
-	min, healthy int // of the service that is nearest to being served
-}
-
-// note takes in how many backends of a service are healthy for some of its VIPs.
-// One service that has enough is enough for a VIP that several share: the
-// others would not be served better if it went away.
-func (c *compilation) note(s *config.Service, g group, members []int, view *Service) {
-	healthy, hopeful := 0, 0
-	for _, i := range members {
-		b := &view.Backends[i]
-		if status := b.statusFor(g.vip); status != StatusUp && status != StatusDraining {
-			continue
-		}
-		hopeful++
-		// A check that cannot be made on this box says nothing about the backend, which
-		// gets traffic; so the VIP is served.
-		if r, checked := b.healthFor(g.vip); !checked || r.State == health.Up || r.Unable {
-			healthy++
-		}
-	}
-	for _, a := range g.vips {
-		r := c.ready[a]
-		if r == nil {
-			r = &readiness{Address: &Address{Address: a}, min: -1}
-			c.ready[a] = r
-			c.order = append(c.order, a)
-		}
-		r.announce(c.in.config.PoolOf(a), s)
-		// What has not been checked yet does not bring an address up, but does not
-		// take it down either: a reload may have replaced all backends.
-		enough := healthy
-		if c.announced[a] {
-			enough = hopeful
-		}
-		r.Ready = r.Ready || enough >= s.MinBackends
-		if r.min < 0 || s.MinBackends-healthy < r.min-r.healthy {
-			r.min, r.healthy = s.MinBackends, healthy
-		}
-	}
-}
-
 // announce adds the ways by which a service has the address announced.
 func (a *Address) announce(pool *config.Pool, s *config.Service) {
 	by := s.Announce
@@ -110,21 +65,6 @@ func (a *Address) announce(pool *config.Pool, s *config.Service) {
 			a.By = append(a.By, way)
 		}
 	}
-}
-
-// addresses returns all VIPs, and whether they can be served here.
-func (c *compilation) addresses() []Address {
-	routed := c.unroutable()
-	var all []Address
-	for _, a := range c.order {
-		r := c.ready[a]
-		r.routed = routed
-		if !r.Ready {
-			r.Reason = fmt.Sprintf("%d of its backends are healthy, and min_backends is %d", r.healthy, r.min)
-		}
-		all = append(all, *r.Address)
-	}
-	return all
 }
 
 // unroutable says in words why no routes may lead to this node; "" if they may. By
@@ -232,7 +172,11 @@ func (c *compilation) silent(a netip.Addr) bool {
 
 // spreads shares the flows to those VIPs out that more than one node takes.
 func (c *compilation) spreads() error {
-	for _, a := range c.order {
+	if c.in.stances == nil {
+		return nil
+	}
+	for i := range c.layout.vips {
+		a := c.layout.vips[i].Address
 		stance := c.in.stances[a]
 		if !stance.Answers {
 			continue
@@ -252,9 +196,9 @@ func (c *compilation) spreads() error {
 		if len(nodes) < 2 {
 			continue
 		}
-		table, err := c.tables.get(spreadTable, nodes)
-		if err != nil {
-			return err
+		table := c.tables.want(spreadTable, nodes)
+		if c.tables.build(1); table.err != nil {
+			return table.err
 		}
 		spread.Table = table.entries
 		c.spec.Spreads = append(c.spec.Spreads, spread)

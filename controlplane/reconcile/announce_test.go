@@ -60,8 +60,8 @@ func TestAnnouncesAsPoolsSay(t *testing.T) {
 		}
 		if want := map[packet.MAC]netip.Addr{
 			{2, 0, 0, 0, 2, 11}: netip.MustParseAddr("10.0.0.11"), {2, 0, 0, 0, 2, 12}: netip.MustParseAddr("10.0.0.12"),
-		}; !maps.Equal(p.stations, want) {
-			t.Errorf("backends on the links are %v", p.stations)
+		}; !maps.Equal(p.stations(), want) {
+			t.Errorf("backends on the links are %v", p.stations())
 		}
 		if fmt.Sprint(p.addresses) != "[10.0.0.2]" {
 			t.Errorf("the others know this node by %v", p.addresses)
@@ -236,7 +236,7 @@ func TestEachVIPIsJudgedByItself(t *testing.T) {
 		svc := &snap.Services[snap.VIP(&addr).Service(6, 80)]
 		var got []string
 		for _, slot := range svc.Members {
-			got = append(got, packet.NetipAddr(snap.Backends[slot].Addr).String())
+			got = append(got, packet.NetipAddr(snap.Backend(slot).Addr).String())
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s is served by %v, want %v", vip, got, want)

@@ -29,7 +29,7 @@ func (c *compilation) judge(s *config.Service, b *config.Backend) Backend {
 	c.pathMTU(b, &v)
 	for _, vip := range checkedVIPs(s, b) {
 		id := checkID(s, b.Address, vip)
-		v.Checks = append(v.Checks, Check{ID: id, VIP: vip, Result: c.in.health[id]})
+		v.Checks = append(v.Checks, Check{ID: id, VIP: vip, Result: c.in.health(id)})
 	}
 	v.Health = sum(v.Checks)
 	// Why there is no way to a backend says more than that its check fails.

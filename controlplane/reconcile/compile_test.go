@@ -217,7 +217,7 @@ func slotsOf(c *compiler, cfg *config.Config) map[string]slot {
 	all := make(map[string]slot)
 	for i := range cfg.Services {
 		for _, b := range cfg.Services[i].Backends {
-			all[b.Address.String()] = c.slots.get(keyOf(&cfg.Services[i], &b, groups(&cfg.Services[i])[0]))
+			all[b.Address.String()] = c.slots.get(keyOf(&cfg.Services[i], &b, &groups(&cfg.Services[i])[0]))
 		}
 	}
 	return all
@@ -249,7 +249,7 @@ func TestSlotsStayWithTheirBackend(t *testing.T) {
 	if second["10.0.0.12"] != first["10.0.0.12"] {
 		t.Errorf("10.0.0.12 moved from %v to %v", first["10.0.0.12"], second["10.0.0.12"])
 	}
-	if old := first["10.0.0.11"]; snap.Backends[old.number].State != 0 {
+	if old := first["10.0.0.11"]; snap.Backend(old.number).State != 0 {
 		t.Error("the slot of 10.0.0.11, which is gone, is in use")
 	} else if use, ok := view.Slot(old.number, old.generation); ok {
 		t.Errorf("its flows are said to be of %v", use)
@@ -266,7 +266,7 @@ func TestSlotsStayWithTheirBackend(t *testing.T) {
 	if reused.number != old.number || reused.generation == old.generation {
 		t.Errorf("10.0.0.14 got %v; want number %d again, of another generation", reused, old.number)
 	}
-	if got := snap.Backends[reused.number].Generation; got != reused.generation {
+	if got := snap.Backend(reused.number).Generation; got != reused.generation {
 		t.Errorf("the snapshot has generation %d, the slot %d", got, reused.generation)
 	}
 

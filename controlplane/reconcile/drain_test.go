@@ -47,7 +47,7 @@ func TestDrainInSteps(t *testing.T) {
 			t.Errorf("at the end: %+v", b)
 		}
 		snapshots := p.count()
-		if last := p.last(); last.Backends[0].State != snapshot.Keeps || last.Backends[1].State != snapshot.Active {
+		if last := p.last(); last.Backend(0).State != snapshot.Keeps || last.Backend(1).State != snapshot.Active {
 			t.Error("its flows are not kept")
 		}
 		time.Sleep(time.Hour)

@@ -40,8 +40,8 @@ type pace struct {
 	since time.Time // since when it has been getting its weight; zero if it has all of it, or is not usable
 }
 
-// paces remembers how far each backend has come. Like tables, it has what the
-// latest compilation that was a success left.
+// paces remembers how far each backend has come. It has what the latest compilation
+// that was a success left.
 type paces struct {
 	current map[member]pace
 	next    map[member]pace // those asked for since begin
@@ -52,8 +52,19 @@ func newPaces() *paces {
 	return &paces{current: make(map[member]pace), next: make(map[member]pace), first: true}
 }
 
-func (p *paces) begin() { clear(p.next) }
-func (p *paces) keep()  { p.current, p.next, p.first = p.next, p.current, false }
+func (p *paces) begin() { p.next = make(map[member]pace) }
+
+// keep takes over those asked for, in place of all that the parts had that they were
+// asked for instead of.
+func (p *paces) keep(before []*part) {
+	for _, part := range before {
+		for i := range part.config.Backends {
+			delete(p.current, member{part.config.Name, part.config.Backends[i].Address})
+		}
+	}
+	maps.Copy(p.current, p.next)
+	p.first = false
+}
 
 func (p *paces) clone() *paces {
 	return &paces{current: maps.Clone(p.current), next: make(map[member]pace), first: p.first}

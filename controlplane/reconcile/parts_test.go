@@ -32,13 +32,19 @@ type parts struct {
 	checks    []health.Check
 	links     []l2.Interface
 	own       []netip.Addr // that are this node's alone
-	stations  map[packet.MAC]netip.Addr
+	stations  func() map[packet.MAC]netip.Addr
 	addresses []netip.Addr // of this node
 	ways      map[string]via.Way
 	l2, bgp   *announcetest.Fake
 	stances   map[netip.Addr]announce.Stance
 
 	drainsPath string
+
+	// The fakes find out what a test has changed in the world by comparison, unless
+	// it says so by setHop and setHealth.
+	says       bool
+	hopsThen   map[netip.Addr]nexthop.Hop
+	healthThen map[string]health.Result
 
 	dataPlane, nextHops, health, stanced chan struct{}
 	pathMTU                              chan engine.PathMTU
@@ -117,7 +123,20 @@ func (f fakeNextHops) SetTargets(addrs []netip.Addr) {
 func (f fakeNextHops) Hops() map[netip.Addr]nexthop.Hop {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.says {
+		return f.world.hops
+	}
 	return maps.Clone(f.world.hops)
+}
+
+func (f fakeNextHops) Moved(since uint64) ([]netip.Addr, uint64, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.says {
+		different(f.hopsThen, f.world.hops, func(a netip.Addr) { f.world.moved.Add(a) })
+		f.hopsThen = maps.Clone(f.world.hops)
+	}
+	return f.world.moved.Since(since)
 }
 func (f fakeNextHops) Addresses() []nexthop.Address {
 	f.mu.Lock()
@@ -137,6 +156,25 @@ func (f fakeHealth) Results() map[string]health.Result {
 	defer f.mu.Unlock()
 	return maps.Clone(f.world.health)
 }
+func (f fakeHealth) Result(check string) health.Result {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.world.health[check]
+}
+
+func (f fakeHealth) Changed(since uint64) ([]string, uint64, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.says {
+		states := make(map[string]health.Result)
+		for check, r := range f.world.health {
+			states[check] = health.Result{State: r.State, Unable: r.Unable}
+		}
+		different(f.healthThen, states, func(check string) { f.world.observed.Add(check) })
+		f.healthThen = states
+	}
+	return f.world.observed.Since(since)
+}
 func (f fakeHealth) Changes() <-chan struct{} { return f.parts.health }
 
 func (f fakeLinks) SetInterfaces(interfaces []l2.Interface) {
@@ -151,7 +189,7 @@ func (f fakeLinks) SetOwn(addrs []netip.Addr) {
 	f.own = addrs
 }
 
-func (f fakeLinks) SetBackends(backends map[packet.MAC]netip.Addr) {
+func (f fakeLinks) SetBackends(backends func() map[packet.MAC]netip.Addr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.stations = backends
@@ -173,10 +211,16 @@ func (f fakeLinks) Stances() map[netip.Addr]announce.Stance {
 
 func (f fakeLinks) Changes() <-chan struct{} { return f.stanced }
 
-func (f fakeWays) SetWays(ways map[string]via.Way) {
+func (f fakeWays) ChangeWays(ways map[string]via.Way, gone []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ways = ways
+	if f.ways == nil {
+		f.parts.ways = make(map[string]via.Way)
+	}
+	for _, key := range gone {
+		delete(f.ways, key)
+	}
+	maps.Copy(f.ways, ways)
 }
 
 func (p *parts) reconciler(cfg *config.Config, log *slog.Logger) *Reconciler {

@@ -43,22 +43,17 @@ func (p pathMTUs) learn(m engine.PathMTU, now time.Time) bool {
 	return !ok || mtu < known.mtu
 }
 
-// current forgets what is too old, and what is about nobody in wanted. It
+// current forgets what is too old, and what is about nobody that is wanted. It
 // returns what is left, and when the next will be too old; zero for never.
-func (p pathMTUs) current(wanted []netip.Addr, now time.Time) (mtus map[netip.Addr]int, next time.Time) {
+func (p pathMTUs) current(wanted func(netip.Addr) bool, now time.Time) (mtus map[netip.Addr]int, next time.Time) {
 	mtus = make(map[netip.Addr]int)
-	for _, backend := range wanted {
-		known, ok := p[backend]
-		if !ok || !now.Before(known.until) {
+	for backend, known := range p {
+		if !wanted(backend) || !now.Before(known.until) {
+			delete(p, backend)
 			continue
 		}
 		mtus[backend] = known.mtu
 		next = sooner(next, known.until)
-	}
-	for backend := range p {
-		if _, ok := mtus[backend]; !ok {
-			delete(p, backend)
-		}
 	}
 	return mtus, next
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -35,16 +36,16 @@ func TestLearnPathMTU(t *testing.T) {
 		if got := p.learn(engine.PathMTU{Backend: step.backend, MTU: step.mtu}, now); got != step.changes {
 			t.Errorf("step %d: a change: %v", i, got)
 		}
-		mtus, _ := p.current([]netip.Addr{four, six}, now)
+		mtus, _ := p.current(among(four, six), now)
 		if mtus[step.backend] != step.want {
 			t.Errorf("step %d: MTU %d, want %d", i, mtus[step.backend], step.want)
 		}
 	}
-	mtus, next := p.current([]netip.Addr{four}, noon.Add(13*time.Minute))
+	mtus, next := p.current(among(four), noon.Add(13*time.Minute))
 	if len(mtus) != 1 || len(p) != 1 || !next.Equal(noon.Add(14*time.Minute)) {
 		t.Errorf("%v, next %v; want that of %s until 12:14", mtus, next, four)
 	}
-	if mtus, next = p.current([]netip.Addr{four}, noon.Add(14*time.Minute)); len(mtus) != 0 || len(p) != 0 || !next.IsZero() {
+	if mtus, next = p.current(among(four), noon.Add(14*time.Minute)); len(mtus) != 0 || len(p) != 0 || !next.IsZero() {
 		t.Errorf("%v after 10 minutes without a word, next %v", mtus, next)
 	}
 }
@@ -66,7 +67,7 @@ func TestPathMTUIsUsedForTenMinutes(t *testing.T) {
 			if b.MTU != mtu || b.MTUSource != source || p.count() != snapshots {
 				t.Errorf("%s: MTU %d (%s), %d snapshots; want %d (%s), %d", what, b.MTU, b.MTUSource, p.count(), mtu, source, snapshots)
 			}
-			if room := p.last().Backends[0].Rewrite.Room(); room != uint32(mtu-20) {
+			if room := p.last().Backend(0).Rewrite.Room(); room != uint32(mtu-20) {
 				t.Errorf("%s: workers send up to %d bytes", what, room)
 			}
 		}
@@ -124,4 +125,8 @@ func TestPathMTUsTogetherMakeOneSnapshot(t *testing.T) {
 			t.Errorf("MTU %d after %d snapshots, %d messages wait; want 1400 after 2", mtu, p.count(), len(p.pathMTU))
 		}
 	})
+}
+
+func among(addrs ...netip.Addr) func(netip.Addr) bool {
+	return func(a netip.Addr) bool { return slices.Contains(addrs, a) }
 }

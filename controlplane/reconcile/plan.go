@@ -46,7 +46,7 @@ type BackendMove struct {
 // Plan works out what cfg would change. It changes nothing.
 func (r *Reconciler) Plan(cfg *config.Config) (*Plan, error) {
 	r.mu.Lock()
-	in, _ := r.input(time.Now())
+	in, _, _ := r.input(time.Now())
 	in.drains = maps.Clone(in.drains)
 	in.settled = true
 	running, view := r.applied, r.view.Load()
@@ -91,13 +91,13 @@ func (p *Plan) Breaks(f *worker.Flow) (service string, breaks bool) {
 // Maglev then, also in the middle of a connection; NAT would need a SNAT port
 // that the backend knows.
 func (p *Plan) rejoins(f *worker.Flow) bool {
-	b := &p.running.Backends[f.Slot]
+	b := p.running.Backend(f.Slot)
 	svc := serviceOf(p.after, f)
 	if svc == nil || svc.Mode != snapshot.Direct || p.running.Services[b.Service].Mode != snapshot.Direct {
 		return false
 	}
 	slot := svc.Choose(&f.Tuple)
-	return slot != snapshot.None && p.after.Backends[slot].Addr == b.Addr
+	return slot != snapshot.None && p.after.Backend(slot).Addr == b.Addr
 }
 
 // serviceOf returns the service that a flow's packets would be let in to; nil for
@@ -122,10 +122,10 @@ func serviceOf(snap *snapshot.Snapshot, f *worker.Flow) *snapshot.Service {
 // is: as package forward decides.
 func keeps(snap *snapshot.Snapshot, f *worker.Flow) bool {
 	svc := serviceOf(snap, f)
-	if svc == nil || uint64(f.Slot) >= uint64(len(snap.Backends)) {
+	if svc == nil || uint64(f.Slot) >= uint64(snap.Slots()) {
 		return false
 	}
-	b := &snap.Backends[f.Slot]
+	b := snap.Backend(f.Slot)
 	if b.Generation != f.Generation || b.State == snapshot.Removed || svc != &snap.Services[b.Service] {
 		return false
 	}

@@ -48,7 +48,7 @@ func flowTo(p *parts, slot uint32, port uint16) *worker.Flow {
 			Src: packet.Addr16(netip.MustParseAddr("198.51.100.7")), Dst: packet.Addr16(netip.MustParseAddr("203.0.113.10")),
 			SrcPort: 4000, DstPort: port, Proto: packet.ProtoTCP,
 		},
-		Slot: slot, Generation: snap.Backends[slot].Generation,
+		Slot: slot, Generation: snap.Backend(slot).Generation,
 	}
 	for range 100 {
 		if snap.Services[0].Pick(flow.HashStable(&f.Tuple)) == slot {
@@ -170,7 +170,7 @@ func TestPlanComesTrue(t *testing.T) {
 			if keeps(fresh, f) {
 				slot = f.Slot
 			}
-			really := f.Tuple.DstPort == 80 && (name == "another port" || fresh.Backends[slot].Addr != old.Backends[f.Slot].Addr)
+			really := f.Tuple.DstPort == 80 && (name == "another port" || fresh.Backend(slot).Addr != old.Backend(f.Slot).Addr)
 			if _, breaks := plan.Breaks(f); breaks != really {
 				t.Errorf("%s: slot %d, port %d: breaks %v, said %v", name, f.Slot, f.Tuple.DstPort, really, breaks)
 			}

@@ -3,9 +3,10 @@
 //
 // The problem it solves: four things change on their own (the configuration,
 // the backends' health, the next hops, the interfaces), and workers must see
-// them as one consistent picture. So whatever changes, everything is looked at
-// again and compiled into a whole new snapshot; only the expensive parts, the
-// Maglev tables, are remembered.
+// them as one consistent picture. So whatever changes, a whole new snapshot is
+// compiled. There may be 100,000 backends, though, and one of them changes. So the
+// services that it is of are compiled again, and everything else is shared with the
+// snapshot before.
 package reconcile
 
 import (
@@ -19,12 +20,14 @@ import (
 	"time"
 
 	"weir/controlplane/announce"
+	"weir/controlplane/changelog"
 	"weir/controlplane/config"
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
 	"weir/controlplane/via"
 	"weir/dataplane/engine"
 	"weir/dataplane/nat"
+	"weir/dataplane/packet"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/steer"
 )
@@ -55,7 +58,8 @@ type DataPlane interface {
 // NextHops knows the way to backends, and the box's own addresses.
 type NextHops interface {
 	SetTargets(addrs []netip.Addr)
-	Hops() map[netip.Addr]nexthop.Hop
+	Hops() map[netip.Addr]nexthop.Hop // shared, and never written
+	Moved(since uint64) (addrs []netip.Addr, now uint64, all bool)
 	Addresses() []nexthop.Address
 	Changes() <-chan struct{}
 }
@@ -64,12 +68,14 @@ type NextHops interface {
 type Health interface {
 	SetChecks(checks []health.Check)
 	Results() map[string]health.Result
+	Result(check string) health.Result
+	Changed(since uint64) (checks []string, now uint64, all bool)
 	Changes() <-chan struct{}
 }
 
 // Ways takes the checks of VIPs to the backend that each is about.
 type Ways interface {
-	SetWays(ways map[string]via.Way)
+	ChangeWays(ways map[string]via.Way, gone []string)
 }
 
 // Parts are what a Reconciler reads from and writes to.
@@ -103,13 +109,18 @@ type Reconciler struct {
 	drains   map[member]Drain
 	mtus     pathMTUs
 	next     time.Time // when to compile again, even if nothing happens; zero for never
+	seen     seen      // what the compiler's latest snapshot is made of
 }
+
+// seen is how much of what others keep has been read.
+type seen struct{ hops, health uint64 }
 
 // New makes a reconciler for a configuration; it starts nothing.
 func New(cfg *config.Config, parts Parts, log *slog.Logger) *Reconciler {
 	r := &Reconciler{
 		log: log, parts: parts, moved: make(chan struct{}, 1),
 		compiler: newCompiler(), drains: make(map[member]Drain), mtus: make(pathMTUs),
+		seen: seen{changelog.Never, changelog.Never},
 	}
 	r.view.Store(&View{})
 	r.config.Store(cfg)
@@ -221,13 +232,24 @@ func (r *Reconciler) due(failed bool) <-chan time.Time {
 // learn works in what a worker was told about a path. It reports whether that
 // changes anything.
 func (r *Reconciler) learn(m engine.PathMTU) bool {
-	cfg := r.config.Load()
-	if cfg.PathMTU != config.PathMTULearn || !slices.Contains(backends(cfg), m.Backend) {
-		return false
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.mtus.learn(m, time.Now())
+	return r.learns(r.config.Load())(m.Backend) && r.mtus.learn(m, time.Now())
+}
+
+// learns returns for which backends a path MTU is learned. It is called with mu held.
+func (r *Reconciler) learns(cfg *config.Config) func(netip.Addr) bool {
+	if cfg.PathMTU != config.PathMTULearn {
+		return func(netip.Addr) bool { return false }
+	}
+	if last := r.compiler.last; last != nil && last.layout.config == cfg {
+		return last.layout.members.has
+	}
+	index := sync.OnceValue(func() memberIndex { return newMemberIndex(cfg) })
+	return func(a netip.Addr) bool {
+		x := index()
+		return x.has(a)
+	}
 }
 
 // learnAll works in what waits to be learned, so that a burst makes one snapshot.
@@ -248,7 +270,7 @@ func (r *Reconciler) reconcile() error {
 // compile makes a snapshot and puts it in force. It is called with mu held.
 func (r *Reconciler) compile() error {
 	start := time.Now()
-	in, expiry := r.input(start)
+	in, seen, expiry := r.input(start)
 	out, err := r.compiler.compile(in)
 	if err != nil {
 		return fmt.Errorf("compile snapshot: %w", err)
@@ -258,16 +280,16 @@ func (r *Reconciler) compile() error {
 	if _, err := r.parts.DataPlane.NATSpace().Slots(snatAddresses(in.config)); err != nil {
 		return fmt.Errorf("take SNAT addresses: %w", err)
 	}
-	r.applied, r.next = out.snap, sooner(out.next, expiry)
+	r.applied, r.seen, r.next = out.snap, seen, sooner(out.next, expiry)
 	select {
 	case r.moved <- struct{}{}:
 	default:
 	}
 	err = r.parts.DataPlane.Apply(out.snap, out.set)
-	r.parts.Ways.SetWays(out.ways)
+	r.parts.Ways.ChangeWays(out.ways, out.noWays)
 	r.parts.Links.SetInterfaces(links(in.interfaces, in.own))
 	r.parts.Links.SetOwn(in.config.NAT.Addresses)
-	r.parts.Links.SetBackends(stations(in.hops))
+	r.parts.Links.SetBackends(sync.OnceValue(func() map[packet.MAC]netip.Addr { return stations(in.hops) }))
 	r.parts.Links.SetAddresses(global(in.own))
 	r.advertise(out.view.Addresses)
 	r.report(r.view.Swap(out.view), out.view)
@@ -278,14 +300,22 @@ func (r *Reconciler) compile() error {
 	return nil
 }
 
-// input gathers what is to be compiled, and says when one of the path MTUs in
-// it expires; zero for never.
-func (r *Reconciler) input(now time.Time) (in input, expiry time.Time) {
+// input gathers what is to be compiled, and says what has been read for it and when
+// one of the path MTUs in it expires; zero for never.
+func (r *Reconciler) input(now time.Time) (in input, read seen, expiry time.Time) {
 	cfg := r.config.Load()
+	// What has changed is asked for first: what changes after that is read, and once
+	// more the next time.
+	var allHops, allHealth bool
+	var changed changes
+	changed.hops, read.hops, allHops = r.parts.NextHops.Moved(r.seen.hops)
+	changed.checks, read.health, allHealth = r.parts.Health.Changed(r.seen.health)
+	changed.all = allHops || allHealth
 	in = input{
 		config:     cfg,
 		hops:       r.parts.NextHops.Hops(),
-		health:     r.parts.Health.Results(),
+		health:     r.parts.Health.Result,
+		changes:    changed,
 		interfaces: r.parts.DataPlane.Interfaces(),
 		own:        r.parts.NextHops.Addresses(),
 		nodes:      r.parts.Links.Nodes(),
@@ -294,13 +324,9 @@ func (r *Reconciler) input(now time.Time) (in input, expiry time.Time) {
 		now:        now,
 		snatSlots:  r.parts.DataPlane.NATSpace().Preview,
 	}
-	wanted := backends(cfg)
-	if cfg.PathMTU != config.PathMTULearn {
-		wanted = nil
-	}
 	if in.stances == nil {
 		in.stances = map[netip.Addr]announce.Stance{} // nothing has been decided yet
 	}
-	in.mtus, expiry = r.mtus.current(wanted, now)
-	return in, expiry
+	in.mtus, expiry = r.mtus.current(r.learns(cfg), now)
+	return in, read, expiry
 }

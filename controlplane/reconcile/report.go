@@ -18,20 +18,26 @@ type change struct {
 
 // report logs what has changed for backends, each once.
 func (r *Reconciler) report(before, after *View) {
-	old := make(map[member]*Backend)
+	names := make(map[string]*Service, len(before.Services))
 	for i := range before.Services {
-		for k := range before.Services[i].Backends {
-			b := &before.Services[i].Backends[k]
-			old[member{before.Services[i].Name, b.Address}] = b
-		}
+		names[before.Services[i].Name] = &before.Services[i]
 	}
 	for i := range after.Services {
 		s := &after.Services[i]
+		old := make(map[netip.Addr]*Backend)
+		if was := names[s.Name]; was != nil {
+			if same(was.Backends, s.Backends) {
+				continue
+			}
+			for k := range was.Backends {
+				old[was.Backends[k].Address] = &was.Backends[k]
+			}
+		}
 		var order []change
 		changed := make(map[change][]*Backend)
 		for k := range s.Backends {
 			b := &s.Backends[k]
-			was := old[member{s.Name, b.Address}]
+			was := old[b.Address]
 			if c, is := changeOf(was, b); is {
 				if changed[c] == nil {
 					order = append(order, c)
@@ -44,6 +50,11 @@ func (r *Reconciler) report(before, after *View) {
 			r.reportChange(s, c, changed[c])
 		}
 	}
+}
+
+// same tells whether two slices are one.
+func same[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // changeOf says how a backend has changed, if it has: in its status, or in why it

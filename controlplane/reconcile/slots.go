@@ -42,31 +42,48 @@ type slot struct {
 type slots[K comparable] struct {
 	used        map[K]*use
 	generations []uint32 // by number: the last given out
-	free        []uint32
-	round       uint64 // of compiling
+	free        []uint32 // the lowest is last, and goes first
+	round       uint64   // of compiling
+	taken       []K      // in this round
+	going       []K      // at the end of this round
 }
 
-// use is a slot and the round in which it was last asked for.
+// use is a slot, and the rounds in which it was last asked for and given up.
 type use struct {
 	slot
-	round uint64
+	round, going uint64
 }
 
 func newSlots[K comparable]() *slots[K] { return &slots[K]{used: make(map[K]*use)} }
 
-// begin starts a round. keep ends it and frees all slots that were not asked
-// for; it is called only if the round was a success, since after a failure the
-// backends of before still need theirs.
-func (s *slots[K]) begin() { s.round++ }
+// begin starts a round. keep ends it and frees all slots that were given up. If the
+// round was no success, drop ends it instead: the backends of before still need
+// theirs, and nobody has seen the new ones.
+func (s *slots[K]) begin() {
+	s.round++
+	s.taken, s.going = s.taken[:0], s.going[:0]
+}
 
 func (s *slots[K]) keep() {
-	for key, u := range s.used {
-		if u.round != s.round {
-			delete(s.used, key)
-			s.free = append(s.free, u.number)
-		}
+	for _, key := range s.going {
+		s.free = append(s.free, s.used[key].number)
+		delete(s.used, key)
 	}
-	slices.SortFunc(s.free, func(a, b uint32) int { return cmp.Compare(b, a) }) // the lowest is last, and goes first
+	if len(s.going) > 0 {
+		slices.SortFunc(s.free, func(a, b uint32) int { return cmp.Compare(b, a) })
+	}
+}
+
+func (s *slots[K]) drop() {
+	for _, key := range s.taken {
+		n := s.used[key].number
+		delete(s.used, key)
+		s.generations[n]--
+		s.free = append(s.free, n)
+	}
+	if len(s.taken) > 0 {
+		slices.SortFunc(s.free, func(a, b uint32) int { return cmp.Compare(b, a) })
+	}
 }
 
 func (s *slots[K]) get(key K) slot {
@@ -74,9 +91,22 @@ func (s *slots[K]) get(key K) slot {
 	if u == nil {
 		u = &use{slot: s.take()}
 		s.used[key] = u
+		s.taken = append(s.taken, key)
 	}
 	u.round = s.round
 	return u.slot
+}
+
+// goes gives a slot up, unless it was asked for in this round. It reports whether it
+// will be free.
+func (s *slots[K]) goes(key K) (number uint32, goes bool) {
+	u := s.used[key]
+	if u == nil || u.round == s.round || u.going == s.round {
+		return 0, false
+	}
+	u.going = s.round
+	s.going = append(s.going, key)
+	return u.number, true
 }
 
 func (s *slots[K]) take() slot {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
+	"weir/controlplane/changelog"
 	"weir/controlplane/config"
 	"weir/controlplane/health"
 	"weir/controlplane/nexthop"
@@ -41,7 +42,12 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 // link of eth1 and answers, unless a test says otherwise.
 type world struct {
 	input
-	space *nat.Space
+	health map[string]health.Result // by check
+	space  *nat.Space
+
+	// What setHop and setHealth have changed.
+	moved    changelog.Log[netip.Addr]
+	observed changelog.Log[string]
 }
 
 // checked is put behind the text of a service to have it checked.
@@ -51,10 +57,10 @@ const checked = `
 
 func newWorld(cfg *config.Config) *world {
 	space := nat.NewSpace()
-	w := &world{space: space, input: input{
-		config: cfg,
-		hops:   make(map[netip.Addr]nexthop.Hop),
-		health: make(map[string]health.Result),
+	w := &world{space: space, health: make(map[string]health.Result), input: input{
+		config:  cfg,
+		hops:    make(map[netip.Addr]nexthop.Hop),
+		changes: changes{all: true},
 		interfaces: []engine.InterfaceStatus{
 			{Name: "eth1", Ifindex: 2, MAC: packet.MAC{2, 0, 0, 0, 1, 1}, MTU: 1500, Up: true, Workers: 1},
 			{Name: "eth2", Ifindex: 3, MAC: packet.MAC{2, 0, 0, 0, 1, 2}, MTU: 1500, Up: true, Workers: 1},
@@ -65,6 +71,7 @@ func newWorld(cfg *config.Config) *world {
 		now:       noon,
 		snatSlots: space.Slots,
 	}}
+	w.input.health = func(check string) health.Result { return w.health[check] }
 	for i := range cfg.Services {
 		for _, b := range cfg.Services[i].Backends {
 			last := b.Address.As16()[15]
@@ -142,8 +149,8 @@ func describe(t testing.TB, cfg *config.Config, out output) string {
 			fmt.Fprintf(&b, "  %s\n", claim)
 		}
 	}
-	for i := range snap.Backends {
-		s := &snap.Backends[i]
+	for i := range uint32(snap.Slots()) {
+		s := snap.Backend(i)
 		state := map[snapshot.BackendState]string{snapshot.Removed: "removed", snapshot.Keeps: "keeps", snapshot.Active: "active"}[s.State]
 		fmt.Fprintf(&b, "slot %d/%d %s", i, s.Generation, state)
 		if use, used := view.Slot(uint32(i), s.Generation); used {
@@ -289,4 +296,17 @@ func layersOf(frame []byte) string {
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+// setHop and setHealth change the way to a backend, and what a check has found.
+func (w *world) setHop(a netip.Addr, change func(*nexthop.Hop)) {
+	h := w.hops[a]
+	change(&h)
+	w.hops[a] = h
+	w.moved.Add(a)
+}
+
+func (w *world) setHealth(check string, r health.Result) {
+	w.health[check] = r
+	w.observed.Add(check)
 }

@@ -131,7 +131,7 @@ func (n *Network) Options(fd int, key string, to netip.AddrPort) error {
 
 // room returns how long packets by a way may be, in bytes: deviceMTU at most.
 func (n *Network) room(key string, to netip.Addr) int {
-	w := (*n.ways.Load())[key]
+	w := n.wayOf(key)
 	switch {
 	case w != nil && to.Is4() && w.Has4:
 		return min(int(w.IPv4.Room()), deviceMTU)
@@ -182,7 +182,7 @@ func (n *Network) source(w *Way, to netip.Addr) (netip.Addr, error) {
 
 // way returns the way with this key, if it takes packets to this address now.
 func (n *Network) way(key string, to netip.Addr) (*Way, error) {
-	w := (*n.ways.Load())[key]
+	w := n.wayOf(key)
 	switch {
 	case n.flows.isOver():
 		return nil, fmt.Errorf("%w: %w", ErrClosed, health.ErrUnable)
@@ -224,7 +224,7 @@ func (n *Network) explain(err error, p *probe) error {
 	}
 	problem := n.routing.keep(p.to.Is6())
 	if problem == nil {
-		if w := (*n.ways.Load())[p.way]; w != nil {
+		if w := n.wayOf(p.way); w != nil {
 			if from, err := n.source(w, p.to); err == nil {
 				problem = n.routing.from(from)
 			}

@@ -98,7 +98,8 @@ type Network struct {
 	steered atomic.Pointer[health.Kernel] // its sockets are marked; another one after each loss of the device
 	losses  atomic.Uint64                 // of the device, so far
 
-	ways atomic.Pointer[map[string]*Way] // the map is never written once stored
+	waysMu sync.RWMutex
+	ways   map[string]*Way // guarded by waysMu; what it leads to is never written
 
 	sent, stray, unfit, notSent atomic.Uint64
 	lastError                   atomic.Pointer[string]
@@ -120,7 +121,7 @@ type Network struct {
 func Open(log *slog.Logger) (*Network, error) {
 	n := &Network{log: log, packets: -1, plain: health.NewKernel(nil)}
 	n.steered.Store(health.NewKernel(n))
-	n.ways.Store(&map[string]*Way{})
+	n.ways = make(map[string]*Way)
 	if err := n.open(); err != nil {
 		n.release()
 		return nil, fmt.Errorf("open a way to VIPs on single backends: %w", err)
@@ -157,11 +158,31 @@ func (n *Network) open() (err error) {
 // SetWays replaces all ways. The key of one is what Dial and Ping are given. A
 // connection that is open goes on by the way it began with.
 func (n *Network) SetWays(ways map[string]Way) {
-	after := make(map[string]*Way, len(ways))
+	n.waysMu.Lock()
+	defer n.waysMu.Unlock()
+	n.ways = make(map[string]*Way, len(ways))
 	for key, w := range ways {
-		after[key] = &w
+		n.ways[key] = &w
 	}
-	n.ways.Store(&after)
+}
+
+// ChangeWays replaces some ways, and takes those that are gone away; the others
+// stay as they are.
+func (n *Network) ChangeWays(ways map[string]Way, gone []string) {
+	n.waysMu.Lock()
+	defer n.waysMu.Unlock()
+	for _, key := range gone {
+		delete(n.ways, key)
+	}
+	for key, w := range ways {
+		n.ways[key] = &w
+	}
+}
+
+func (n *Network) wayOf(key string) *Way {
+	n.waysMu.RLock()
+	defer n.waysMu.RUnlock()
+	return n.ways[key]
 }
 
 // Stats returns what has become of packets so far. It reads a few counters: it may

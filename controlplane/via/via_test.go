@@ -152,6 +152,29 @@ func TestUnable(t *testing.T) {
 	}
 }
 
+func TestChangeWays(t *testing.T) {
+	n := &Network{}
+	reason := func(key string) string {
+		if w := n.wayOf(key); w != nil {
+			return w.Reason
+		}
+		return "none"
+	}
+	n.SetWays(map[string]Way{"a": {Reason: "1"}, "b": {Reason: "1"}, "c": {Reason: "1"}})
+	held := n.wayOf("a")
+	n.ChangeWays(map[string]Way{"a": {Reason: "2"}, "d": {Reason: "2"}}, []string{"b", "e"})
+	if got := reason("a") + reason("b") + reason("c") + reason("d"); got != "2none12" {
+		t.Errorf("ways are %s", got)
+	}
+	if held.Reason != "1" {
+		t.Error("a way that a connection goes by was changed")
+	}
+	n.SetWays(nil)
+	if got := reason("a") + reason("c"); got != "nonenone" {
+		t.Errorf("ways are %s", got)
+	}
+}
+
 // A backend that does not answer on the link is down, not unknown.
 func TestUnreachable(t *testing.T) {
 	w := newWorld(t)

@@ -88,7 +88,7 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (answers int
 		return answers
 	}
 	flows.Prefetch(b.hashes[:n], b.places[:n])
-	if len(snap.Backends) > manyBackends {
+	if snap.Slots() > manyBackends {
 		f.prefetchBackends(b.places[:n])
 	}
 	return answers
@@ -98,7 +98,7 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (answers int
 // which they came. It returns how many it has sent without further ado.
 func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict) (sent int) {
 	b, flows, mark, now := &f.batch, f.flows, f.mark, f.now
-	backends, counters := f.snap.Backends, f.counters.Backends
+	backends, counters := f.snap.Pages(), f.counters.Backends
 	for i := range frames {
 		at := i % BatchSize
 		frame, p := &frames[i], &b.parsed[at]
@@ -116,7 +116,7 @@ func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict) (sent int) 
 		case isNAT(e):
 			verdicts[i] = f.knownToBackend(e, p, &b.metas[at], frame)
 		default:
-			rw := &backends[e.Backend].Rewrite
+			rw := &backends.Backend(e.Backend).Rewrite
 			if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
 				verdicts[i] = f.notDirect(reason, rw, p, &b.metas[at], frame)
 				continue
@@ -155,10 +155,10 @@ const manyBackends = 4096
 // to need besides their entries.
 func (f *Forwarder) prefetchBackends(places []uint32) {
 	sum := uint64(0) // else the compiler would drop the loads
-	backends, counters := f.snap.Backends, f.counters.Backends
+	backends, counters := f.snap.Pages(), f.counters.Backends
 	for _, place := range places {
-		if slot := f.flows.BackendAt(place); int(slot) < len(backends) && int(slot) < len(counters) {
-			sum += uint64(backends[slot].Rewrite.Egress) + counters[slot].Packets
+		if slot := f.flows.BackendAt(place); int(slot) < f.snap.Slots() && int(slot) < len(counters) {
+			sum += uint64(backends.Backend(slot).Rewrite.Egress) + counters[slot].Packets
 		}
 	}
 	f.touched += sum

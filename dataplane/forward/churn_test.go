@@ -72,7 +72,7 @@ func (m *model) packet(client int, flags uint8, given bool, now flow.Tick) uint3
 		return slot
 	}
 	m.flows[client] = remembered{
-		slot: slot, generation: m.snap.Backends[slot].Generation,
+		slot: slot, generation: m.snap.Backend(slot).Generation,
 		state: flow.NextState(flow.StateNone, flags), seen: now,
 	}
 	return slot

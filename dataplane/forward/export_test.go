@@ -36,6 +36,16 @@ func (f *Forwarder) Blocks() int {
 	return blocks
 }
 
+// Retired returns the addresses of the backends that have been taken away and are
+// remembered, by slot and generation.
+func (f *Forwarder) Retired() map[[2]uint32][16]byte {
+	all := make(map[[2]uint32][16]byte)
+	for key, b := range f.nat.retired {
+		all[[2]uint32{key.slot, key.generation}] = b.addr
+	}
+	return all
+}
+
 // Knows tells whether the next packet of a flow would be taken for what it is
 // without a look at its service, as it stands.
 func (f *Forwarder) Knows(t packet.Tuple) bool {

@@ -100,7 +100,7 @@ func opens(p *packet.Parsed) bool {
 
 // direct sends a packet on as the backend's Rewrite says.
 func (f *Forwarder) direct(slot uint32, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
-	rw := &f.snap.Backends[slot].Rewrite
+	rw := &f.snap.Backend(slot).Rewrite
 	if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
 		return f.notDirect(reason, rw, p, meta, frame)
 	}
@@ -120,10 +120,10 @@ func (f *Forwarder) notDirect(reason stats.Reason, rw *rewrite.Rewrite, p *packe
 // slot still means the same backend of the same service, and that one takes
 // packets of old flows; under NAT its SNAT address has to be there too.
 func (f *Forwarder) stays(e *flow.Entry, service uint32) bool {
-	if e.Backend >= uint32(len(f.snap.Backends)) {
+	if e.Backend >= uint32(f.snap.Slots()) {
 		return false
 	}
-	b := &f.snap.Backends[e.Backend]
+	b := f.snap.Backend(e.Backend)
 	return b.Generation == e.Generation && b.State != snapshot.Removed && b.Service == service &&
 		(!isNAT(e) || f.natStays(e))
 }
@@ -225,7 +225,7 @@ func (f *Forwarder) record(p *packet.Parsed, hash uint64, slot uint32, mode snap
 	}
 	c.Flows++
 	entry.Backend = slot
-	entry.Generation = f.snap.Backends[slot].Generation
+	entry.Generation = f.snap.Backend(slot).Generation
 	return entry, stats.ReasonNone
 }
 

@@ -162,19 +162,34 @@ func (f *Forwarder) peer(number uint16) int {
 // that have changed hands start anew. It may allocate; it is called when the
 // snapshot has changed and never per packet.
 func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
-	f.adoptNAT(snap)
+	slots, all := snap.Changes(f.snap)
+	f.adoptNAT(snap, slots, all)
 	f.guards.adopt(snap)
 	f.adoptStations(snap.Interfaces)
 	f.snap = snap
 	f.mark++
 	c := f.counters
-	if n := len(snap.Backends) - len(c.Backends); n > 0 {
+	if n := snap.Slots() - len(c.Backends); n > 0 {
+		if n > cap(c.Backends)-len(c.Backends) {
+			c.Backends = slices.Grow(c.Backends, n+snap.Slots()/4) // with room, as this takes milliseconds
+		}
 		c.Backends = append(c.Backends, make([]stats.Backend, n)...)
 	}
-	for i := range snap.Backends {
-		if gen := snap.Backends[i].Generation; c.Backends[i].Generation != gen {
-			c.Backends[i] = stats.Backend{Generation: gen}
+	if all {
+		for slot := range snap.Slots() {
+			f.adoptSlot(uint32(slot))
 		}
+		return
+	}
+	for _, slot := range slots {
+		f.adoptSlot(slot)
+	}
+}
+
+func (f *Forwarder) adoptSlot(slot uint32) {
+	c := &f.counters.Backends[slot]
+	if gen := f.snap.Backend(slot).Generation; c.Generation != gen {
+		*c = stats.Backend{Generation: gen}
 	}
 }
 

@@ -10,9 +10,10 @@ import (
 
 // guards keep what services can be protected by: access lists and rates.
 type guards struct {
-	newFlows limit.Bucket   // of all services: entries made
-	services []guard        // one for each service, which is several in the snapshot if it has several VIPs
-	of       []uint32       // by index in the snapshot: which of services
+	newFlows limit.Bucket // of all services: entries made
+	doors    *snapshot.Doors
+	services []guard        // one for each of doors.IDs: a service is several in the snapshot if it has several VIPs
+	of       []uint32       // by index in the snapshot: which of services; is doors.Of
 	sources  *limit.Sources // nil until a service limits its sources
 }
 
@@ -33,26 +34,22 @@ const (
 // adopt makes room for the services of snap; what is left in the buckets of
 // those that stay is kept.
 func (g *guards) adopt(snap *snapshot.Snapshot) {
+	doors := snap.Doors()
+	if doors == g.doors {
+		return
+	}
 	old := make(map[uint32]guard, len(g.services))
 	for _, s := range g.services {
 		old[s.id] = s
 	}
-	g.services, g.of = nil, make([]uint32, len(snap.Services))
-	index := make(map[uint32]uint32, len(snap.Services)) // in services, by ID
-	for i := range snap.Services {
-		svc := &snap.Services[i]
-		n, known := index[svc.ID]
-		if !known {
-			n = uint32(len(g.services))
-			index[svc.ID] = n
-			s := old[svc.ID]
-			s.id = svc.ID
-			g.services = append(g.services, s)
-		}
-		g.of[i] = n
-		if l := &svc.Limits; g.sources == nil && (l.SourcePackets != (limit.Rate{}) || l.SourceNewFlows != (limit.Rate{})) {
-			g.sources = limit.New(limit.DefaultEntries)
-		}
+	g.doors, g.of = doors, doors.Of
+	g.services = make([]guard, len(doors.IDs))
+	for i, id := range doors.IDs {
+		g.services[i] = old[id]
+		g.services[i].id = id
+	}
+	if doors.Sources && g.sources == nil {
+		g.sources = limit.New(limit.DefaultEntries)
 	}
 }
 

@@ -82,7 +82,7 @@ func (f *Forwarder) errorToBackend(p *packet.Parsed, about *packet.Tuple, servic
 	if e.NAT.Flags&natKeep != 0 {
 		change.Src = p.Src // the backends know the network that the client is in
 	}
-	rw := &f.snap.Backends[e.Backend].Rewrite
+	rw := &f.snap.Backend(e.Backend).Rewrite
 	l3, reason := change.Packet(frame, p, quoted, rw.Room())
 	if reason != stats.ReasonNone {
 		return drop(reason)
@@ -145,7 +145,7 @@ func (f *Forwarder) errorToClient(p *packet.Parsed, quoted *packet.Quoted, about
 
 // learnPath notes what an error says about the path to a NAT flow's backend.
 func (f *Forwarder) learnPath(e *flow.Entry, quoted *packet.Quoted) {
-	b := &f.snap.Backends[e.Backend]
+	b := f.snap.Backend(e.Backend)
 	if quoted.MTU != 0 && quoted.MTU < b.Rewrite.Room() {
 		f.counters.PathMTULearned++
 		f.outbox.Learn(b.Addr, int(quoted.MTU))

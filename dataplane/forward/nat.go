@@ -28,8 +28,10 @@ type natState struct {
 	addrs    [][16]byte // SNAT addresses by slot of space, those no longer in use as well
 
 	// retired are the addresses of backends that a snapshot has taken away,
-	// for as long as a flow can still be in the table.
-	retired map[retiredKey]*retiredBackend
+	// for as long as a flow can still be in the table, and retirees the same in the
+	// order in which they were.
+	retired  map[retiredKey]*retiredBackend
+	retirees []retiredKey
 }
 
 type retiredKey struct{ slot, generation uint32 }
@@ -52,11 +54,12 @@ const (
 func isNAT(e *flow.Entry) bool { return e.NAT.Flags&natFlow != 0 }
 
 // adoptNAT gets ready for the NAT of snap, gets hold of some of its SNAT ports,
-// and remembers the backends that it takes away.
-func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot) {
+// and remembers the backends that it takes away: they are among the slots that have
+// changed hands.
+func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot, slots []uint32, all bool) {
 	n := &f.nat
 	if n.index == nil {
-		if !usesNAT(snap) {
+		if !snap.NAT() {
 			return
 		}
 		n.ports = nat.NewPorts(n.space, f.worker)
@@ -75,29 +78,47 @@ func (f *Forwarder) adoptNAT(snap *snapshot.Snapshot) {
 			n.ports.Hold(a[i].Range, f.flows.Hash(&packet.Tuple{Dst: a[i].Addr}))
 		}
 	}
-	for key, b := range n.retired {
-		if int32(f.now-b.since) > f.flows.LongestTimeout()+sweepSlack {
-			delete(n.retired, key)
+	f.forgetRetired()
+	switch {
+	case f.snap == nil:
+	case all:
+		for slot := range f.snap.Slots() {
+			f.retire(uint32(slot), snap)
 		}
-	}
-	if f.snap == nil {
-		return
-	}
-	for slot := range f.snap.Backends {
-		old := &f.snap.Backends[slot]
-		if slot >= len(snap.Backends) || snap.Backends[slot].Generation != old.Generation {
-			n.retired[retiredKey{uint32(slot), old.Generation}] = &retiredBackend{old.Addr, old.Port, f.now}
+	default:
+		for _, slot := range slots {
+			f.retire(slot, snap)
 		}
 	}
 }
 
-func usesNAT(snap *snapshot.Snapshot) bool {
-	for i := range snap.Services {
-		if snap.Services[i].Mode != snapshot.Direct {
-			return true
-		}
+// retire remembers the backend of a slot if snap takes it away.
+func (f *Forwarder) retire(slot uint32, snap *snapshot.Snapshot) {
+	if uint64(slot) >= uint64(f.snap.Slots()) {
+		return
 	}
-	return false
+	old := f.snap.Backend(slot)
+	if uint64(slot) < uint64(snap.Slots()) && snap.Backend(slot).Generation == old.Generation {
+		return
+	}
+	key := retiredKey{slot, old.Generation}
+	if _, known := f.nat.retired[key]; !known {
+		f.nat.retirees = append(f.nat.retirees, key)
+	}
+	f.nat.retired[key] = &retiredBackend{old.Addr, old.Port, f.now}
+}
+
+// forgetRetired forgets the backends that no flow in the table can have any more.
+func (f *Forwarder) forgetRetired() {
+	n, gone := &f.nat, 0
+	for _, key := range n.retirees {
+		if int32(f.now-n.retired[key].since) <= f.flows.LongestTimeout()+sweepSlack {
+			break
+		}
+		delete(n.retired, key)
+		gone++
+	}
+	n.retirees = n.retirees[gone:]
 }
 
 // keeper returns the index of the worker that has the flows of a client whose
@@ -127,7 +148,7 @@ func (f *Forwarder) natStays(e *flow.Entry) bool {
 // holds is stays for a flow that was found by its answers: those may be of a
 // backend that is not in the snapshot any more.
 func (f *Forwarder) holds(e *flow.Entry) bool {
-	return e != nil && e.Backend < uint32(len(f.snap.Backends)) && f.stays(e, f.snap.Backends[e.Backend].Service)
+	return e != nil && e.Backend < uint32(f.snap.Slots()) && f.stays(e, f.snap.Backend(e.Backend).Service)
 }
 
 // backendPort returns the port that NAT sends a flow's packets to.
@@ -219,8 +240,8 @@ func (f *Forwarder) clientOf(e *flow.Entry) (addr *[16]byte, port uint16) {
 // backendOf returns the address and port of the backend of a NAT flow; ok is false
 // if they are not known any more.
 func (f *Forwarder) backendOf(e *flow.Entry) (addr *[16]byte, port uint16, ok bool) {
-	if e.Backend < uint32(len(f.snap.Backends)) && f.snap.Backends[e.Backend].Generation == e.Generation {
-		b := &f.snap.Backends[e.Backend]
+	if e.Backend < uint32(f.snap.Slots()) && f.snap.Backend(e.Backend).Generation == e.Generation {
+		b := f.snap.Backend(e.Backend)
 		return &b.Addr, backendPort(b.Port, e), true
 	}
 	if b, known := f.nat.retired[retiredKey{e.Backend, e.Generation}]; known {
@@ -257,7 +278,7 @@ func stationOf(p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) nat.St
 
 // knownToBackend is toBackend for a packet that Table.Known is about.
 func (f *Forwarder) knownToBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
-	b := &f.snap.Backends[e.Backend]
+	b := f.snap.Backend(e.Backend)
 	if (p.Kind == packet.KindIPv4) != packet.IsMapped(b.Addr) ||
 		!f.nat.stations.Sends(e.NAT.Station, nat.SourceOf(frame.Bytes()), p.VLAN, p.Tagged, meta.Ingress) {
 		return f.toBackend(e, p, meta, frame)
@@ -284,7 +305,7 @@ func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Me
 			e.NAT.Station = id
 		}
 	}
-	b := &f.snap.Backends[e.Backend]
+	b := f.snap.Backend(e.Backend)
 	to, _ := f.translated(e)
 	change := translate.NewChange(&p.Tuple, &to, f.mss(p, e))
 	room := b.Rewrite.Room()
@@ -382,7 +403,7 @@ func (f *Forwarder) mss(p *packet.Parsed, e *flow.Entry) uint16 {
 		}
 		return packet.IPv6Len + packet.TCPMinLen
 	}
-	b := &f.snap.Backends[e.Backend]
+	b := f.snap.Backend(e.Backend)
 	room := b.Rewrite.Room() - headers(&b.Addr)
 	if _, mtu := f.wayBack(e); mtu > 0 {
 		room = min(room, mtu-headers(&e.Tuple.Src))

@@ -49,7 +49,7 @@ func (f *Forwarder) assign(e *flow.Entry, hash uint64, mode snapshot.Mode) stats
 // there is one. If freePort returns false, fallback is the best one it has seen.
 func (f *Forwarder) freePort(e *flow.Entry, number uint32, hash uint64, fallback *candidate) bool {
 	n := &f.nat
-	addrs := f.snap.SNAT(&f.snap.Backends[e.Backend].Addr)
+	addrs := f.snap.SNAT(&f.snap.Backend(e.Backend).Addr)
 	// All flows of a client get the same address while it has free ports (RFC
 	// 4787 section 4.1, "paired").
 	first := int(flow.HashStableSource(&e.Tuple.Src) % uint64(max(len(addrs), 1)))

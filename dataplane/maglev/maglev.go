@@ -93,16 +93,6 @@ func IsPrime(n int) bool {
 	return true
 }
 
-// walk is one backend's way through the table: its permutation of the slots,
-// (offset + j*skip) mod size, and how often it is its turn.
-type walk struct {
-	next    uint32 // slot it looks at next; the offset at first
-	skip    uint32 // 1 to size-1; prime size makes the walk reach every slot
-	weight  uint64
-	credit  uint64 // share of a turn saved up, in units of weight
-	backend uint16 // what it writes into the slots it takes
-}
-
 // walksOf returns the walks of the backends with a weight, in order of name.
 //
 // The first turn of a light backend comes after a part of its waiting time
@@ -128,55 +118,14 @@ func walksOf(size uint32, backends []Backend) ([]walk, error) {
 			continue
 		}
 		sum := sha256.Sum256([]byte(b.Name))
-		walks = append(walks, walk{
+		w := walk{
 			next:    uint32(binary.BigEndian.Uint64(sum[0:]) % uint64(size)),
-			skip:    uint32(binary.BigEndian.Uint64(sum[8:])%uint64(size-1)) + 1,
 			weight:  uint64(b.Weight),
 			credit:  uint64(binary.BigEndian.Uint32(sum[16:])) * heaviest >> 32,
 			backend: uint16(i),
-		})
+		}
+		w.setSkip(uint32(binary.BigEndian.Uint64(sum[8:])%uint64(size-1))+1, size)
+		walks = append(walks, w)
 	}
 	return walks, nil
-}
-
-// populate fills every slot of table. In each round a walk earns its weight;
-// once it has saved up the heaviest weight it takes the next slot on its way
-// that is still free. With equal weights that is the paper's algorithm:
-// everyone takes one slot per round.
-func populate(table []uint16, walks []walk) {
-	var price uint64 // of a slot
-	for i := range walks {
-		price = max(price, walks[i].weight)
-	}
-	size := uint32(len(table))
-	// One bit per slot, so that looking for a free one stays in the nearest
-	// cache: 8 KiB at the default size, where the table itself has 128.
-	taken := make([]uint64, (size+63)/64)
-	for left := size; ; {
-		for i := range walks {
-			w := &walks[i]
-			w.credit += w.weight
-			if w.credit < price {
-				continue
-			}
-			w.credit -= price
-			at, skip := w.next, w.skip
-			for taken[at/64]>>(at%64)&1 != 0 {
-				at = step(at, skip, size)
-			}
-			taken[at/64] |= 1 << (at % 64)
-			table[at] = w.backend
-			w.next = step(at, skip, size)
-			if left--; left == 0 {
-				return
-			}
-		}
-	}
-}
-
-// step returns (at + skip) mod size. Whether it wraps is as good as random, so
-// a branch would be mispredicted; the sign of the difference selects instead.
-func step(at, skip, size uint32) uint32 {
-	at += skip - size
-	return at + size&uint32(int32(at)>>31)
 }

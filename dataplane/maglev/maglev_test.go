@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -67,9 +68,12 @@ func checkShares(t testing.TB, size int, backends []Backend, tolerance float64) 
 // NSDI'16, table 1: the permutations are (3,0,4,1,5,2,6), (0,2,4,6,1,3,5) and
 // (3,4,5,6,0,1,2).
 func TestPaperTable(t *testing.T) {
-	b0 := walk{next: 3, skip: 4, weight: 1, backend: 0}
-	b1 := walk{next: 0, skip: 2, weight: 1, backend: 1}
-	b2 := walk{next: 3, skip: 1, weight: 1, backend: 2}
+	of := func(backend uint16, offset, skip uint32) walk {
+		w := walk{next: offset, weight: 1, backend: backend}
+		w.setSkip(skip, 7)
+		return w
+	}
+	b0, b1, b2 := of(0, 3, 4), of(1, 0, 2), of(2, 3, 1)
 	for _, test := range []struct {
 		name  string
 		walks []walk
@@ -123,6 +127,68 @@ func naive(size int, backends []Backend) []int {
 			c.next++
 			if n++; n == size {
 				return entry
+			}
+		}
+	}
+}
+
+// plain is populate without its haste: a walk looks at one slot after the other.
+func plain(size int, walks []walk) []uint16 {
+	var price uint64
+	for i := range walks {
+		price = max(price, walks[i].weight)
+	}
+	table, free := make([]uint16, size), slices.Repeat([]bool{true}, size)
+	for left := size; ; {
+		for i := range walks {
+			w := &walks[i]
+			if w.credit += w.weight; w.credit < price {
+				continue
+			}
+			w.credit -= price
+			at := int(w.next)
+			for !free[at] {
+				at = (at + int(w.skips[1])) % size
+			}
+			free[at], table[at] = false, w.backend
+			w.next = uint32((at + int(w.skips[1])) % size)
+			if left--; left == 0 {
+				return table
+			}
+		}
+	}
+}
+
+func TestAgainstPlainWalks(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, size := range []int{2, 3, 5, 7, 11, 13, 61, 67, 127, 251, 1021, 10007, 65537} {
+		for range 30 {
+			backends := equal(1 + rng.IntN(min(size, 400)))
+			most := []int{1, 3, 100, 1_000_000}[rng.IntN(4)]
+			for i := range backends {
+				backends[i].Name = strconv.Itoa(rng.Int())
+				backends[i].Weight = uint32(1 + rng.IntN(most))
+			}
+			walks, err := walksOf(uint32(size), backends)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := build(t, size, backends), plain(size, walks); !slices.Equal(got, want) {
+				t.Fatalf("size %d, weights %v: another table than by plain walks", size, backends)
+			}
+		}
+	}
+}
+
+func TestInverse(t *testing.T) {
+	for _, size := range []uint32{2, 3, 7, 65537, math.MaxInt32} {
+		for range 1000 {
+			skip, steps := 1+rand.N(size-1), rand.N(size)
+			distance := uint32(uint64(skip) * uint64(steps) % uint64(size))
+			for _, d := range []uint32{distance, distance + size} {
+				if got := inverseOf(skip, size).times(d, size); got != steps {
+					t.Fatalf("size %d: %d is %d steps of %d, want %d", size, d, got, skip, steps)
+				}
 			}
 		}
 	}

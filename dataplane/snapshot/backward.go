@@ -7,9 +7,18 @@ package snapshot
 // Errors, 1970), of a few cache lines.
 type backward struct{ snat, backends addressFilter }
 
+// addBackward shares the filters of the snapshot before, if they are still right.
+func (s *Snapshot) addBackward(before *Snapshot) {
+	if before != nil && s.keepers == before.keepers && same(s.vips.snat, before.vips.snat) {
+		s.backward = before.backward
+		return
+	}
+	s.backward = newBackward(s)
+}
+
 // newBackward returns the filters of a snapshot, or nil without NAT.
 func newBackward(s *Snapshot) *backward {
-	if len(s.answers)+len(s.SNAT4)+len(s.SNAT6) == 0 {
+	if s.keepers.empty() && len(s.SNAT4)+len(s.SNAT6) == 0 {
 		return nil
 	}
 	b := new(backward)
@@ -18,8 +27,10 @@ func newBackward(s *Snapshot) *backward {
 			b.snat.add(&addrs[i].Addr)
 		}
 	}
-	for answer := range s.answers {
-		b.backends.add(&answer.addr)
+	for i := range s.keepers.heads {
+		if h := &s.keepers.heads[i]; h.slot != 0 {
+			b.backends.add(&h.addr)
+		}
 	}
 	return b
 }

@@ -29,16 +29,21 @@ type Snapshot struct {
 	Generation uint64      // grows with every snapshot
 	Interfaces []Interface // by the number that Rewrite.Egress uses
 	Services   []Service
-	Backends   []Backend  // by slot; a slot nobody uses has State Removed
 	SNAT4      []SNAT     // addresses that IPv4 backends may see clients as
 	SNAT6      []SNAT     // the same for IPv6
 	NewFlows   limit.Rate // entries a worker may make per second; beyond it, Maglev alone decides where that is possible
 
+	pages   Pages // of backends, by slot
+	slots   int
 	nodes   [][16]byte
 	vips    vipTable
-	snat    []nat.Range            // by slot of nat.Space; one that is not in use has no port
-	answers map[answerKey]struct{} // of modes that leave the client's address
-	tunnels map[[16]byte]uint32    // outer destination to a backend behind it
+	snat    []nat.Range // by slot of nat.Space; one that is not in use has no port
+	nat     bool        // a service has a mode other than Direct
+	keepers *ends       // backends of modes that leave the client's address, by theirs
+	tunnels *ends       // backends behind tunnels, by the outer destination
+	answers [][]VIPSpec // by service: what its backends answer as keepers
+	hands   *hands
+	doors   *Doors
 
 	backward *backward // where answers go; nil without NAT
 }
@@ -62,13 +67,6 @@ type SNAT struct {
 
 	// Silent is what VIPPolicy.Silent is for a VIP. New flows get no port of it.
 	Silent bool
-}
-
-// answerKey tells the answers of a backend apart from what else it sends.
-type answerKey struct {
-	addr  [16]byte
-	proto uint8
-	port  uint16
 }
 
 // Affinity says which part of a tuple picks the backend of a new flow.
@@ -106,7 +104,7 @@ type Service struct {
 	// It is empty if no backend may be given a new flow.
 	Table []uint16
 
-	// Members are slot numbers in Snapshot.Backends.
+	// Members are slots: see Snapshot.Backend.
 	Members []uint32
 
 	Mode     Mode
@@ -197,7 +195,7 @@ type Spec struct {
 	Generation uint64
 	Interfaces []Interface
 	Services   []Service
-	Backends   []Backend
+	Backends   []Backend // by slot; a slot nobody uses has State Removed
 	VIPs       []VIPSpec
 	Policies   []VIPPolicy // a VIP without one answers ping and nothing else
 	Spreads    []Spread    // one of an address that is no VIP means nothing
@@ -207,6 +205,17 @@ type Spec struct {
 	// Nodes are the own addresses of weir's nodes, IPv4-mapped for IPv4: where
 	// health checks come from. There are few.
 	Nodes [][16]byte
+
+	// Placed are backends too, each with its slot, and Slots is how many slots there
+	// are at least. One that nothing is said of is used by nobody.
+	Placed []Placed
+	Slots  int
+
+	// Before is the snapshot that this one follows. Its backends and slots are there
+	// as well then, but for those that Backends and Placed say otherwise of. What has
+	// not changed is shared, and what hangs on VIPs and SNAT too if they are the
+	// slices that Before was built from.
+	Before *Snapshot
 }
 
 // New builds a snapshot. It takes over the slices of spec. Its error names two
@@ -219,23 +228,27 @@ func New(spec Spec) (*Snapshot, error) {
 		Generation: spec.Generation,
 		Interfaces: spec.Interfaces,
 		Services:   spec.Services,
-		Backends:   spec.Backends,
 		NewFlows:   spec.NewFlows,
 		nodes:      spec.Nodes,
-		answers:    make(map[answerKey]struct{}),
-		tunnels:    make(map[[16]byte]uint32),
 	}
+	for i := range spec.Placed {
+		spec.Slots = max(spec.Slots, int(spec.Placed[i].Slot)+1)
+	}
+	before, changed := spec.Before, s.setBackends(&spec)
 	for i := range s.Services {
 		svc := &s.Services[i]
 		svc.guarded, svc.spread = svc.ACL != nil || svc.Limits != (Limits{}), false
-		for _, slot := range s.Services[i].Members {
-			if uint64(slot) >= uint64(len(s.Backends)) {
-				return nil, fmt.Errorf("build snapshot: service %s: there is no backend slot %d", s.Services[i].Name, slot)
+		s.nat = s.nat || svc.Mode != Direct
+		for _, slot := range svc.Members {
+			if uint64(slot) >= uint64(s.slots) {
+				return nil, fmt.Errorf("build snapshot: service %s: there is no backend slot %d", svc.Name, slot)
 			}
 		}
 	}
 	var err error
-	if s.vips, err = newVIPTable(&spec); err != nil {
+	if before != nil && before.vips.isOf(&spec) {
+		s.vips = before.vips.with(spec.Policies)
+	} else if s.vips, err = newVIPTable(&spec); err != nil {
 		return nil, err
 	}
 	if err = s.addSpreads(spec.Spreads); err != nil {
@@ -244,15 +257,11 @@ func New(spec Spec) (*Snapshot, error) {
 	for _, a := range spec.SNAT {
 		s.addSNAT(a)
 	}
-	for i := range s.Backends {
-		if to, ok := s.Backends[i].Rewrite.Outer(); ok {
-			s.tunnels[to] = uint32(i)
-		}
-	}
-	for _, v := range spec.VIPs {
-		s.addAnswers(&v)
-	}
-	s.backward = newBackward(s)
+	s.follow(before, changed)
+	s.addEnds(before, changed)
+	s.addAnswers(spec.VIPs)
+	s.addDoors(before)
+	s.addBackward(before)
 	return s, nil
 }
 
@@ -266,26 +275,6 @@ func (s *Snapshot) addSNAT(a SNAT) {
 		s.snat = append(s.snat, slices.Repeat([]nat.Range{{Lo: 1}}, n)...)
 	}
 	s.snat[a.Range.Slot] = a.Range
-}
-
-// addAnswers notes what the answers to the packets for a range of ports look
-// like, if the service leaves the client's address.
-func (s *Snapshot) addAnswers(v *VIPSpec) {
-	if s.Services[v.Service].Mode != NATKeep {
-		return
-	}
-	for i := range s.Backends {
-		b := &s.Backends[i]
-		switch {
-		case b.Service != v.Service || b.State == Removed:
-		case b.Port != 0:
-			s.answers[answerKey{b.Addr, v.Proto, b.Port}] = struct{}{}
-		default:
-			for port := int(v.Lo); port <= int(v.Hi); port++ {
-				s.answers[answerKey{b.Addr, v.Proto, uint16(port)}] = struct{}{}
-			}
-		}
-	}
 }
 
 // VIP returns the VIP or SNAT address with this address (IPv4-mapped for IPv4),
@@ -306,15 +295,8 @@ func (s *Snapshot) SNATInUse(slot, port uint16) bool {
 	return int(slot) < len(s.snat) && s.snat[slot].Lo <= port && port <= s.snat[slot].Hi
 }
 
-// IsAnswer tells whether a packet from this address and port can be the answer
-// of a backend that sees its clients' addresses.
-func (s *Snapshot) IsAnswer(addr *[16]byte, proto uint8, port uint16) bool {
-	if len(s.answers) == 0 {
-		return false
-	}
-	_, ok := s.answers[answerKey{*addr, proto, port}]
-	return ok
-}
+// NAT tells whether a service has a mode other than Direct.
+func (s *Snapshot) NAT() bool { return s.nat }
 
 // ProbeTTL is the TTL or hop limit that health checks to VIPs start with, and
 // lowest is above what anything else starts with.
@@ -334,16 +316,4 @@ func (s *Snapshot) IsStrayProbe(src *[16]byte, ttl uint8) bool {
 // MayBeAnswer is false for a packet that is surely none of a backend under NAT.
 func (s *Snapshot) MayBeAnswer(src, dst *[16]byte) bool {
 	return s.backward != nil && (s.backward.snat.mayHave(dst) || s.backward.backends.mayHave(src))
-}
-
-// HasAnswers tells whether IsAnswer can be true of anything.
-func (s *Snapshot) HasAnswers() bool { return len(s.answers) > 0 }
-
-// HasTunnels tells whether IsTunnel can be true of anything.
-func (s *Snapshot) HasTunnels() bool { return len(s.tunnels) > 0 }
-
-// IsTunnel tells whether weir's tunnels have packets with these outer addresses.
-func (s *Snapshot) IsTunnel(src, dst *[16]byte) bool {
-	slot, ok := s.tunnels[*dst]
-	return ok && s.Backends[slot].Rewrite.IsSource(src)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"slices"
 	"sort"
 
 	"weir/dataplane/packet"
@@ -89,6 +90,9 @@ func (v *VIP) Service(proto uint8, port uint16) uint32 {
 type vipTable struct {
 	slots []vipSlot // a power of two, at least one of them free
 	vips  []VIP
+
+	claims []VIPSpec // that it was built from
+	snat   []SNAT
 }
 
 type vipSlot struct {
@@ -121,7 +125,7 @@ func hashAddr(a *[16]byte) uint64 {
 
 func newVIPTable(spec *Spec) (vipTable, error) {
 	services := spec.Services
-	sorted := append([]VIPSpec(nil), spec.VIPs...)
+	sorted := slices.Clone(spec.VIPs)
 	sort.Slice(sorted, func(i, j int) bool {
 		a, b := &sorted[i], &sorted[j]
 		if c := bytes.Compare(a.Addr[:], b.Addr[:]); c != 0 {
@@ -132,7 +136,7 @@ func newVIPTable(spec *Spec) (vipTable, error) {
 		}
 		return a.Lo < b.Lo
 	})
-	var t vipTable
+	t := vipTable{claims: spec.VIPs, snat: spec.SNAT}
 	for i := range sorted {
 		sp := &sorted[i]
 		if uint64(sp.Service) >= uint64(len(services)) {
@@ -175,12 +179,36 @@ func newVIPTable(spec *Spec) (vipTable, error) {
 		}
 		t.insert(uint32(i))
 	}
-	for _, policy := range spec.Policies {
-		if vip := t.find(&policy.Addr); vip != nil {
-			vip.Policy = policy
+	t.setPolicies(spec.Policies)
+	return t, nil
+}
+
+func (t *vipTable) setPolicies(policies []VIPPolicy) {
+	for i := range policies {
+		if vip := t.find(&policies[i].Addr); vip != nil {
+			vip.Policy = policies[i]
 		}
 	}
-	return t, nil
+}
+
+// isOf tells whether a table was built from the same slices, which nobody changes.
+func (t *vipTable) isOf(spec *Spec) bool {
+	return same(t.claims, spec.VIPs) && same(t.snat, spec.SNAT)
+}
+
+func same[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// with returns a table of the same VIPs with other policies, and without spreads.
+func (t *vipTable) with(policies []VIPPolicy) vipTable {
+	n := *t
+	n.vips = slices.Clone(t.vips)
+	for i := range n.vips {
+		n.vips[i].Policy, n.vips[i].Spread = VIPPolicy{}, nil
+	}
+	n.setPolicies(policies)
+	return n
 }
 
 func (t *vipTable) insert(vip uint32) {

@@ -34,13 +34,13 @@ func TestDrained(t *testing.T) {
 				picks[i] = make(map[uint32]bool)
 				for port := range uint16(1000) {
 					slot := snap.Services[service].Pick(flow.HashStable(&packet.Tuple{SrcPort: port}))
-					if snap.Backends[slot].State != snapshot.Active {
-						t.Fatalf("a new flow goes to backend %d, which is %v", slot, snap.Backends[slot].State)
+					if snap.Backend(slot).State != snapshot.Active {
+						t.Fatalf("a new flow goes to backend %d, which is %v", slot, snap.Backend(slot).State)
 					}
 					picks[i][slot] = true
 				}
 				for slot := range uint32(half) {
-					if state := snap.Backends[slot].State; drained && state != snapshot.Keeps {
+					if state := snap.Backend(slot).State; drained && state != snapshot.Keeps {
 						t.Errorf("drained backend %d is %v", slot, state)
 					}
 				}

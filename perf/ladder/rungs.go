@@ -108,7 +108,7 @@ func (r *rig) naive() {
 			f := flows[p.Tuple]
 			if f == nil {
 				slot := r.snap.Services[service].Choose(&p.Tuple)
-				f = &naiveFlow{backend: &r.snap.Backends[slot], mac: backendMAC(slot)}
+				f = &naiveFlow{backend: r.snap.Backend(slot), mac: backendMAC(slot)}
 				flows[p.Tuple] = f
 			} else {
 				c.known++

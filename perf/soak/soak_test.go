@@ -108,8 +108,8 @@ func TestCompile(t *testing.T) {
 				picked[svc.Pick(flow.HashStable(&packet.Tuple{SrcPort: port}))] = true
 			}
 			out := uint32(turn % world.Backends)
-			if picked[out] || len(picked) != world.Backends-1 || snap.Backends[out].State != snapshot.Removed {
-				t.Errorf("turn %d: flows go to %v, and backend %d is %v", turn, picked, out, snap.Backends[out].State)
+			if picked[out] || len(picked) != world.Backends-1 || snap.Backend(out).State != snapshot.Removed {
+				t.Errorf("turn %d: flows go to %v, and backend %d is %v", turn, picked, out, snap.Backend(out).State)
 			}
 		}
 	}

@@ -18,9 +18,11 @@ func (m *machine) claim(c Claim, now time.Time) {
 		return // this node's own words, come round
 	}
 	node := m.nodeOf(c.MAC)
-	if backend, is := m.backends[c.MAC]; is && node == "" {
-		m.leak(v, backend, now)
-		return
+	if node == "" && m.backends != nil {
+		if backend, is := m.backends()[c.MAC]; is {
+			m.leak(v, backend, now)
+			return
+		}
 	}
 	if node == "" || v.own {
 		m.foreign(v, c, now)

@@ -139,7 +139,7 @@ type inputs struct {
 	own        []netip.Addr
 	interfaces []Interface
 	config     Config
-	backends   map[packet.MAC]netip.Addr
+	backends   func() map[packet.MAC]netip.Addr
 	addresses  []netip.Addr
 	claims     []Claim
 	leaving    bool
@@ -189,8 +189,9 @@ func (a *Announcer) SetInterfaces(interfaces []Interface) {
 
 // SetBackends says which stations on the links are weir's own backends. One that
 // claims a VIP lacks a setting, and has it on purpose: the VIP is not left to it.
-// It keeps the map.
-func (a *Announcer) SetBackends(backends map[packet.MAC]netip.Addr) {
+// It is asked when a station claims something, which may be from another goroutine, and
+// the map is only read.
+func (a *Announcer) SetBackends(backends func() map[packet.MAC]netip.Addr) {
 	a.tell(func(in *inputs) { in.backends = backends })
 }
 

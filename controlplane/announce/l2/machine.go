@@ -93,17 +93,17 @@ type machine struct {
 	interfaces []Interface // sorted by name
 	pools      map[string]PoolConfig
 	vips       map[netip.Addr]*vip
-	order      []*vip                    // of vips, sorted; nil if it has to be made
-	peers      map[string]*peer          // nodes that live and have told their state
-	alive      map[string]netip.Addr     // nodes that live
-	macs       map[packet.MAC]station    // of nodes, also of those that are gone
-	faults     map[string]*fault         // by interface
-	changed    bool                      // an interface has failed or works again
-	addresses  []netip.Addr              // of this node
-	backends   map[packet.MAC]netip.Addr // that are on weir's links
-	seen       map[netip.Addr]bool       // addresses that some node has held
-	healed     bool                      // a node has come, perhaps from the other side of a partition
-	states     map[string]string         // what peers were decoded from
+	order      []*vip                           // of vips, sorted; nil if it has to be made
+	peers      map[string]*peer                 // nodes that live and have told their state
+	alive      map[string]netip.Addr            // nodes that live
+	macs       map[packet.MAC]station           // of nodes, also of those that are gone
+	faults     map[string]*fault                // by interface
+	changed    bool                             // an interface has failed or works again
+	addresses  []netip.Addr                     // of this node
+	backends   func() map[packet.MAC]netip.Addr // that are on weir's links; nil if nobody has said
+	seen       map[netip.Addr]bool              // addresses that some node has held
+	healed     bool                             // a node has come, perhaps from the other side of a partition
+	states     map[string]string                // what peers were decoded from
 
 	asking, speaking, disputing pacer
 

@@ -148,7 +148,9 @@ func TestBackendClaimsTheAddress(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		w.occupy(vip4(), packetMAC(1))
 		n := w.alone(vip4())
-		n.SetBackends(map[packet.MAC]netip.Addr{packetMAC(1): netip.MustParseAddr("10.0.0.11")})
+		n.SetBackends(func() map[packet.MAC]netip.Addr {
+			return map[packet.MAC]netip.Addr{packetMAC(1): netip.MustParseAddr("10.0.0.11")}
+		})
 		wait(5 * time.Second)
 		if w.owner(vip4()) != "lb1" || n.states(vip4()) != "announced" {
 			t.Fatalf("status %q, held by %v", n.states(vip4()), w.holders(vip4()))

@@ -103,7 +103,6 @@ func Run(ctx context.Context, opt Options) error {
 	if err := a.Open(); err != nil {
 		return err
 	}
-	makeRoom(a.workerCPUs(), log)
 	a.logStart(cfg)
 
 	// The parts go on for a while when ctx has ended: weir says goodbye first.

@@ -58,6 +58,15 @@ func TestRoom(t *testing.T) {
 		if got := r.Refused(); got != 6 {
 			t.Errorf("%d frames refused, want 6", got)
 		}
+		tried := 0
+		for range 640 { // full, as far as the program knows
+			if run(t, f.XDP(), ours) == xdpRedirect {
+				tried++
+			}
+		}
+		if tried != 10 {
+			t.Errorf("%d of 640 frames were tried without room, want one in 64", tried)
+		}
 		r.Took(4) // one that was on its way when it was called even
 		want("one ahead", 4)
 		if err := r.Close(); err != nil {

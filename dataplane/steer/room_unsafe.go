@@ -12,7 +12,7 @@ import (
 // room is struct room of bpf/steer.c.
 type room struct {
 	given   atomic.Uint32
-	_       uint32
+	excess  atomic.Uint32
 	refused atomic.Uint64
 	_       [6]uint64
 
@@ -29,7 +29,8 @@ type room struct {
 //
 // The program counts what it gives the socket, the worker what it takes. Some of
 // what was given may never arrive, so when nothing is left the worker calls it
-// even. Took and Even are for the worker alone.
+// even; and the program tries one frame in 64 for which there seems to be no room,
+// so that a worker that sleeps is woken. Took and Even are for the worker alone.
 type Room struct {
 	mem    []byte // the pages of the map that the queue's entry is in; nil once unmapped
 	shared *room  // in mem

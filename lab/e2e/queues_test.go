@@ -1,14 +1,9 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"strconv"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"weir/controlplane/api"
 	"weir/lab/site"
@@ -83,54 +78,5 @@ func (s *testSite) checkFlowTable(backendOf map[netip.AddrPort]string) {
 	}
 	if len(found) != len(backendOf) {
 		s.t.Errorf("the flow tables have %d of %d flows", len(found), len(backendOf))
-	}
-}
-
-// Nothing else of weir runs where a worker does, if there is room elsewhere.
-func TestWorkersHaveTheirCPUs(t *testing.T) {
-	var allowed unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
-		t.Fatal(err)
-	}
-	if allowed.Count() < 2 {
-		t.Skip("there is one cpu only")
-	}
-	s := startSite(t, site.Options{Backends: 1, Modes: site.DSR}, nil)
-	workers := get[[]api.Worker](s, "workers")
-	taken := make(map[int]int) // threads that are pinned to a worker's cpu alone
-	for _, w := range workers {
-		taken[w.CPU] = 0
-	}
-	if len(taken) == allowed.Count() {
-		t.Fatalf("%d workers are on all cpus", len(workers))
-	}
-	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", s.Weir().PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, thread := range threads {
-		id, err := strconv.Atoi(thread.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		var has unix.CPUSet
-		if err := unix.SchedGetaffinity(id, &has); errors.Is(err, unix.ESRCH) {
-			continue
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		for cpu := range taken {
-			switch {
-			case has.IsSet(cpu) && has.Count() == 1:
-				taken[cpu]++
-			case has.IsSet(cpu):
-				t.Errorf("thread %d may run on cpu %d, a worker's", id, cpu)
-			}
-		}
-	}
-	for cpu, n := range taken {
-		if n != 1 {
-			t.Errorf("%d threads are pinned to cpu %d, want the worker's", n, cpu)
-		}
 	}
 }

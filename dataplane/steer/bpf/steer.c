@@ -14,6 +14,9 @@
 
 #define QUEUES 1024
 
+// One in so many frames that there seems to be no room for is tried.
+#define TRY 64
+
 // Twice what Steer accepts: it adds all new addresses before it removes one.
 #define VIPS (2 * 65536)
 
@@ -58,7 +61,7 @@ struct {
 // program writes and what weir writes are in cache lines of their own.
 struct room {
 	__u32 given;   // to the socket; may be more than got there
-	__u32 pad;
+	__u32 excess;  // came when there was no room
 	__u64 refused; // for want of room
 	__u64 pad_to_line[6];
 
@@ -186,7 +189,10 @@ static __always_inline bool is_weirs_skb(struct __sk_buff *ctx)
 
 // has_room tells whether the socket of a queue can take one more frame, and
 // counts that frame. A driver hands over the frames of a queue one after another;
-// should two CPUs do so at once, a frame may go uncounted.
+// should two CPUs do so at once, a frame may go uncounted. What was given and never
+// got there, as it fits no buffer, seems to take room until weir finds the queue
+// empty; and weir may sleep, with nothing to wake it. So now and then a frame is
+// tried all the same: a socket that is full drops it, another one wakes weir.
 static __always_inline bool has_room(__u32 queue)
 {
 	struct room *room = bpf_map_lookup_elem(&rooms, &queue);
@@ -194,6 +200,8 @@ static __always_inline bool has_room(__u32 queue)
 		return true;
 	__u32 given = room->given;
 	if ((__s32)(given - *(volatile __u32 *)&room->taken) >= (__s32)room->size) {
+		if (++room->excess % TRY == 0)
+			return true;
 		room->refused++;
 		return false;
 	}

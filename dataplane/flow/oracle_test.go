@@ -134,20 +134,21 @@ func (m *model) mark() uint32 { return uint32(m.now>>4) + 1 }
 // changes nothing.
 func (m *model) known(hash uint64, k packet.Tuple, f *modelFlow, s Segment, live bool) bool {
 	m.t.Helper()
-	var place [1]uint32
-	m.table.Prefetch([]uint64{hash}, place[:])
-	e := m.table.Known(place[0], &k, s.Flags, m.mark(), Tick(m.now))
+	var places [1]uint32
+	m.table.Prefetch([]uint64{hash}, places[:])
+	p := packet.Parsed{Tuple: k, TCPFlags: s.Flags}
+	n := m.table.Known(places[:], []packet.Parsed{p}, m.mark(), Tick(m.now))
 	want := live && f.trusted && f.mark == m.mark() &&
 		(f.udp || f.state() == StateEstablished && s.Flags&(syn|fin|rst) == 0)
-	if (e != nil) != want {
-		m.t.Fatalf("known %v %+v: %v, want %+v at %d", k, s, e, f, m.now)
+	if (n == 1) != want {
+		m.t.Fatalf("known %v %+v: %d, want %+v at %d", k, s, n, f, m.now)
 	}
-	if e == nil {
+	if n == 0 {
 		return false
 	}
 	m.knew++
 	f.seen, f.packets = m.now, f.packets+1
-	m.check(e, k, f)
+	m.check(m.table.Found(places[0]), k, f)
 	return true
 }
 

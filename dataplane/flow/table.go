@@ -287,28 +287,35 @@ func (t *Table) BackendAt(place uint32) uint32 {
 	return t.entries[place].Backend
 }
 
-// Known returns the flow in a place, noting the packet as Lookup does, if k is a
-// trusted flow and there, its mark is mark, and the packet changes nothing but
-// when the flow was last seen. Else it returns nil and has done nothing: then
-// Lookup tells what there is. place is what Prefetch has found, at whatever time
-// since.
+// Known notes packets as Lookup does as long as they are of known flows, and returns
+// how many those are. A flow is known to a packet if it is there and trusted, its
+// mark is mark, and the packet changes nothing but when the flow was last seen. Of
+// the packet after those Known has noted nothing, and Lookup tells what there is.
+// places are what Prefetch has found for the packets, at whatever time since; Found
+// returns their entries.
 //
 // It is what nearly all packets need, in as few steps as can be.
-func (t *Table) Known(place uint32, k *packet.Tuple, tcpFlags uint8, mark uint32, now Tick) *Entry {
-	if uint64(place) >= uint64(len(t.entries)) {
-		return nil
+func (t *Table) Known(places []uint32, packets []packet.Parsed, mark uint32, now Tick) int {
+	headers, entries := t.headers, t.entries
+	packets = packets[:len(places)]
+	for n, place := range places {
+		p := &packets[n]
+		if uint64(place) >= uint64(len(entries)) || uint64(place/ways) >= uint64(len(headers)) {
+			return n
+		}
+		e, h, i := &entries[place], &headers[place/ways], place%ways
+		status := uint32(h.status[i])
+		if e.mark != mark || !settled(status, p.TCPFlags) || !same(&e.Tuple, &p.Tuple) || h.idle(int(i), now) > t.limit[status&stateMask] {
+			return n
+		}
+		h.seen[i] = now
+		e.Packets++
 	}
-	e := &t.entries[place]
-	h := &t.headers[place/ways]
-	i := place % ways
-	status := uint32(h.status[i])
-	if e.mark != mark || !settled(status, tcpFlags) || !same(&e.Tuple, k) || h.idle(int(i), now) > t.limit[status&stateMask] {
-		return nil
-	}
-	h.seen[i] = now
-	e.Packets++
-	return e
+	return len(places)
 }
+
+// Found returns the entry in a place that Known has found a flow in just now.
+func (t *Table) Found(place uint32) *Entry { return &t.entries[place] }
 
 // Mark sets what Known compares, if the flow is trusted: a number that the caller
 // gives a meaning to, and that is not 0. e is an entry of this table.

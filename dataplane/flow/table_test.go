@@ -323,6 +323,7 @@ func TestNoAllocs(t *testing.T) {
 		hashes[n] = table.Hash(&keys[n])
 	}
 	var places [64]uint32
+	packets := make([]packet.Parsed, len(places))
 	gone, live := 0, 0
 	onGone := func(*Entry) { gone++ }
 	onLive := func(*Entry, State, time.Duration) { live++ }
@@ -339,7 +340,7 @@ func TestNoAllocs(t *testing.T) {
 		"reusable":    func() { table.Reusable(uint32(n), now) },
 		"delete at":   func() { table.DeleteAt(uint32(n)) },
 		"prefetch":    func() { table.Prefetch(hashes[:64], places[:]) },
-		"known":       func() { table.Known(places[n%64], &keys[n%64], ack, 1, now) },
+		"known":       func() { table.Known(places[:], packets, 1, now) },
 		"sweep":       func() { table.Sweep(now, 8, onGone) },
 		"range":       func() { table.Range(0, 8, now, onLive) },
 	} {

@@ -97,34 +97,54 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (answers int
 // second is the pass that finds the flows of clients' packets, in the order in
 // which they came. It returns how many it has sent without further ado.
 func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict) (sent int) {
-	b, flows, mark, now := &f.batch, f.flows, f.mark, f.now
-	backends, counters := f.snap.Pages(), f.counters.Backends
-	for i := range frames {
-		at := i % BatchSize
-		frame, p := &frames[i], &b.parsed[at]
-		switch b.kinds[at] {
-		case settled, isAnswer:
-			continue
+	b, whole := &f.batch, 0
+	for i := 0; i < len(frames); i++ {
+		if whole <= i {
+			whole = b.whole(i, len(frames))
+		}
+		known := f.flows.Known(b.places[i:whole], b.parsed[i:whole], f.mark, f.now)
+		sent += f.known(i, frames[i:i+known], verdicts)
+		if i += known; i == len(frames) {
+			break
+		}
+		p, meta := &b.parsed[i], &b.metas[i]
+		switch b.kinds[i] {
+		case isWhole:
+			verdicts[i] = f.unknown(p, meta, b.hashes[i], &frames[i])
 		case isRequest:
-			verdicts[i] = f.request(p, &b.metas[at], b.hashes[at], b.services[at], frame)
+			verdicts[i] = f.request(p, meta, b.hashes[i], b.services[i], &frames[i])
+		}
+	}
+	return sent
+}
+
+// whole returns the end of the whole packets that follow each other from i on.
+func (b *batch) whole(i, end int) int {
+	for i < end && b.kinds[i%BatchSize] == isWhole {
+		i++
+	}
+	return i
+}
+
+// known sends packets of known flows, from the one with index at in the batch on.
+func (f *Forwarder) known(at int, frames []queue.Frame, verdicts []Verdict) (sent int) {
+	b, flows, counters := &f.batch, f.flows, f.counters.Backends
+	pages := f.snap.Pages()
+	for i := range frames {
+		frame, i := &frames[i], at+i
+		p, e := &b.parsed[i%BatchSize], flows.Found(b.places[i%BatchSize])
+		if isNAT(e) {
+			verdicts[i] = f.knownToBackend(e, p, &b.metas[i%BatchSize], frame)
 			continue
 		}
-		e := flows.Known(b.places[at], &p.Tuple, p.TCPFlags, mark, now)
-		switch {
-		case e == nil:
-			verdicts[i] = f.unknown(p, &b.metas[at], b.hashes[at], frame)
-		case isNAT(e):
-			verdicts[i] = f.knownToBackend(e, p, &b.metas[at], frame)
-		default:
-			rw := &backends.Backend(e.Backend).Rewrite
-			if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
-				verdicts[i] = f.notDirect(reason, rw, p, &b.metas[at], frame)
-				continue
-			}
-			counters[e.Backend].Add(frame.Len())
-			verdicts[i] = Verdict{Action: Send, Egress: rw.Egress}
-			sent++
+		rw := &pages.Backend(e.Backend).Rewrite
+		if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
+			verdicts[i] = f.notDirect(reason, rw, p, &b.metas[i%BatchSize], frame)
+			continue
 		}
+		counters[e.Backend].Add(frame.Len())
+		verdicts[i] = Verdict{Action: Send, Egress: rw.Egress}
+		sent++
 	}
 	return sent
 }

@@ -49,7 +49,8 @@ func (f *Forwarder) Retired() map[[2]uint32][16]byte {
 // Knows tells whether the next packet of a flow would be taken for what it is
 // without a look at its service, as it stands.
 func (f *Forwarder) Knows(t packet.Tuple) bool {
-	var place [1]uint32
-	f.flows.Prefetch([]uint64{f.flows.Hash(&t)}, place[:])
-	return f.flows.Known(place[0], &t, packet.TCPAck, f.mark, f.now) != nil
+	var places [1]uint32
+	f.flows.Prefetch([]uint64{f.flows.Hash(&t)}, places[:])
+	p := packet.Parsed{Tuple: t, TCPFlags: packet.TCPAck}
+	return f.flows.Known(places[:], []packet.Parsed{p}, f.mark, f.now) == 1
 }

@@ -42,10 +42,14 @@ func (p *Parsed) decodePlain4(frame []byte) bool {
 	if head&plain4Mask != plain4Value || total > len(frame)-plain4L3 || !ipv4SumOK(head, tail, dst) {
 		return false
 	}
-	proto := uint8(tail >> 8)
-	if !p.decodePlainTransport((*[TCPMinLen]byte)(h[plain4L4:]), proto, total-IPv4MinLen) {
+	proto, transport := uint8(tail>>8), (*[TCPMinLen]byte)(h[plain4L4:])
+	switch {
+	case proto == ProtoTCP && p.plainTCP(transport, total-IPv4MinLen):
+	case proto == ProtoUDP && plainUDP(transport, total-IPv4MinLen):
+	default:
 		return false
 	}
+	p.setPorts(transport[:])
 	binary.LittleEndian.PutUint64(p.Src[8:], mappedWord|tail>>32<<32)
 	binary.LittleEndian.PutUint64(p.Dst[8:], mappedWord|uint64(dst)<<32)
 	p.Proto = proto
@@ -65,11 +69,17 @@ func (p *Parsed) decodePlain6(frame []byte) bool {
 	}
 	h := (*[plain6L4 + TCPMinLen]byte)(frame)
 	payload := int(binary.BigEndian.Uint16(h[plain4L3+ipv6PayloadLen:]))
-	proto := h[plain4L3+ipv6NextHeader]
-	if h[plain4L3]>>4 != 6 || payload > len(frame)-plain6L4 ||
-		!p.decodePlainTransport((*[TCPMinLen]byte)(h[plain6L4:]), proto, payload) {
+	if h[plain4L3]>>4 != 6 || payload > len(frame)-plain6L4 {
 		return false
 	}
+	proto, transport := h[plain4L3+ipv6NextHeader], (*[TCPMinLen]byte)(h[plain6L4:])
+	switch {
+	case proto == ProtoTCP && p.plainTCP(transport, payload):
+	case proto == ProtoUDP && plainUDP(transport, payload):
+	default:
+		return false
+	}
+	p.setPorts(transport[:])
 	p.Src = [16]byte(h[plain4L3+ipv6Src:])
 	p.Dst = [16]byte(h[plain4L3+ipv6Dst:])
 	p.Proto = proto
@@ -82,24 +92,20 @@ func (p *Parsed) decodePlain6(frame []byte) bool {
 	return true
 }
 
-// decodePlainTransport reads the header of TCP or UDP, b, with length bytes from
-// its beginning to the end of the packet. If it is neither, or wrong, it has done
-// nothing.
-func (p *Parsed) decodePlainTransport(b *[TCPMinLen]byte, proto uint8, length int) bool {
-	switch proto {
-	case ProtoTCP:
-		if n := int(b[tcpDataOffset]>>4) * 4; n < TCPMinLen || n > length {
-			return false
-		}
-		p.TCPSequence = binary.BigEndian.Uint32(b[tcpSeq:])
-		p.TCPFlags = b[tcpFlags]
-	case ProtoUDP:
-		if n := int(binary.BigEndian.Uint16(b[udpLength:])); n < UDPLen || n > length {
-			return false
-		}
-	default:
+// plainTCP and plainUDP read the header of such a packet; length is how many bytes
+// there are from its beginning to the end of the packet. If it is wrong they do
+// nothing and return false. They are two so that the compiler can inline them.
+
+func (p *Parsed) plainTCP(b *[TCPMinLen]byte, length int) bool {
+	if n := int(b[tcpDataOffset]>>4) * 4; n < TCPMinLen || n > length {
 		return false
 	}
-	p.setPorts(b[:])
+	p.TCPSequence = binary.BigEndian.Uint32(b[tcpSeq:])
+	p.TCPFlags = b[tcpFlags]
 	return true
+}
+
+func plainUDP(b *[TCPMinLen]byte, length int) bool {
+	n := int(binary.BigEndian.Uint16(b[udpLength:]))
+	return n >= UDPLen && n <= length
 }

@@ -33,12 +33,13 @@ func (r *rig) table() {
 		r.flows.Prefetch(hashes[:len(frames)], places[:len(frames)])
 		now := ticksOf(batches)
 		batches++
-		for i := range frames {
-			p := &parsed[i]
-			if e := r.flows.Known(places[i], &p.Tuple, p.TCPFlags, mark, now); e != nil {
-				c.known++
-				continue
+		for i := 0; i < len(frames); i++ {
+			n := r.flows.Known(places[i:len(frames)], parsed[i:len(frames)], mark, now)
+			c.known += uint64(n)
+			if i += n; i == len(frames) {
+				break
 			}
+			p := &parsed[i]
 			segment := flow.Segment{Flags: p.TCPFlags, Sequence: p.TCPSequence}
 			if e := r.flows.Lookup(hashes[i], &p.Tuple, segment, now); e != nil {
 				c.known++

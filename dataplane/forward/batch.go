@@ -38,8 +38,8 @@ func (b *batch) came(ingress uint16, n int) {
 func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verdict) {
 	f.now = now
 	frames, verdicts = frames[:min(len(frames), BatchSize)], verdicts[:len(frames)]
-	answers := f.first(frames, verdicts)
-	if f.second(frames, verdicts) == len(frames) {
+	whole, answers := f.first(frames, verdicts)
+	if f.second(frames, verdicts, whole) == len(frames) {
 		return // all are sent
 	}
 	if answers > 0 {
@@ -53,8 +53,8 @@ func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verd
 }
 
 // first is the pass that parses. It settles what needs no flow, and returns how many
-// answers there are.
-func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (answers int) {
+// whole packets and answers it leaves to the second.
+func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (whole, answers int) {
 	others := 0
 	b, snap, flows, stations := &f.batch, f.snap, f.flows, f.stations
 	for i := range frames {
@@ -65,6 +65,7 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (answers int
 		if p.Flow && forUs(bytes) == stations[b.metas[at].Ingress] && !snap.MayBeAnswer(&p.Src, &p.Dst) {
 			b.kinds[at] = isWhole
 			b.hashes[at] = flows.Hash(&p.Tuple)
+			whole++
 			continue
 		}
 		verdict, next := f.classify(p, &b.metas[at], &frames[i])
@@ -85,24 +86,27 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (answers int
 		f.prefetchAnswers(b.kinds[:n], b.ahashes[:n], b.numbers[:n])
 	}
 	if answers+others == n {
-		return answers
+		return 0, answers
 	}
 	flows.Prefetch(b.hashes[:n], b.places[:n])
 	if snap.Slots() > manyBackends {
 		f.prefetchBackends(b.places[:n])
 	}
-	return answers
+	return whole, answers
 }
 
 // second is the pass that finds the flows of clients' packets, in the order in
 // which they came. It returns how many it has sent without further ado.
-func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict) (sent int) {
-	b, whole := &f.batch, 0
+func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, whole int) (sent int) {
+	b, end := &f.batch, 0 // end of the whole packets that follow each other
+	if whole == len(frames) {
+		end = whole
+	}
 	for i := 0; i < len(frames); i++ {
-		if whole <= i {
-			whole = b.whole(i, len(frames))
+		if end <= i {
+			end = b.whole(i, len(frames))
 		}
-		known := f.flows.Known(b.places[i:whole], b.parsed[i:whole], f.mark, f.now)
+		known := f.flows.Known(b.places[i:end], b.parsed[i:end], f.mark, f.now)
 		sent += f.known(i, frames[i:i+known], verdicts)
 		if i += known; i == len(frames) {
 			break

@@ -183,26 +183,24 @@ func (r *Rewrite) setOuter6(proto uint8, t Tunnel) {
 // would end the loop, as no TTL runs out. With a tunnel it may be the gateway
 // that both the client and the backend are behind.
 func (r *Rewrite) Apply(f *queue.Frame, p *packet.Parsed) stats.Reason {
-	length := p.End - p.L3
-	if length > r.Room() {
-		return r.tooBig(f)
-	}
 	if r.outerLen != 0 {
-		return r.encapsulate(f, length, p)
+		return r.encapsulate(f, p)
 	}
-	if r.isFrom(f) {
+	const address = 1<<48 - 1
+	to, ends := binary.LittleEndian.Uint64(r.l2[:]), binary.LittleEndian.Uint64(r.l2[6:])
+	switch source := binary.LittleEndian.Uint64(f.Buf[f.Start+6:]); {
+	case (source^to)&address == 0:
 		return stats.Looped
+	case p.End-p.L3 > uint32(r.mtu):
+		return stats.TooBig
+	case p.L3 != ethernetLen || r.l2Len != ethernetLen:
+		r.Frame(f, f.Start+p.L3)
+		return stats.ReasonNone
 	}
-	r.Frame(f, f.Start+p.L3)
+	h := (*[ethernetLen]byte)(f.Buf[f.Start:])
+	binary.LittleEndian.PutUint64(h[:], to)
+	binary.LittleEndian.PutUint64(h[6:], ends)
 	return stats.ReasonNone
-}
-
-// tooBig is the reason why a packet that is too long is refused.
-func (r *Rewrite) tooBig(f *queue.Frame) stats.Reason {
-	if r.outerLen == 0 && r.isFrom(f) {
-		return stats.Looped
-	}
-	return stats.TooBig
 }
 
 // Relay sends the packet in f on to another station as it is, but for the MAC
@@ -273,19 +271,16 @@ func (r *Rewrite) Frame(f *queue.Frame, l3 uint32) {
 	*(*[taggedLen]byte)(b) = r.l2
 }
 
-// isFrom tells whether a frame comes from the station that it would go to.
-func (r *Rewrite) isFrom(f *queue.Frame) bool {
-	const address = 1<<48 - 1
-	source := binary.LittleEndian.Uint64(f.Buf[f.Start:][6:14])
-	return (source^binary.LittleEndian.Uint64(r.l2[:]))&address == 0
-}
-
 // encapsulate puts the outer headers before the packet in f. The inner TTL goes down
 // by one, as for any forwarded packet (RFC 2003 section 3.1, RFC 2473 section 3.1);
 // the traffic class, explicit congestion notification included, is copied outward
 // (RFC 2983 section 3, RFC 6040 section 4.1).
-func (r *Rewrite) encapsulate(f *queue.Frame, length uint32, p *packet.Parsed) stats.Reason {
-	if p.TTL <= 1 {
+func (r *Rewrite) encapsulate(f *queue.Frame, p *packet.Parsed) stats.Reason {
+	length := p.End - p.L3
+	switch {
+	case length > r.Room():
+		return stats.TooBig
+	case p.TTL <= 1:
 		return stats.TTLExpired
 	}
 	l3 := f.Start + p.L3

@@ -35,6 +35,10 @@ func newBackward(s *Snapshot) *backward {
 	return b
 }
 
+func (b *backward) may(src, dst *[16]byte) bool {
+	return b.snat.mayHave(dst) || b.backends.mayHave(src)
+}
+
 const filterBits = 1 << 13
 
 type addressFilter [filterBits / 64]uint64

@@ -315,5 +315,5 @@ func (s *Snapshot) IsStrayProbe(src *[16]byte, ttl uint8) bool {
 
 // MayBeAnswer is false for a packet that is surely none of a backend under NAT.
 func (s *Snapshot) MayBeAnswer(src, dst *[16]byte) bool {
-	return s.backward != nil && (s.backward.snat.mayHave(dst) || s.backward.backends.mayHave(src))
+	return s.backward != nil && s.backward.may(src, dst)
 }

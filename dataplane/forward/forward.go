@@ -109,7 +109,7 @@ type Forwarder struct {
 
 	batch   batch
 	piece   [handover.MaxFrame]byte
-	touched uint64 // where prefetchBackends leaves what it read
+	touched uint64 // where prefetch and prefetchBackends leave what they read
 }
 
 // New makes a Forwarder. It decides nothing before Adopt.

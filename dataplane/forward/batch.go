@@ -21,7 +21,7 @@ type batch struct {
 	services [BatchSize]uint32 // of requests
 	hashes   [BatchSize]uint64 // of clients' packets, else 0
 	places   [BatchSize]uint32 // of these, in the flow table
-	ahashes  [BatchSize]uint64 // of answers, else 0
+	ahashes  [BatchSize]uint64 // of answers; else anything
 	numbers  [BatchSize]uint32 // of the flows that these seem to be of
 }
 
@@ -71,7 +71,7 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (whole, answ
 		}
 		verdict, next := f.classify(p, &b.metas[at], &frames[i])
 		verdicts[i], b.kinds[at], b.services[at] = verdict, next.kind, next.service
-		b.hashes[at], b.ahashes[at] = 0, 0
+		b.hashes[at] = 0
 		switch next.kind {
 		case settled:
 			others++
@@ -90,7 +90,7 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (whole, answ
 		return 0, answers
 	}
 	flows.Prefetch(b.hashes[:n], b.places[:n])
-	if snap.Slots() > manyBackends {
+	if snap.Slots() > f.many {
 		f.prefetchBackends(b.places[:n])
 	}
 	return whole, answers
@@ -138,13 +138,16 @@ func (f *Forwarder) known(at int, frames []queue.Frame, verdicts []Verdict) (sen
 	for i := range frames {
 		frame, i := &frames[i], at+i
 		p, e := &b.parsed[i%BatchSize], flows.Found(b.places[i%BatchSize])
+		meta := &b.metas[i%BatchSize]
 		if isNAT(e) {
-			verdicts[i] = f.knownToBackend(e, p, &b.metas[i%BatchSize], frame)
+			meta.Admitted = true // for what may become of it; nothing limits its service
+			verdicts[i] = f.knownToBackend(e, p, meta, frame)
 			continue
 		}
 		rw := &pages.Backend(e.Backend).Rewrite
 		if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
-			verdicts[i] = f.notDirect(reason, rw, p, &b.metas[i%BatchSize], frame)
+			meta.Admitted = true
+			verdicts[i] = f.notDirect(reason, rw, p, meta, frame)
 			continue
 		}
 		counters[e.Backend].Add(frame.Len())

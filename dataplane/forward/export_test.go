@@ -54,3 +54,6 @@ func (f *Forwarder) Knows(t packet.Tuple) bool {
 	p := packet.Parsed{Tuple: t, TCPFlags: packet.TCPAck}
 	return f.flows.Known(places[:], []packet.Parsed{p}, f.mark, f.now) == 1
 }
+
+// ReadBackendsAhead has backends be read ahead however few there are.
+func (f *Forwarder) ReadBackendsAhead() { f.many = 0 }

@@ -109,6 +109,7 @@ type Forwarder struct {
 
 	batch   batch
 	piece   [handover.MaxFrame]byte
+	many    int    // backends from which on they are read ahead
 	touched uint64 // where prefetch and prefetchBackends leave what they read
 }
 
@@ -124,6 +125,7 @@ func New(cfg Config) *Forwarder {
 		pathMTUs:  refuse.NewLimiter(refuse.DefaultLimits()),
 		relays:    refuse.NewLimiter(relayLimits()),
 		claims:    newClaims(),
+		many:      manyBackends,
 	}
 	cfg.Flows.Watch(f.came)
 	f.SetPeers([]uint16{cfg.Worker})
@@ -147,7 +149,14 @@ func (f *Forwarder) SetPeers(numbers []uint16) {
 		f.index[n] = i
 	}
 	f.self = f.index[f.worker]
-	f.mark++
+	f.renewMark()
+}
+
+// renewMark has no flow be known any more.
+func (f *Forwarder) renewMark() {
+	if f.mark++; f.mark == 0 { // which flows have that are trusted and were never marked
+		f.mark = 1
+	}
 }
 
 // peer returns the index of a worker in the list of all, or -1.
@@ -167,7 +176,7 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 	f.guards.adopt(snap)
 	f.adoptStations(snap.Interfaces)
 	f.snap = snap
-	f.mark++
+	f.renewMark()
 	c := f.counters
 	if n := snap.Slots() - len(c.Backends); n > 0 {
 		if n > cap(c.Backends)-len(c.Backends) {

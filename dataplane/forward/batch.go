@@ -176,13 +176,18 @@ func (f *Forwarder) unknown(p *packet.Parsed, meta *handover.Meta, hash uint64, 
 	return f.request(p, meta, hash, next.service, frame) // an answer MayBeAnswer
 }
 
-// prefetch brings what Decode reads of the frames into this processor's cache: they
-// come from the NIC, or from the CPU that has received them.
+// prefetch brings what Decode reads of the frames into this processor's cache, as
+// they come from the NIC, or from the CPU that has received them; and with tunnels
+// the line before, which an outer header reaches into.
 func (f *Forwarder) prefetch(frames []queue.Frame) {
-	sum := uint64(0) // else the compiler would drop the loads
+	sum, before := uint64(0), uint32(0) // else the compiler would drop the loads
+	if f.snap.HasTunnels() {
+		before = 1
+	}
 	for i := range frames {
-		if frame := &frames[i]; uint64(frame.Start) < uint64(len(frame.Buf)) {
-			sum += uint64(frame.Buf[frame.Start])
+		frame := &frames[i]
+		if start := uint64(frame.Start); start < uint64(len(frame.Buf)) {
+			sum += uint64(frame.Buf[start]) + uint64(frame.Buf[start-min(start, uint64(before))])
 		}
 	}
 	f.touched += sum

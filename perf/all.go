@@ -198,7 +198,7 @@ func showAll(w io.Writer, paths []string) error {
 	return sideBySide(w, reports)
 }
 
-func readAll(paths []string) (reports []report, err error) {
+func readAll(paths []string) (reports []measure.Report, err error) {
 	for _, path := range paths {
 		r, err := readResult(path)
 		if err != nil {
@@ -209,7 +209,7 @@ func readAll(paths []string) (reports []report, err error) {
 	return reports, nil
 }
 
-func sideBySide(w io.Writer, reports []report) error {
+func sideBySide(w io.Writer, reports []measure.Report) error {
 	s := summarize(reports)
 	if s.empty() {
 		return nil

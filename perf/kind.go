@@ -19,12 +19,6 @@ import (
 	"weir/perf/wire"
 )
 
-// report is what any measurement returns.
-type report interface {
-	WriteText(io.Writer) error
-	WriteMarkdown(io.Writer) error
-}
-
 // plotter is a report of which there is a chart.
 type plotter interface{ Plot(io.Writer) error }
 
@@ -32,11 +26,11 @@ type plotter interface{ Plot(io.Writer) error }
 // date tells the runs of a day apart.
 type kind struct {
 	name string
-	read func(path string) (report, error)
+	read func(path string) (measure.Report, error)
 }
 
-func kindOf[R report](name string) kind {
-	return kind{name, func(path string) (report, error) { return measure.ReadFile[R](path) }}
+func kindOf[R measure.Report](name string) kind {
+	return kind{name, func(path string) (measure.Report, error) { return measure.ReadFile[R](path) }}
 }
 
 // kinds returns all kinds. A measurement that is added goes here, and into
@@ -62,7 +56,7 @@ func kindName(path string) string {
 }
 
 // readResult reads a file of any kind.
-func readResult(path string) (report, error) {
+func readResult(path string) (measure.Report, error) {
 	name := kindName(path)
 	all := kinds()
 	i := slices.IndexFunc(all, func(k kind) bool { return k.name == name })

@@ -145,7 +145,7 @@ func contentOf(mark, dir string) (string, error) {
 	if words[0] != "summary" && len(names) > 1 {
 		return "", fmt.Errorf("%s names %d files: only a summary is made of several", mark, len(names))
 	}
-	var reports []report
+	var reports []measure.Report
 	for _, name := range names {
 		r, err := readResult(filepath.Join(dir, name))
 		if err != nil {

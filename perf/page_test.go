@@ -44,7 +44,7 @@ func results(t *testing.T, dir string) map[string]string {
 		c.Add(cell)
 	}
 	paths := make(map[string]string)
-	for kind, r := range map[string]report{"wire": w, "ladder": l, "connections": c} {
+	for kind, r := range map[string]measure.Report{"wire": w, "ladder": l, "connections": c} {
 		paths[kind] = filepath.Join(dir, "2026-11-27b-"+kind+".json")
 		if err := measure.WriteFile(paths[kind], r); err != nil {
 			t.Fatal(err)

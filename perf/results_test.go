@@ -12,6 +12,7 @@ import (
 	"weir/perf/connections"
 	"weir/perf/flood"
 	"weir/perf/ladder"
+	"weir/perf/measure"
 	"weir/perf/snapshots"
 	"weir/perf/soak"
 	"weir/perf/wire"
@@ -22,35 +23,35 @@ var pages = []string{"README.md", "../README.md"}
 
 // summaries returns what a report says of its single values, and what it has to
 // say, which is made from them anew.
-var summaries = map[string]func(report) (got, want any){
-	"ladder": func(r report) (any, any) {
+var summaries = map[string]func(measure.Report) (got, want any){
+	"ladder": func(r measure.Report) (any, any) {
 		got := r.(ladder.Report)
 		again := got
 		again.SumUp()
 		return got.Summary, again.Summary
 	},
-	"wire": func(r report) (any, any) {
+	"wire": func(r measure.Report) (any, any) {
 		got, again := r.(wire.Report), wire.Report{}
 		for _, c := range got.Cells {
 			again.Add(c)
 		}
 		return got.Summary, again.Summary
 	},
-	"connections": func(r report) (any, any) {
+	"connections": func(r measure.Report) (any, any) {
 		got, again := r.(connections.Report), connections.Report{}
 		for _, c := range got.Cells {
 			again.Add(c)
 		}
 		return got.Summary, again.Summary
 	},
-	"flood": func(r report) (any, any) {
+	"flood": func(r measure.Report) (any, any) {
 		got, again := r.(flood.Report), flood.Report{}
 		for _, c := range got.Cells {
 			again.Add(c)
 		}
 		return got.Summary, again.Summary
 	},
-	"checks": func(r report) (any, any) {
+	"checks": func(r measure.Report) (any, any) {
 		got := r.(checks.Report)
 		again := checks.Report{Backends: got.Backends}
 		for _, c := range got.Cells {
@@ -58,7 +59,7 @@ var summaries = map[string]func(report) (got, want any){
 		}
 		return got.Summary, again.Summary
 	},
-	"snapshots": func(r report) (any, any) {
+	"snapshots": func(r measure.Report) (any, any) {
 		got, again := r.(snapshots.Report), snapshots.Report{}
 		for _, c := range got.Cells {
 			again.Add(c)
@@ -68,7 +69,7 @@ var summaries = map[string]func(report) (got, want any){
 		}
 		return []any{got.Summary, got.Workers}, []any{again.Summary, again.Workers}
 	},
-	"soak": func(r report) (any, any) {
+	"soak": func(r measure.Report) (any, any) {
 		got := r.(soak.Report)
 		again := got
 		again.Conclude()
@@ -78,7 +79,7 @@ var summaries = map[string]func(report) (got, want any){
 	"modes": earlier,
 }
 
-func earlier(r report) (any, any) {
+func earlier(r measure.Report) (any, any) {
 	got, again := r.(wire.Earlier), wire.Earlier{}
 	for _, c := range got.Cells {
 		again.Add(c)

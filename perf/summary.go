@@ -19,7 +19,7 @@ const summaryNote = "Core time of each, median (smallest-largest), how many time
 
 // summarize returns the summary of reports. It has what is in them: what was not
 // measured in the same run is not compared.
-func summarize(reports []report) summary {
+func summarize(reports []measure.Report) summary {
 	s := summary{table: [][]string{{"what", "weir", "", "beside it", "", "weir does", "waited %"}}}
 	for _, r := range reports {
 		switch r := r.(type) {

@@ -1,8 +1,6 @@
 package ladder
 
 import (
-	"errors"
-	"log/slog"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -18,11 +16,11 @@ func Command() *cli.Command {
 		ArgsUsage: "[REPORT.json]",
 		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
 			"It needs root for the XDP program only, and leaves that out without.",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.IntFlag{Name: "repeats", Value: 5, Usage: "how often to measure each"},
 			&cli.DurationFlag{Name: "window", Value: 80 * time.Millisecond, Usage: "CPU time to measure each"},
 			&cli.IntFlag{Name: "cpu", Value: -1, Usage: "to measure on (default: the last allowed)"},
-			&cli.Uint64Flag{Name: "seed", Usage: "of the order (default: random)"},
+			measure.SeedFlag(),
 			&cli.StringSliceFlag{Name: "rung", Usage: "measure only this, such as hit (default: all)"},
 			&cli.StringSliceFlag{Name: "mode", Usage: "measure only this, such as nat44 (default: all)"},
 			&cli.StringSliceFlag{Name: "protocol", Usage: "measure only this: udp or tcp (default: both)"},
@@ -32,33 +30,16 @@ func Command() *cli.Command {
 			&cli.IntFlag{Name: "entries", Value: 1 << 20, Usage: "of the flow table, at least; there are four for each flow"},
 			&cli.IntFlag{Name: "buffers", Value: 4096, Usage: "for packets, of 2 KiB, taken in turn"},
 			&cli.BoolFlag{Name: "no-memory", Usage: "leave out what memory is taken"},
-			&cli.PathFlag{Name: "write", Usage: "write the report to this file, as JSON"},
-			&cli.PathFlag{Name: "plot", Usage: "write a chart to this file, as SVG"},
-			&cli.BoolFlag{Name: "markdown", Usage: "show tables for a page"},
-		},
+		}, measure.ReportFlags()...),
 		Action: act,
 	}
 }
 
 func act(c *cli.Context) error {
-	if c.NArg() > 1 {
-		return errors.New("one file at most")
-	}
-	if c.NArg() == 1 {
-		report, err := measure.ReadFile[Report](c.Args().First())
-		if err != nil {
-			return err
-		}
-		return show(c, report)
-	}
-	report, err := Run(c.Context, options(c))
-	if len(report.Samples) == 0 && len(report.Memory) == 0 {
-		return err
-	}
-	if path := c.Path("write"); path != "" {
-		err = errors.Join(err, measure.WriteFile(path, report))
-	}
-	return errors.Join(err, show(c, report))
+	return measure.Act(c, func() (Report, int, error) {
+		report, err := Run(c.Context, options(c))
+		return report, len(report.Samples) + len(report.Memory), err
+	})
 }
 
 func options(c *cli.Context) Options {
@@ -72,7 +53,7 @@ func options(c *cli.Context) Options {
 		Entries:  c.Int("entries"),
 		Buffers:  c.Int("buffers"),
 		NoMemory: c.Bool("no-memory"),
-		Log:      slog.New(slog.NewTextHandler(c.App.ErrWriter, nil)),
+		Log:      measure.Log(c),
 	}
 	for _, r := range c.StringSlice("rung") {
 		opt.Rungs = append(opt.Rungs, Rung(r))
@@ -87,12 +68,4 @@ func options(c *cli.Context) Options {
 		opt.Flows = append(opt.Flows, uint32(n))
 	}
 	return opt
-}
-
-func show(c *cli.Context, r Report) error {
-	write := r.WriteText
-	if c.Bool("markdown") {
-		write = r.WriteMarkdown
-	}
-	return errors.Join(write(c.App.Writer), plotTo(c.Path("plot"), r))
 }

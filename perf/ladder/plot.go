@@ -1,11 +1,9 @@
 package ladder
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 
 	"weir/perf/measure"
@@ -80,16 +78,4 @@ func (r *Row) plotted() (line string, ok bool) {
 		return string(Map), true
 	}
 	return "", false
-}
-
-// plotTo draws a report into a file.
-func plotTo(path string, r Report) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return fmt.Errorf("draw chart: %w", err)
-	}
-	return errors.Join(r.Plot(f), f.Close())
 }

@@ -173,7 +173,7 @@ func (f *Forwarder) unknown(p *packet.Parsed, meta *handover.Meta, hash uint64, 
 	if next.kind == settled {
 		return verdict
 	}
-	return f.request(p, meta, hash, next.service, frame) // an answer MayBeAnswer
+	return f.request(p, meta, hash, next.service, frame) // no answer: MayBeAnswer has said so
 }
 
 // prefetch brings what Decode reads of the frames into this processor's cache, as

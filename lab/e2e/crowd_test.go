@@ -136,6 +136,7 @@ func (s *testSite) says(p *netlab.Process, line string) {
 // TestNATReusesPorts holds 20,000 connections open through one SNAT address that
 // has 8192 ports: each is used once for every backend.
 func TestNATReusesPorts(t *testing.T) {
+	t.Parallel()
 	const clients, connections, backends, ports, port = 4, 20_000, 4, 8192, 4007
 	eachCombo(t, func(t *testing.T, c combo) {
 		s := newSite(t, site.Options{Backends: backends, Queues: c.queues, Driver: c.driver.driver, XDPMode: c.xdpMode, Modes: site.NAT})

@@ -58,6 +58,7 @@ func inSteps(t *testing.T, shares []float64) {
 // TestDrain drains a backend at once, and in steps, and brings it back, under
 // transfers of which none may break.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	s := startSite(t, site.Options{Backends: 2, Modes: site.DSR | site.NAT}, nil)
 	b := s.Backends[0]
 	_, finish := s.startLoad(site.DSR4, 40, 0)
@@ -100,6 +101,7 @@ func TestDrain(t *testing.T) {
 
 // TestSlowStart has a backend come up again, whose share grows in steps.
 func TestSlowStart(t *testing.T) {
+	t.Parallel()
 	s := startSite(t, site.Options{Backends: 2, Modes: site.DSR, Health: true}, func(c *site.Config) {
 		for i := range c.Services {
 			c.Services[i].SlowStart = "3s"
@@ -118,6 +120,7 @@ func TestSlowStart(t *testing.T) {
 
 // TestPlan asks what a changed configuration would do. Nothing of it is done.
 func TestPlan(t *testing.T) {
+	t.Parallel()
 	s := startSite(t, site.Options{Backends: 3, Modes: site.DSR | site.NAT}, nil)
 	_, finish := s.startLoad(site.DSR4, 30, 0)
 	before := get[api.Info](s, "info").Generation

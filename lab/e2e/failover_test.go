@@ -17,6 +17,7 @@ import (
 // new requests are answered, and connections through dsr and ipip go on, which
 // the other weir has never seen. How long clients had to wait is logged.
 func TestPairFailover(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, pair.Options{Modes: site.DSR | site.IPIP | site.NAT}, nil)
 	for _, vip := range p.VIPs() {
 		p.owner(vip.Addr())

@@ -15,6 +15,7 @@ import (
 // TestFragments sends datagrams of 4 KB through every mode and family, in order
 // and reversed. They come back whole, and every flow from one backend.
 func TestFragments(t *testing.T) {
+	t.Parallel()
 	eachCombo(t, func(t *testing.T, c combo) {
 		s := startSite(t, site.Options{
 			Queues: c.queues, Driver: c.driver.driver, XDPMode: c.xdpMode, Modes: site.DSR | site.IPIP | site.NAT, FullMSS: true,
@@ -85,6 +86,7 @@ func (s *testSite) wantDatagram(conn net.Conn, payload []byte) {
 // TestFragmentedAnswers has the backend send its answers in reversed fragments.
 // In mode nat they pass weir.
 func TestFragmentedAnswers(t *testing.T) {
+	t.Parallel()
 	const port = 9999
 	eachCombo(t, func(t *testing.T, c combo) {
 		s := startSite(t, site.Options{Backends: 1, Queues: c.queues, Driver: c.driver.driver, XDPMode: c.xdpMode, Modes: site.NAT}, func(c *site.Config) {
@@ -133,6 +135,7 @@ func (s *testSite) newFlowConn(vip netip.AddrPort) net.Conn {
 // TestBadFragments sends what RFC 1858 and RFC 5722 warn of. It is dropped and
 // counted, and hurts no other datagram.
 func TestBadFragments(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR}, nil)
 		client := tap(t, s.ClientHost, "eth0")

@@ -107,6 +107,7 @@ func (s *testSite) unreachable(addr netip.Addr, yes bool) {
 // there any more, just when a backend answers. The backend's socket gets to know
 // it, about a packet that it has sent itself.
 func TestUnreachable(t *testing.T) {
+	t.Parallel()
 	const port = 9
 	eachCombo(t, func(t *testing.T, c combo) {
 		s := startSite(t, site.Options{
@@ -178,6 +179,7 @@ func hostPort(a unix.Sockaddr) (netip.Addr, int) {
 // TestRefusedBehindNAT has the backends listen on no such port. Their kernels say
 // so by ICMP for UDP and by a reset for TCP, and the client's get it.
 func TestRefusedBehindNAT(t *testing.T) {
+	t.Parallel()
 	const closed = 4711
 	eachCombo(t, func(t *testing.T, c combo) {
 		s := startSite(t, site.Options{Queues: c.queues, Driver: c.driver.driver, XDPMode: c.xdpMode, Modes: site.NAT}, func(c *site.Config) {

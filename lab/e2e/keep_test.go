@@ -20,6 +20,7 @@ import (
 // VIP. The kernel of that host forwards nothing. With several queues, most
 // answers arrive at another worker than the question did.
 func TestKeep(t *testing.T) {
+	t.Parallel()
 	eachCombo(t, func(t *testing.T, c combo) {
 		for name, twoArmed := range map[string]bool{"onearmed": false, "twoarmed": true} {
 			t.Run(name, func(t *testing.T) {
@@ -89,6 +90,7 @@ func (s *testSite) checkKeep(client *traffic.Client, host *netlab.Host, addr net
 // host has no route to. Answers go to the router that the latest question came
 // from: the one that it did not come from cannot pass any.
 func TestAnswersGoBack(t *testing.T) {
+	t.Parallel()
 	eachCombo(t, func(t *testing.T, c combo) {
 		s := startSite(t, site.Options{
 			FarMTU: 1500, Queues: c.queues, Driver: c.driver.driver, XDPMode: c.xdpMode, Modes: site.NAT,

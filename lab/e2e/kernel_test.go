@@ -12,6 +12,7 @@ import (
 // TestKernelTraffic talks to weir's own addresses, as SSH and BGP do, while
 // weir works the same interface. Its frames are the kernel's and stay so.
 func TestKernelTraffic(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := newSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR})
 		own := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:22"), netip.MustParseAddrPort("[fd00::2]:22")}

@@ -14,6 +14,7 @@ import (
 // TestLinkDownUp takes weir's interface down and up again, and pulls its cable
 // out and puts it back. Forwarding goes on by itself.
 func TestLinkDownUp(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode}, nil)
 		_, finish := s.startLoad(site.DSR4, 20, 0)
@@ -47,6 +48,7 @@ func TestLinkDownUp(t *testing.T) {
 // TestInterfaceRemoved deletes one of weir's two interfaces. The other goes on,
 // weir says what has happened, and takes the interface up again when it is back.
 func TestInterfaceRemoved(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{TwoArmed: true, Driver: d.driver, XDPMode: d.xdpMode}, announceAlways)
 		for _, gone := range []string{site.Back, site.Front} {

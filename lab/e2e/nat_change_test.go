@@ -12,6 +12,7 @@ import (
 // TestNATChanges changes what mode nat is given under open connections: those
 // that still have all they need go on, and the others are told to give up.
 func TestNATChanges(t *testing.T) {
+	t.Parallel()
 	eachCombo(t, func(t *testing.T, c combo) {
 		s := newSite(t, site.Options{Backends: 3, Queues: c.queues, Driver: c.driver.driver, XDPMode: c.xdpMode, Modes: site.NAT})
 		streamsBehind(s.Config, site.NAT4, site.NATConfig{Addresses: []string{"10.0.0.240/30"}})

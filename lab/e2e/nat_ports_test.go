@@ -31,6 +31,7 @@ func streamsBehind(c *site.Config, service string, nat site.NATConfig) {
 // TestNATExhausted has 64 ports and one backend. The 65th connection is refused
 // and harms no other, and when one ends there is room again.
 func TestNATExhausted(t *testing.T) {
+	t.Parallel()
 	const ports = 64
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Backends: 1, Driver: d.driver, XDPMode: d.xdpMode, Modes: site.NAT}, func(c *site.Config) {
@@ -77,6 +78,7 @@ func TestNATExhausted(t *testing.T) {
 
 // TestNATRestart ends weir in both ways and starts it again.
 func TestNATRestart(t *testing.T) {
+	t.Parallel()
 	s := startSite(t, site.Options{Modes: site.NAT}, nil)
 	for _, end := range []func() error{s.StopWeir, s.KillWeir} {
 		for _, n := range s.natCases() {
@@ -110,6 +112,7 @@ func (s *testSite) readSetting(h *netlab.Host, key string) (value string) {
 // TestNATShared takes ports of the box's own addresses for mode nat, while the
 // box talks to the same backends and serves clients itself.
 func TestNATShared(t *testing.T) {
+	t.Parallel()
 	const reserved = "net.ipv4.ip_local_reserved_ports"
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := newSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Modes: site.NAT, Health: true})

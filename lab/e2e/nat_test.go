@@ -72,6 +72,7 @@ func addrOf(b *site.Backend, ipv6 bool) netip.Addr {
 // out as it went in, the backend sees nothing but the SNAT address, and weir
 // knows the client. Ports of the VIP and of the backends differ in two of them.
 func TestNAT(t *testing.T) {
+	t.Parallel()
 	eachCombo(t, func(t *testing.T, c combo) {
 		s := startSite(t, site.Options{Queues: c.queues, Driver: c.driver.driver, XDPMode: c.xdpMode, Modes: site.NAT}, nil)
 		s.wantDriver(site.Front, c.driver)
@@ -95,6 +96,7 @@ func TestNAT(t *testing.T) {
 // TestNATTwoArmed has the backends, and the SNAT addresses, on a segment of their
 // own, so that questions and answers come in by different interfaces.
 func TestNATTwoArmed(t *testing.T) {
+	t.Parallel()
 	labtest.NeedRoot(t)
 	for _, pair := range [][2]driver{{xdpCopy, xdpCopy}, {afPacket, xdpCopy}, {xdpGeneric, afPacket}} {
 		t.Run(pair[0].name+"-"+pair[1].name, func(t *testing.T) {

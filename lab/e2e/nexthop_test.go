@@ -36,6 +36,7 @@ func (s *testSite) followed(what string, changed time.Time) {
 // TestBackendMovesMAC gives a backend another MAC, as a fail-over between two
 // servers does: the kernel of the new one says so, and weir follows.
 func TestBackendMovesMAC(t *testing.T) {
+	t.Parallel()
 	s := startSite(t, site.Options{Backends: 1}, nil)
 	b := s.Backends[0]
 	s.must(b.Host.Sysctl("net.ipv4.conf.eth0.arp_notify", "1"))
@@ -66,6 +67,7 @@ func TestBackendMovesMAC(t *testing.T) {
 // nobody. Weir has to find out by itself, by asking again; flows that are open
 // go on, too.
 func TestBackendMovesQuietly(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Backends: 1, Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR}, nil)
 		var flows []*traffic.EchoConn
@@ -100,6 +102,7 @@ func TestBackendMovesQuietly(t *testing.T) {
 // TestRouteMoves takes the route to a backend from one of weir's interfaces to
 // the other and back.
 func TestRouteMoves(t *testing.T) {
+	t.Parallel()
 	for _, pair := range [][2]driver{{xdpCopy, xdpCopy}, {xdpCopy, afPacket}} {
 		t.Run(pair[0].name+"-"+pair[1].name, func(t *testing.T) {
 			s := newSite(t, site.Options{Backends: 1, TwoArmed: true})
@@ -163,6 +166,7 @@ func (s *testSite) routeBackend(b *site.Backend, front bool) error {
 
 // TestUnresolvedBackend has a service whose only backend does not exist.
 func TestUnresolvedBackend(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, site.Options{Backends: 1, Modes: site.DSR})
 	absent := netip.MustParseAddr("10.0.0.99")
 	s.Config.Service(site.DSR4).Backends[0].Address = absent.String()
@@ -193,6 +197,7 @@ func TestUnresolvedBackend(t *testing.T) {
 
 // TestWeirMovesMAC changes the MAC of weir's own interface while it runs.
 func TestWeirMovesMAC(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR}, nil)
 		for _, vip := range s.VIPs() {

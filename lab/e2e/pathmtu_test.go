@@ -62,6 +62,7 @@ func fullPacket(addr netip.Addr) []byte {
 // than the clients'. Mode nat says so in the MSS; a datagram in answer would be
 // lost before it reached weir, which no load balancer can help.
 func TestNarrowEgress(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{
 			TwoArmed: true, BackMTU: 1400, Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR | site.IPIP | site.NAT, FullMSS: true,
@@ -87,6 +88,7 @@ func TestNarrowEgress(t *testing.T) {
 // TestTunnelHeader has no narrow link: it is the tunnel's header that makes
 // packets too long.
 func TestTunnelHeader(t *testing.T) {
+	t.Parallel()
 	eachCombo(t, func(t *testing.T, c combo) {
 		s := startSite(t, site.Options{Queues: c.queues, Driver: c.driver.driver, XDPMode: c.xdpMode, Modes: site.IPIP, FullMSS: true}, nil)
 		for _, c := range []mtuCase{{"ipip-4in4", s.IPIP4, 1480}, {"ipip-6in6", s.IPIP6, 1460}} {
@@ -100,6 +102,7 @@ func TestTunnelHeader(t *testing.T) {
 // what it says of translated ones, the client. Services share no backend, so
 // that each has to learn by itself.
 func TestNarrowHop(t *testing.T) {
+	t.Parallel()
 	eachCombo(t, func(t *testing.T, c combo) {
 		s := newSite(t, site.Options{Backends: 3, HopMTU: 1400, Queues: c.queues, Driver: c.driver.driver, XDPMode: c.xdpMode, Modes: site.IPIP | site.NAT})
 		for name, backend := range map[string]int{
@@ -121,6 +124,7 @@ func TestNarrowHop(t *testing.T) {
 
 // TestConfiguredMTU tells weir of such a hop in the configuration.
 func TestConfiguredMTU(t *testing.T) {
+	t.Parallel()
 	s := startSite(t, site.Options{Modes: site.DSR | site.IPIP | site.NAT, FullMSS: true}, func(c *site.Config) {
 		c.PathMTU = "fixed"
 		for i := range c.Services {
@@ -142,6 +146,7 @@ func TestConfiguredMTU(t *testing.T) {
 // the way in modes dsr and ipip. The router's message about a backend's packet
 // goes to the VIP, so weir has to find the backend that sent it.
 func TestNarrowClient(t *testing.T) {
+	t.Parallel()
 	eachCombo(t, func(t *testing.T, c combo) {
 		s := startSite(t, site.Options{
 			FarMTU: 1400, Queues: c.queues, Driver: c.driver.driver, XDPMode: c.xdpMode, Modes: site.DSR | site.IPIP | site.NAT, FullMSS: true,

@@ -15,6 +15,7 @@ import (
 
 // TestPing asks VIPs for an echo as the policy of each allows.
 func TestPing(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Health: true, Modes: site.DSR}, announceAlways)
 		set := func(policy string) {
@@ -61,6 +62,7 @@ func TestPing(t *testing.T) {
 
 // TestReject connects to a port of a VIP that no service has.
 func TestReject(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR | site.NAT}, nil)
 		for _, c := range []struct {
@@ -134,6 +136,7 @@ func (s *testSite) connect(ctx context.Context, network string, target netip.Add
 
 // TestAccess lets one client in and not the other.
 func TestAccess(t *testing.T) {
+	t.Parallel()
 	s := startSite(t, site.Options{FarMTU: 1500, Modes: site.DSR | site.NAT}, nil)
 	far := []string{s.Far4.String(), s.Far6.String()}
 	for i, acl := range []*site.ACL{
@@ -163,6 +166,7 @@ func TestAccess(t *testing.T) {
 // TestSourceLimit has one client open more flows than the limit allows it. What
 // it has goes on, and the other is not concerned.
 func TestSourceLimit(t *testing.T) {
+	t.Parallel()
 	const allowed = 10
 	s := startSite(t, site.Options{FarMTU: 1500, Modes: site.DSR}, func(c *site.Config) {
 		for i := range c.Services {
@@ -193,6 +197,7 @@ func TestSourceLimit(t *testing.T) {
 
 // TestSourceAffinity sends all flows from a prefix to one backend.
 func TestSourceAffinity(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, site.Options{Backends: 4, Modes: site.DSR | site.NAT})
 	for i := range s.Config.Services {
 		v := &s.Config.Services[i]

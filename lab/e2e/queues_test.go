@@ -13,6 +13,7 @@ import (
 // TestQueues has weir work four queues. Every worker has to have its part, and
 // a flow stays on one backend whichever queue its packets come by.
 func TestQueues(t *testing.T) {
+	t.Parallel()
 	const queues, flows, rounds = 4, 64, 5
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Backends: 3, Queues: queues, Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR}, func(c *site.Config) {

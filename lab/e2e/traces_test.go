@@ -187,6 +187,7 @@ func TestKill(t *testing.T) {
 // TestForeignProgram has another program on the interface already. Weir must
 // not start in its place, and say whose it is.
 func TestForeignProgram(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := newSite(t, site.Options{Backends: 1, Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR})
 		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{

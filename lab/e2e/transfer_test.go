@@ -52,6 +52,7 @@ func (s *testSite) checkService(t *testing.T, vip netip.AddrPort, size int64) {
 // TestTransfers is the promise of the product: what goes through a VIP comes
 // out as it went in, by every mode, family and driver.
 func TestTransfers(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode}, nil)
 		s.wantDriver(site.Front, d)

@@ -15,6 +15,7 @@ import (
 // has one source in them, and flows differ, so that a backend's NIC can spread
 // them.
 func TestSpreadSource(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		prefix4, prefix6 := netip.MustParsePrefix("172.16.0.0/16"), netip.MustParsePrefix("fd00:9::/64")
 		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode}, func(c *site.Config) {
@@ -77,6 +78,7 @@ func (s *testSite) spread(wires *wire, vip netip.Addr, prefix netip.Prefix) (map
 // longer. The sender of the latter is told, which is counted, and sends the
 // next one in fragments.
 func TestTooBig(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode}, nil)
 		for i, c := range []struct {

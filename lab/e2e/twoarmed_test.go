@@ -11,6 +11,7 @@ import (
 // TestTwoArmed sends what comes in on one interface out on another, with every
 // pair of drivers: between workers of different drivers frames are copied.
 func TestTwoArmed(t *testing.T) {
+	t.Parallel()
 	labtest.NeedRoot(t)
 	for _, pair := range []struct {
 		name        string

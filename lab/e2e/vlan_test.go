@@ -42,6 +42,7 @@ func macOf(t *testing.T, text string) packet.MAC {
 // what arrives at the backend: the tag is the backend's, never the client's.
 // The lab's kernel may have no VLAN interfaces, so both ends are by hand.
 func TestVLAN(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := newSite(t, site.Options{Backends: 1, Driver: d.driver, XDPMode: d.xdpMode})
 		b := s.Backends[0]
@@ -113,6 +114,7 @@ func TestVLAN(t *testing.T) {
 // TestNATVLAN sends to VIPs of mode nat from two VLANs and without one. Answers
 // go back by the VLAN that the question came from.
 func TestNATVLAN(t *testing.T) {
+	t.Parallel()
 	eachDriver(t, func(t *testing.T, d driver) {
 		s := startSite(t, site.Options{Driver: d.driver, XDPMode: d.xdpMode, Modes: site.NAT}, nil)
 		weir, clientLink := macOf(t, s.iface(site.Front).MAC), s.link(s.ClientHost, "eth0")

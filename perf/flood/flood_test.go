@@ -18,7 +18,7 @@ import (
 // are accounted for. How fast is not asked here.
 func TestFlood(t *testing.T) {
 	labtest.NeedRoot(t)
-	const flows, entries = 300, 2048
+	const flows, entries = 300, 4096
 	report, err := Run(t.Context(), Options{
 		Setup:     measure.Setup{Repeats: 1, Window: 100 * time.Millisecond},
 		Rates:     []Rate{0, 200_000},

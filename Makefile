@@ -68,6 +68,22 @@ generate: ## compile the BPF programs and write their Go bindings (needs clang)
 check-generated: generate ## fail if the committed BPF objects differ from their source
 	@git diff --exit-code --stat -- '*_bpfel.go' '*_bpfel.o' || { echo "commit what make generate has made"; exit 1; }
 
+.PHONY: package
+package: ## build .deb and .rpm for this architecture into bin/package
+	@scripts/package
+
+.PHONY: test-package
+test-package: deps ## install, run, upgrade, remove and purge the packages in a Debian of their own (root, two minutes)
+	@scripts/test-package
+
+.PHONY: release
+release: ## build binaries and packages for amd64 and arm64, checksums and SBOM into bin/release
+	@scripts/release
+
+.PHONY: test-arm64
+test-arm64: ## run the unit tests of the arm64 build under qemu-user (ten minutes)
+	@scripts/test-arm64
+
 .PHONY: clean
 clean: ## remove what make has built
 	rm -rf bin

@@ -52,7 +52,7 @@ func newApp() *cli.App {
 		},
 		Commands: []*cli.Command{
 			runCommand(), checkCommand(), planCommand(), reloadCommand(), showCommand(), doctorCommand(), drainCommand(), undrainCommand(),
-			decapCommand(), completionCommand(),
+			decapCommand(), completionCommand(), manCommand(),
 		},
 	}
 	for _, c := range app.Commands {

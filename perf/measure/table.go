@@ -65,13 +65,12 @@ func WriteText(w io.Writer, conditions string, table [][]string) error {
 
 // WriteMarkdown writes a table for a page.
 func WriteMarkdown(w io.Writer, conditions string, table [][]string) error {
-	rule := make([]string, len(table[0]))
-	for i := range rule {
-		rule[i] = "---"
-	}
 	var b strings.Builder
-	for _, line := range slices.Insert(table, 1, rule) {
+	for n, line := range table {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(line, " | "))
+		if n == 0 {
+			fmt.Fprintf(&b, "|%s\n", strings.Repeat(" --- |", len(line)))
+		}
 	}
 	_, err := fmt.Fprintf(w, "%s\n\n%s", conditions, b.String())
 	return err

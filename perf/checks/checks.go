@@ -101,9 +101,14 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("measure health checks: %w", err)
 	}
+	version, err := measure.VersionOf(ctx, opt.Weir)
+	if err != nil {
+		return Report{}, fmt.Errorf("measure health checks: %w", err)
+	}
 	report := Report{
 		Measured: time.Now().UTC().Truncate(time.Second),
 		Machine:  machine,
+		Weir:     version,
 		Backends: opt.Backends,
 		Interval: opt.Interval.Seconds(),
 		Window:   opt.Window.Seconds(),

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +38,9 @@ func TestChecks(t *testing.T) {
 	}
 	if want := 5; len(report.Cells) != want || len(report.Summary) != want {
 		t.Fatalf("%d cells, %d rows, want %d", len(report.Cells), len(report.Summary), want)
+	}
+	if !strings.HasPrefix(report.Weir, "weir version ") {
+		t.Errorf("what was measured is %q", report.Weir)
 	}
 	for _, c := range report.Cells {
 		t.Run(fmt.Sprintf("%d %s %s", c.Checked, c.Kind, c.To), func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"time"
+
 	"weir/perf/measure"
 )
 
@@ -11,6 +12,7 @@ import (
 type Report struct {
 	Measured time.Time       `json:"measured"`
 	Machine  measure.Machine `json:"machine"`
+	Weir     string          `json:"weir"` // the measured binary's version
 	Backends int             `json:"backends"`
 	Interval float64         `json:"interval_seconds"` // of each check
 	Window   float64         `json:"window_seconds"`
@@ -101,8 +103,12 @@ func (r Report) WriteMarkdown(w io.Writer) error {
 }
 
 func (r *Report) conditions() string {
-	return fmt.Sprintf("%s: veth, %d backends in mode ipip behind one router, each check every %g s, windows of %g s.",
+	text := fmt.Sprintf("%s: veth, %d backends in mode ipip behind one router, each check every %g s, windows of %g s.",
 		r.Machine.At(r.Measured), r.Backends, r.Interval, r.Window)
+	if r.Weir != "" { // older reports do not know
+		text += fmt.Sprintf(" Measured: %s.", r.Weir)
+	}
+	return text
 }
 
 func (r *Report) table() [][]string {

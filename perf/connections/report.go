@@ -15,7 +15,7 @@ import (
 type Report struct {
 	Measured time.Time          `json:"measured"`
 	Machine  measure.Machine    `json:"machine"`
-	Programs map[string]string  `json:"programs"` // versions of the peers'
+	Programs map[string]string  `json:"programs"` // versions of the peers', and of the measured weir
 	Clients  int                `json:"clients"`  // connections at a time, paced at most
 	Rate     int                `json:"rate"`     // connections per second, paced
 	Window   float64            `json:"window_seconds"`

@@ -102,6 +102,14 @@ func rowOf(cells []Cell) Row {
 	return row
 }
 
+// Reasons returns what was not measured, and why.
+func (r Report) Reasons() (all []string) {
+	for _, subject := range slices.Sorted(maps.Keys(r.Missing)) {
+		all = append(all, fmt.Sprintf("%s: %s", subject, r.Missing[subject]))
+	}
+	return all
+}
+
 // WriteText writes the summary for a terminal.
 func (r Report) WriteText(w io.Writer) error {
 	return measure.WriteText(w, r.conditions(), r.table())
@@ -119,8 +127,8 @@ func (r *Report) conditions() string {
 	for _, name := range slices.Sorted(maps.Keys(r.Programs)) {
 		fmt.Fprintf(&b, " %s: %s.", name, r.Programs[name])
 	}
-	for _, subject := range slices.Sorted(maps.Keys(r.Missing)) {
-		fmt.Fprintf(&b, " Without %s: %s.", subject, r.Missing[subject])
+	for _, reason := range r.Reasons() {
+		fmt.Fprintf(&b, " Without %s.", reason)
 	}
 	return b.String()
 }

@@ -17,10 +17,8 @@ func Command() *cli.Command {
 		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
 			"It needs root for the XDP program only, and leaves that out without.",
 		Flags: append([]cli.Flag{
-			&cli.IntFlag{Name: "repeats", Value: 5, Usage: "how often to measure each"},
-			&cli.DurationFlag{Name: "window", Value: 80 * time.Millisecond, Usage: "CPU time to measure each"},
-			&cli.IntFlag{Name: "cpu", Value: -1, Usage: "to measure on (default: the last allowed)"},
-			measure.SeedFlag(),
+			measure.RepeatsFlag(5), measure.WindowFlag(80*time.Millisecond, "CPU time to measure each"), measure.SeedFlag("of the order"),
+			&cli.IntFlag{Name: "cpu", Value: -1, Usage: "to measure on", DefaultText: "the last allowed"},
 			&cli.StringSliceFlag{Name: "rung", Usage: "measure only this, such as hit (default: all)"},
 			&cli.StringSliceFlag{Name: "mode", Usage: "measure only this, such as nat44 (default: all)"},
 			&cli.StringSliceFlag{Name: "protocol", Usage: "measure only this: udp or tcp (default: both)"},

@@ -183,7 +183,7 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 			return report, fmt.Errorf("measure memory: %w", err)
 		}
 	}
-	setup := measure.Setup{Repeats: opt.Repeats, Seed: opt.Seed}
+	setup := measure.Setup{Repeats: opt.Repeats, Seed: opt.Seed, Log: opt.Log}
 	err = measure.Rounds(&setup, cells, func(round int, cell Cell) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -194,7 +194,7 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 		}
 		s.Round = round
 		report.Samples = append(report.Samples, s)
-		opt.Log.Info("measured", "cell", cell.String(), "round", round, "gross", round1(s.Gross), "own", round1(s.Own()))
+		setup.Log.Info("measured", "cell", cell.String(), "round", round, "gross", round1(s.Gross), "own", round1(s.Own()))
 		return nil
 	})
 	report.SumUp()

@@ -105,6 +105,9 @@ func (r *Report) Row(c Cell) (Row, bool) {
 	return Row{}, false
 }
 
+// Reasons returns what was not measured, and why.
+func (r Report) Reasons() []string { return r.Skipped }
+
 // WriteText writes the summary for a terminal.
 func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
 

@@ -15,7 +15,7 @@ func Command() *cli.Command {
 		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
 			"It needs no root and no network: everybody but the Reconciler is played.",
 		Flags: append([]cli.Flag{
-			&cli.IntFlag{Name: "repeats", Value: 3, Usage: "how often to measure all"},
+			measure.RepeatsFlag(3),
 			&cli.IntFlag{Name: "services", Value: 1000, Usage: "how many there are"},
 			&cli.IntFlag{Name: "backends", Value: 100, Usage: "of each service"},
 			&cli.IntFlag{Name: "changes", Value: 200, Usage: "of each kind"},

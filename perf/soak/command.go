@@ -28,10 +28,9 @@ func Command() *cli.Command {
 			&cli.StringFlag{Name: "mode", Value: string(DSR), Usage: "dsr or nat"},
 			&cli.UintFlag{Name: "flows", Value: 1 << 16, Usage: "that stay"},
 			&cli.Float64Flag{Name: "new", Value: 0.05, Usage: "share of packets that begin another flow"},
-			&cli.IntFlag{Name: "rate", Usage: "packets per second (default: as many as possible)"},
+			&cli.IntFlag{Name: "rate", Usage: "packets per second", DefaultText: "as many as possible"},
 			&cli.IntFlag{Name: "entries", Value: 1 << 20, Usage: "of the flow table"},
-			&cli.IntSliceFlag{Name: "cpus", Usage: "of the generator and of the worker (default: the first two allowed)"},
-			&cli.Uint64Flag{Name: "seed", Usage: "of the traffic (default: random)"},
+			measure.CPUsFlag("of the generator and of the worker"), measure.SeedFlag("of the traffic"),
 		}, measure.ReportFlags()...),
 		Action: act,
 	}

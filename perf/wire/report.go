@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -88,6 +89,14 @@ func (r *Report) leaveOut(subject string, why error) {
 		r.LeftOut = make(map[string]string)
 	}
 	r.LeftOut[subject] = why.Error()
+}
+
+// Reasons returns what was left out, and why.
+func (r Report) Reasons() (all []string) {
+	for _, subject := range slices.Sorted(maps.Keys(r.LeftOut)) {
+		all = append(all, fmt.Sprintf("%s: %s", subject, r.LeftOut[subject]))
+	}
+	return all
 }
 
 // key is what cells of one row have in common.
@@ -217,11 +226,7 @@ func (r *Report) conditions() string {
 	}
 	text := fmt.Sprintf("%s: veth, UDP, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
 		r.Machine.At(r.Measured), frames, r.Window)
-	var names []string
-	for name := range r.LeftOut {
-		names = append(names, name)
-	}
-	if slices.Sort(names); len(names) > 0 {
+	if names := slices.Sorted(maps.Keys(r.LeftOut)); len(names) > 0 {
 		text += fmt.Sprintf(" Not on this machine: %s.", strings.Join(names, ", "))
 	}
 	return text

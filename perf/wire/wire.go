@@ -143,8 +143,10 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 		cell.Round = round
 		switch err := cell.measure(ctx, &opt); {
 		case errors.Is(err, errNotHere):
+			if _, known := report.LeftOut[cell.Subject]; !known {
+				opt.Log.Warn("left out", "subject", cell.Subject, "reason", err)
+			}
 			report.leaveOut(cell.Subject, err)
-			opt.Log.Info("left out", "subject", cell.Subject, "reason", err)
 			return nil
 		case err != nil:
 			return fmt.Errorf("measure %s, %s, %d flows, round %d: %w", cell.Subject, cell.Scenario, cell.Flows, round, err)

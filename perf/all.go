@@ -63,6 +63,9 @@ func allCommand(measurements []*cli.Command) *cli.Command {
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
+				if err := measure.CheckShow(c); err != nil {
+					return err
+				}
 				return showAll(c.App.Writer, c.Args().Slice())
 			}
 			a := all{commands: measurements, dir: c.Path("dir"), quick: c.Bool("quick"), now: time.Now(), out: c.App.Writer, log: c.App.ErrWriter}

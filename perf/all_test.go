@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -131,8 +132,11 @@ func TestProgress(t *testing.T) {
 	}
 	p.told = p.told.Add(-progressEvery)
 	fmt.Fprintln(&p, "level=INFO msg=measured")
+	p.told = p.told.Add(-progressEvery)
+	slog.New(slog.NewTextHandler(&p, nil)).With(measure.ProgressKey, "7/60").Info("measured", "ns", 5)
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-	if len(lines) != 2 || !strings.HasPrefix(lines[0], "wire: 1 measured after ") || !strings.HasPrefix(lines[1], "wire: 4 measured after ") {
+	if len(lines) != 3 || !strings.HasPrefix(lines[0], "wire: 1 measured after ") || !strings.HasPrefix(lines[1], "wire: 4 measured after ") ||
+		!strings.HasPrefix(lines[2], "wire: 7 of 60 measured after ") {
 		t.Errorf("%q", lines)
 	}
 }
@@ -207,6 +211,11 @@ func TestShowAll(t *testing.T) {
 	other := filepath.Join(dir, "2026-11-27-other.json")
 	if err := measure.WriteFile(other, earlier); err != nil {
 		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--quick", paths["wire"]}, {paths["wire"], "--quick"}} {
+		if err := run(t, append([]string{"all"}, args...)...); err == nil || !strings.Contains(err.Error(), "--quick is ") {
+			t.Errorf("%q: %v", args, err)
+		}
 	}
 	if err := run(t, "all", other); err == nil {
 		t.Error("a file of no kind was shown")

@@ -21,7 +21,7 @@ func Command() *cli.Command {
 	measurements := measurements()
 	return &cli.Command{
 		Name:        "perf",
-		Usage:       "measure",
+		Usage:       "measure weir, and what could be in its place",
 		Subcommands: slices.Concat([]*cli.Command{allCommand(measurements)}, measurements, []*cli.Command{pageCommand()}),
 	}
 }

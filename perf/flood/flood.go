@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -72,6 +73,11 @@ func Rates() []Rate { return []Rate{0, 250_000, 500_000, 1_000_000, FullSpeed} }
 func (opt *Options) complete() error {
 	if len(opt.Modes) == 0 {
 		opt.Modes = Modes()
+	}
+	for _, m := range opt.Modes {
+		if !slices.Contains(balancer.Modes(), m) {
+			return fmt.Errorf("no mode %q: there are %v", m, balancer.Modes())
+		}
 	}
 	if len(opt.Rates) == 0 {
 		opt.Rates = Rates()

@@ -90,7 +90,10 @@ func Log(c *cli.Context) *slog.Logger { return slog.New(slog.NewTextHandler(c.Ap
 // how much it has measured: of nothing there is no report, and that is an error.
 func Act[R Report](c *cli.Context, run func() (r R, measured int, err error)) error {
 	if c.NArg() > 0 {
-		if err := checkShow(c); err != nil {
+		if c.NArg() > 1 && !strings.HasPrefix(c.Args().Get(1), "-") {
+			return errors.New("one file at most")
+		}
+		if err := CheckShow(c); err != nil {
 			return err
 		}
 		r, err := ReadFile[R](c.Args().First())
@@ -115,16 +118,13 @@ func Act[R Report](c *cli.Context, run func() (r R, measured int, err error)) er
 	return errors.Join(err, show(c, r))
 }
 
-// checkShow looks whether a command line with a file is one that shows it, and
+// CheckShow looks whether a command line with files is one that shows them, and
 // asks for nothing that only measuring can do.
-func checkShow(c *cli.Context) error {
+func CheckShow(c *cli.Context) error {
 	for _, arg := range c.Args().Tail() {
 		if strings.HasPrefix(arg, "-") {
 			return fmt.Errorf("%s is behind the file: options go before it", arg)
 		}
-	}
-	if c.NArg() > 1 {
-		return errors.New("one file at most")
 	}
 	for _, name := range c.LocalFlagNames() {
 		if name != markdownFlag {

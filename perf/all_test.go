@@ -207,14 +207,23 @@ func TestShowAll(t *testing.T) {
 	if err := run(t, "all", paths["wire"], paths["ladder"]); err != nil {
 		t.Error(err)
 	}
-	var earlier measure.Machine
 	other := filepath.Join(dir, "2026-11-27-other.json")
-	if err := measure.WriteFile(other, earlier); err != nil {
-		t.Fatal(err)
-	}
+	write(t, other, "{}")
 	for _, args := range [][]string{{"--quick", paths["wire"]}, {paths["wire"], "--quick"}} {
 		if err := run(t, append([]string{"all"}, args...)...); err == nil || !strings.Contains(err.Error(), "--quick is ") {
 			t.Errorf("%q: %v", args, err)
+		}
+	}
+	for _, kind := range []string{"ladder", "connections", "loops"} {
+		// Those of perf loops are reports of wire.
+		misnamed := filepath.Join(dir, "2026-11-28-"+kind+".json")
+		write(t, misnamed, read(t, paths["wire"]))
+		if kind == "loops" {
+			if err := run(t, "all", misnamed); err != nil {
+				t.Error(err)
+			}
+		} else if err := run(t, "all", misnamed); err == nil || !strings.Contains(err.Error(), "perf wire FILE") {
+			t.Errorf("a file of wire, named as one of %s: %v", kind, err)
 		}
 	}
 	if err := run(t, "all", other); err == nil {

@@ -92,6 +92,9 @@ func (r *Report) of(like Cell) (cells []Cell) {
 	return cells
 }
 
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return "checks" }
+
 // WriteText writes the summary for a terminal.
 func (r Report) WriteText(w io.Writer) error {
 	return measure.WriteText(w, r.conditions(), r.table())

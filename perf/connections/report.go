@@ -110,6 +110,9 @@ func (r Report) Reasons() (all []string) {
 	return all
 }
 
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return commandName }
+
 // WriteText writes the summary for a terminal.
 func (r Report) WriteText(w io.Writer) error {
 	return measure.WriteText(w, r.conditions(), r.table())

@@ -108,6 +108,9 @@ func (r *Report) Row(c Cell) (Row, bool) {
 // Reasons returns what was not measured, and why.
 func (r Report) Reasons() []string { return r.Skipped }
 
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return "ladder" }
+
 // WriteText writes the summary for a terminal.
 func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
 

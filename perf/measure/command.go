@@ -14,6 +14,10 @@ import (
 // Report is what any measurement returns: complete, so that whoever reads it needs
 // nothing else to judge it.
 type Report interface {
+	// Kind is the name of the command below perf that makes and shows such
+	// reports. It is asked of the zero value too.
+	Kind() string
+
 	WriteText(io.Writer) error     // for a terminal
 	WriteMarkdown(io.Writer) error // for a page
 }
@@ -89,6 +93,11 @@ func Log(c *cli.Context) *slog.Logger { return slog.New(slog.NewTextHandler(c.Ap
 // measured; with the file of an earlier run it only shows that. run also returns
 // how much it has measured: of nothing there is no report, and that is an error.
 func Act[R Report](c *cli.Context, run func() (r R, measured int, err error)) error {
+	return ActReading(c, ReadFile[R], run)
+}
+
+// ActReading is Act for a command whose files are not read by ReadFile.
+func ActReading[R Report](c *cli.Context, read func(path string) (R, error), run func() (r R, measured int, err error)) error {
 	if c.NArg() > 0 {
 		if c.NArg() > 1 && !strings.HasPrefix(c.Args().Get(1), "-") {
 			return errors.New("one file at most")
@@ -96,7 +105,7 @@ func Act[R Report](c *cli.Context, run func() (r R, measured int, err error)) er
 		if err := CheckShow(c); err != nil {
 			return err
 		}
-		r, err := ReadFile[R](c.Args().First())
+		r, err := read(c.Args().First())
 		if err != nil {
 			return err
 		}

@@ -20,6 +20,8 @@ type played struct {
 	Missing []string `json:"missing"`
 }
 
+func (p played) Kind() string { return "played" }
+
 func (p played) WriteText(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "counted %d\n", p.Count)
 	return err

@@ -1,11 +1,9 @@
 package measure
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -74,30 +72,6 @@ func WriteMarkdown(w io.Writer, conditions string, table [][]string) error {
 	}
 	_, err := fmt.Fprintf(w, "%s\n\n%s", conditions, b.String())
 	return err
-}
-
-// ReadFile reads a report that was written by WriteFile.
-func ReadFile[R any](path string) (report R, err error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return report, fmt.Errorf("read report: %w", err)
-	}
-	if err := json.Unmarshal(b, &report); err != nil {
-		return report, fmt.Errorf("read report %s: %w", path, err)
-	}
-	return report, nil
-}
-
-// WriteFile writes a report as JSON.
-func WriteFile(path string, report any) error {
-	b, err := json.MarshalIndent(report, "", "\t")
-	if err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	if err := os.WriteFile(path, append(b, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	return nil
 }
 
 // Round3 makes a rate readable in a log.

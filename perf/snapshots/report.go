@@ -111,6 +111,9 @@ func (r *Report) sumUp() {
 	}
 }
 
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return "snapshots" }
+
 // WriteText writes the summary for a terminal.
 func (r Report) WriteText(w io.Writer) error {
 	return r.write(w, measure.WriteText)

@@ -120,6 +120,9 @@ func (s *Sample) faults(total int) (all []string) {
 	return all
 }
 
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return "soak" }
+
 // WriteText writes the outcome for a terminal.
 func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
 

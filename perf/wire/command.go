@@ -77,9 +77,6 @@ func LoopsCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this: flood, lossfree, send (default: all)"},
 		}),
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return measure.Act[Earlier](c, nil)
-			}
 			opt := Options{
 				Setup: measure.SetupOf(c), Ring: c.Int("ring"), Flows: []uint32{1024},
 				Subjects:  []string{"floor-afxdp", "asavie", "asavie-drained"},
@@ -88,7 +85,7 @@ func LoopsCommand() *cli.Command {
 			if c.IsSet("scenario") {
 				opt.Scenarios = scenarios(c)
 			}
-			return measure.Act(c, func() (Report, int, error) {
+			return measure.ActReading(c, ReadEither, func() (measure.Report, int, error) {
 				report, err := Run(c.Context, opt)
 				return report, len(report.Cells), err
 			})
@@ -105,10 +102,7 @@ func ModesCommand() *cli.Command {
 		Description: "This is perf wire with some of weir's modes alone. It also shows the files of earlier versions.",
 		Flags:       slices.Concat(measure.SetupFlags(5, 2*time.Second, "of the generator and of what is measured"), measure.ReportFlags()),
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return measure.Act[Earlier](c, nil)
-			}
-			return measure.Act(c, func() (Report, int, error) {
+			return measure.ActReading(c, ReadEither, func() (measure.Report, int, error) {
 				report, err := Run(c.Context, Options{
 					Setup: measure.SetupOf(c), Flows: []uint32{1024},
 					Subjects:  []string{"weir-dsr", "weir-nat", "weir-keep", "weir-keep-2"},

@@ -30,6 +30,22 @@ type Earlier struct {
 	Cells       []EarlierCell   `json:"cells"` // in the order of measuring
 }
 
+// ReadEither reads a report of some subjects (see LoopsCommand, ModesCommand):
+// a [Report], or, from before there were subjects, an [Earlier].
+func ReadEither(path string) (measure.Report, error) {
+	kind, err := measure.FileKind(path)
+	if err != nil {
+		return nil, err
+	}
+	if kind != "" && kind != "loops" && kind != "modes" {
+		return measure.ReadFile[Report](path)
+	}
+	if r, err := measure.ReadAny[Report](path); err == nil && len(r.Cells) > 0 && r.Cells[0].Subject != "" {
+		return r, nil // of before there were kinds
+	}
+	return measure.ReadAny[Earlier](path)
+}
+
 // EarlierRow sums up all rounds of one loop in one scenario, but for failed ones.
 type EarlierRow struct {
 	Loop      string         `json:"loop"`
@@ -75,6 +91,9 @@ func (r *Earlier) Add(c EarlierCell) {
 		}
 	}
 }
+
+// Kind is that of a [measure.Report].
+func (r Earlier) Kind() string { return "loops" }
 
 // WriteText writes the summary for a terminal.
 func (r Earlier) WriteText(w io.Writer) error { return measure.WriteText(w, r.conditions(), r.table()) }

@@ -199,6 +199,9 @@ func compare(mine, theirs []Cell) *Ratio {
 	}
 }
 
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return "wire" }
+
 // WriteText writes the summary for a terminal.
 func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
 

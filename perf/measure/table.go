@@ -41,12 +41,17 @@ func (s Spread) Format(scale float64, digits int) string {
 // says little.
 const disturbed = 0.01
 
-// FormatWaited writes the share of time waited for a core.
+// FormatWaited writes the share of time waited for a core, and marks it if most
+// rounds, or some, say little.
 func (s Spread) FormatWaited() string {
-	if s.Median > disturbed {
-		return s.Format(100, 1) + " disturbed"
+	switch text := s.Format(100, 1); {
+	case s.Median > disturbed:
+		return text + " disturbed"
+	case s.Max > disturbed:
+		return text + " disturbed in some rounds"
+	default:
+		return text
 	}
-	return s.Format(100, 1)
 }
 
 // WriteText writes a table for a terminal.

@@ -6,6 +6,22 @@ import (
 	"testing"
 )
 
+func TestFormatWaited(t *testing.T) {
+	for _, test := range []struct {
+		waited Spread
+		want   string
+	}{
+		{Spread{}, "0.0 (0.0-0.0)"},
+		{Spread{Median: 0.004, Min: 0.001, Max: 0.01}, "0.4 (0.1-1.0)"},
+		{Spread{Median: 0.009, Min: 0.001, Max: 0.9}, "0.9 (0.1-90.0) disturbed in some rounds"},
+		{Spread{Median: 0.02, Min: 0.001, Max: 0.9}, "2.0 (0.1-90.0) disturbed"},
+	} {
+		if got := test.waited.FormatWaited(); got != test.want {
+			t.Errorf("%+v: %q, want %q", test.waited, got, test.want)
+		}
+	}
+}
+
 // A table that is written twice is the same twice, also one with room behind its
 // last line, which the table shares with its maker.
 func TestWriteTables(t *testing.T) {

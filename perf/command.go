@@ -30,6 +30,6 @@ func Command() *cli.Command {
 func measurements() []*cli.Command {
 	return []*cli.Command{
 		ladder.Command(), wire.Command(), connections.Command(), wire.LoopsCommand(), wire.ModesCommand(), flood.Command(), checks.Command(), snapshots.Command(), soak.Command(),
-		loops.Command(), balancer.Command(), soak.PlaneCommand(),
+		loops.Command(), balancer.Command(), soak.PlaneCommand(), snapshots.PartCommand(),
 	}
 }

@@ -14,6 +14,7 @@ type Report struct {
 	Machine  measure.Machine `json:"machine"`
 	Services int             `json:"services"`
 	Backends int             `json:"backends"`
+	Seed     uint64          `json:"seed"` // of the order
 	Summary  []Row           `json:"summary"`
 	Workers  []AwayRow       `json:"workers"`
 	Heap     []float64       `json:"heap_bytes"` // of all that is kept for the services, in each round
@@ -47,7 +48,7 @@ type AwayRow struct {
 func newReport(o *Options) (Report, error) {
 	machine, err := measure.ThisMachine()
 	return Report{
-		Measured: time.Now().UTC().Truncate(time.Second), Machine: machine, Services: o.Services, Backends: o.Backends,
+		Measured: time.Now().UTC().Truncate(time.Second), Machine: machine, Services: o.Services, Backends: o.Backends, Seed: o.Seed,
 	}, err
 }
 
@@ -66,7 +67,7 @@ func (r *Report) AddAway(a Away) {
 func (r *Report) sumUp() {
 	r.Summary, r.Workers = nil, nil
 	plain := func(v *float64) float64 { return *v }
-	for _, kind := range []Change{All, Health, Weight, Hop} {
+	for _, kind := range changes() {
 		var cells []Cell
 		var took []float64
 		for _, c := range r.Cells {
@@ -88,7 +89,7 @@ func (r *Report) sumUp() {
 		}
 		r.Summary = append(r.Summary, row)
 	}
-	for _, while := range []While{Quiet, Changing, Collecting} {
+	for _, while := range whiles() {
 		var all []Away
 		var adopts []float64
 		for _, a := range r.Away {

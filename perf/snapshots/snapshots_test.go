@@ -5,13 +5,15 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"weir/perf/measure"
 )
 
 // All is measured, every change ends in a snapshot of its own, and the worker has
 // adopted those that it was there for.
 func TestRun(t *testing.T) {
 	const changes = 6
-	report, err := Run(t.Context(), Options{Repeats: 2, Services: 3, Backends: 4, Changes: changes, Adopts: changes})
+	report, err := Run(t.Context(), Options{Setup: measure.Setup{Repeats: 2}, Services: 3, Backends: 4, Changes: changes, Adopts: changes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	for _, o := range []Options{{Services: -1}, {Backends: 5000}, {Services: 16384, Backends: 4096}} {
+	for _, o := range []Options{{Setup: measure.Setup{Repeats: -1}}, {Services: -1}, {Backends: 5000}, {Services: 16384, Backends: 4096}} {
 		if _, err := Run(t.Context(), o); err == nil {
 			t.Errorf("%+v was measured", o)
 		}

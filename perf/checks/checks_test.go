@@ -8,8 +8,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"weir/lab/labtest"
 	"weir/perf/measure"
@@ -90,25 +93,57 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// The times of a process are those of its threads.
+// The times of a process are those of its threads: what getrusage says of the same
+// time is between a read before it and one behind it, as far as the scheduler's
+// account, which is as of each core's last tick, and the ticks themselves go.
 func TestReadWeir(t *testing.T) {
-	before, err := readWeir(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
+	const slack, spend = 100 * time.Millisecond, 500 * time.Millisecond
+	used := func() time.Duration {
+		t.Helper()
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
-	for start := time.Now(); time.Since(start) < 50*time.Millisecond; {
+	read := func() weirTime {
+		t.Helper()
+		w, err := readWeir(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
 	}
-	after, err := readWeir(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
+	outerBegin := used()
+	before := read()
+	begin := used()
+	// Two threads at once.
+	done := make(chan struct{})
+	var spent sync.WaitGroup
+	for range 2 {
+		spent.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
 	}
-	if used := after.since(before); used.Ran <= 0 {
-		t.Errorf("ran %v in a busy loop", used.Ran)
+	for used() < begin+spend {
 	}
-	if share := after.ticks.Since(before.ticks).UserShare(); share < 0 || share > 1 {
-		t.Errorf("%v of it was spent in user mode", share)
+	end := used()
+	after := read()
+	outerEnd := used()
+	close(done)
+	spent.Wait()
+	if ran := after.since(before).Ran; ran < end-begin-slack || ran > outerEnd-outerBegin+slack {
+		t.Errorf("ran %v, while getrusage has %v to %v", ran, end-begin, outerEnd-outerBegin)
 	}
-	if b, a := before.ticks, after.ticks; a.User < b.User || a.Kernel < b.Kernel || a.User+a.Kernel == 0 {
-		t.Errorf("ticks from %+v to %+v", b, a)
+	since := after.ticks.Since(before.ticks)
+	// USER_HZ is 100 on all architectures that Go knows.
+	if ticked := time.Duration((since.User + since.Kernel) * float64(10*time.Millisecond)); ticked < end-begin-slack || ticked > outerEnd-outerBegin+slack {
+		t.Errorf("%v of ticks, while getrusage has %v to %v", ticked, end-begin, outerEnd-outerBegin)
 	}
 }

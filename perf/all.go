@@ -193,7 +193,7 @@ func showAll(w io.Writer, paths []string) error {
 		if _, err := fmt.Fprintf(w, "=== %s\n    %s\n\n", heading, paths[i]); err != nil {
 			return err
 		}
-		if err := r.WriteText(w); err != nil {
+		if err := measure.WriteText(w, r.Tables()); err != nil {
 			return err
 		}
 		fmt.Fprintln(w)
@@ -220,5 +220,5 @@ func sideBySide(w io.Writer, reports []measure.Report) error {
 	if _, err := fmt.Fprint(w, "=== side by side\n\n"); err != nil {
 		return err
 	}
-	return s.write(w, measure.WriteText)
+	return measure.WriteText(w, s.tables())
 }

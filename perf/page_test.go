@@ -68,7 +68,7 @@ func TestPageCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	var whole, chart strings.Builder
-	if err := r.WriteMarkdown(&whole); err != nil {
+	if err := measure.WriteMarkdown(&whole, r.Tables()); err != nil {
 		t.Fatal(err)
 	}
 	conditions, _, _ := strings.Cut(whole.String(), "\n")

@@ -2,7 +2,6 @@ package checks
 
 import (
 	"fmt"
-	"io"
 	"time"
 
 	"weir/perf/measure"
@@ -95,14 +94,9 @@ func (r *Report) of(like Cell) (cells []Cell) {
 // Kind is that of a [measure.Report].
 func (r Report) Kind() string { return "checks" }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error {
-	return measure.WriteText(w, r.conditions(), r.table())
-}
-
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error {
-	return measure.WriteMarkdown(w, r.conditions(), r.table())
+// Tables is that of a [measure.Report]: the summary.
+func (r Report) Tables() []measure.Table {
+	return []measure.Table{{Title: r.conditions(), Lines: r.table()}}
 }
 
 func (r *Report) conditions() string {

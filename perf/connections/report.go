@@ -2,7 +2,6 @@ package connections
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -113,14 +112,9 @@ func (r Report) Reasons() (all []string) {
 // Kind is that of a [measure.Report].
 func (r Report) Kind() string { return commandName }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error {
-	return measure.WriteText(w, r.conditions(), r.table())
-}
-
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error {
-	return measure.WriteMarkdown(w, r.conditions(), r.table())
+// Tables is that of a [measure.Report]: the summary.
+func (r Report) Tables() []measure.Table {
+	return []measure.Table{{Title: r.conditions(), Lines: r.table()}}
 }
 
 func (r *Report) conditions() string {

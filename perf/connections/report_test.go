@@ -46,10 +46,10 @@ func TestReport(t *testing.T) {
 		t.Errorf("cpu %s", got)
 	}
 	var text, page bytes.Buffer
-	if err := r.WriteText(&text); err != nil {
+	if err := measure.WriteText(&text, r.Tables()); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.WriteMarkdown(&page); err != nil {
+	if err := measure.WriteMarkdown(&page, r.Tables()); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"1 refused, 5 reset", "3 late", "Without ipvs: not there.", "haproxy: version 3."} {

@@ -3,7 +3,6 @@ package flood
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -113,14 +112,9 @@ func sumUp(cells []Cell) Row {
 // Kind is that of a [measure.Report].
 func (r Report) Kind() string { return "flood" }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error {
-	return measure.WriteText(w, r.conditions(), r.table())
-}
-
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error {
-	return measure.WriteMarkdown(w, r.conditions(), r.table())
+// Tables is that of a [measure.Report]: the summary.
+func (r Report) Tables() []measure.Table {
+	return []measure.Table{{Title: r.conditions(), Lines: r.table()}}
 }
 
 func (r *Report) conditions() string {

@@ -3,7 +3,6 @@ package ladder
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -111,36 +110,21 @@ func (r Report) Reasons() []string { return r.Skipped }
 // Kind is that of a [measure.Report].
 func (r Report) Kind() string { return "ladder" }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
-
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error { return r.write(w, measure.WriteMarkdown) }
-
-func (r *Report) write(w io.Writer, table func(io.Writer, string, [][]string) error) error {
-	if _, err := fmt.Fprintf(w, "%s\n", r.conditions()); err != nil {
-		return err
-	}
-	for _, t := range []struct {
-		title string
-		lines [][]string
-	}{
-		{"Own work in ns per packet, by the number of flows: median (smallest-largest), and a target (≤).", r.byFlows()},
-		{"Gross, with the restoring of packets: median.", r.grossByFlows()},
-		{"Own work in ns per packet where something else varies.", r.others()},
-		{"Memory, and the CPU time to make it.", r.memory()},
+// Tables is that of a [measure.Report]: the summary, in those tables that have
+// something in them.
+func (r Report) Tables() []measure.Table {
+	tables := []measure.Table{{Title: r.conditions()}}
+	for _, t := range []measure.Table{
+		{Title: "Own work in ns per packet, by the number of flows: median (smallest-largest), and a target (≤).", Lines: r.byFlows()},
+		{Title: "Gross, with the restoring of packets: median.", Lines: r.grossByFlows()},
+		{Title: "Own work in ns per packet where something else varies.", Lines: r.others()},
+		{Title: "Memory, and the CPU time to make it.", Lines: r.memory()},
 	} {
-		if len(t.lines) < 2 {
-			continue
-		}
-		if _, err := fmt.Fprintln(w); err != nil {
-			return err
-		}
-		if err := table(w, t.title, t.lines); err != nil {
-			return err
+		if len(t.Lines) > 1 {
+			tables = append(tables, t)
 		}
 	}
-	return nil
+	return tables
 }
 
 func (r *Report) conditions() string {

@@ -3,7 +3,6 @@ package measure
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"time"
@@ -18,8 +17,9 @@ type Report interface {
 	// reports. It is asked of the zero value too.
 	Kind() string
 
-	WriteText(io.Writer) error     // for a terminal
-	WriteMarkdown(io.Writer) error // for a page
+	// Tables is all that is shown of it. The first begins with where and when it was
+	// made.
+	Tables() []Table
 }
 
 // Partial is a report that may lack something which was asked for.
@@ -144,11 +144,11 @@ func CheckShow(c *cli.Context) error {
 }
 
 func show(c *cli.Context, r Report) error {
-	write := r.WriteText
+	write := WriteText
 	if c.Bool(markdownFlag) {
-		write = r.WriteMarkdown
+		write = WriteMarkdown
 	}
-	if err := write(c.App.Writer); err != nil {
+	if err := write(c.App.Writer, r.Tables()); err != nil {
 		return fmt.Errorf("show report: %w", err)
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,14 +21,8 @@ type played struct {
 
 func (p played) Kind() string { return "played" }
 
-func (p played) WriteText(w io.Writer) error {
-	_, err := fmt.Fprintf(w, "counted %d\n", p.Count)
-	return err
-}
-
-func (p played) WriteMarkdown(w io.Writer) error {
-	_, err := fmt.Fprintf(w, "| %d |\n", p.Count)
-	return err
+func (p played) Tables() []Table {
+	return []Table{{Title: "Counted:", Lines: [][]string{{"all"}, {fmt.Sprint(p.Count)}}}}
 }
 
 func (p played) Reasons() []string { return p.Missing }
@@ -65,9 +58,9 @@ func TestActMeasures(t *testing.T) {
 		written bool
 		err     []string
 	}{
-		{name: "all", report: played{Count: 3}, out: "counted 3\n", written: true},
-		{name: "for a page", report: played{Count: 3}, args: []string{"--markdown"}, out: "| 3 |\n", written: true},
-		{name: "half", report: played{Count: 1}, outcome: broken, out: "counted 1\n", written: true, err: []string{"broken"}},
+		{name: "all", report: played{Count: 3}, out: "Counted:\nall\n3\n", written: true},
+		{name: "for a page", report: played{Count: 3}, args: []string{"--markdown"}, out: "Counted:\n\n| all |\n| --- |\n| 3 |\n", written: true},
+		{name: "half", report: played{Count: 1}, outcome: broken, out: "Counted:\nall\n1\n", written: true, err: []string{"broken"}},
 		{name: "none, failed", outcome: broken, err: []string{"broken"}},
 		{name: "none", err: []string{"nothing was measured"}},
 		{name: "none, and why", report: played{Missing: []string{"ipvs: not here", "tap: gone"}}, err: []string{"nothing was measured: ipvs: not here; tap: gone"}},
@@ -102,8 +95,8 @@ func TestActShows(t *testing.T) {
 		out  string
 		err  string
 	}{
-		{args: []string{path}, out: "counted 7\n"},
-		{args: []string{"--markdown", path}, out: "| 7 |\n"},
+		{args: []string{path}, out: "Counted:\nall\n7\n"},
+		{args: []string{"--markdown", path}, out: "Counted:\n\n| all |\n| --- |\n| 7 |\n"},
 		{args: []string{path, "--markdown"}, err: "--markdown is behind the file: options go before it"},
 		{args: []string{path, path}, err: "one file"},
 		{args: []string{"--write", "x.json", path}, err: "--write is for measuring"},

@@ -54,28 +54,51 @@ func (s Spread) FormatWaited() string {
 	}
 }
 
-// WriteText writes a table for a terminal.
-func WriteText(w io.Writer, conditions string, table [][]string) error {
-	if _, err := fmt.Fprintln(w, conditions); err != nil {
-		return err
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, line := range table {
-		fmt.Fprintln(t, strings.Join(line, "\t"))
-	}
-	return t.Flush()
+// Table is a part of a report: a text, and a table below it, whose first line is its
+// heading. It may be one of the two alone.
+type Table struct {
+	Title string
+	Lines [][]string
 }
 
-// WriteMarkdown writes a table for a page.
-func WriteMarkdown(w io.Writer, conditions string, table [][]string) error {
+// WriteText writes tables for a terminal.
+func WriteText(w io.Writer, tables []Table) error {
+	return write(w, tables, func(b *strings.Builder, lines [][]string) {
+		t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+		for _, line := range lines {
+			fmt.Fprintln(t, strings.Join(line, "\t"))
+		}
+		t.Flush()
+	})
+}
+
+// WriteMarkdown writes tables for a page.
+func WriteMarkdown(w io.Writer, tables []Table) error {
+	return write(w, tables, func(b *strings.Builder, lines [][]string) {
+		b.WriteString("\n")
+		for n, line := range lines {
+			fmt.Fprintf(b, "| %s |\n", strings.Join(line, " | "))
+			if n == 0 {
+				fmt.Fprintf(b, "|%s\n", strings.Repeat(" --- |", len(line)))
+			}
+		}
+	})
+}
+
+func write(w io.Writer, tables []Table, table func(*strings.Builder, [][]string)) error {
 	var b strings.Builder
-	for n, line := range table {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(line, " | "))
-		if n == 0 {
-			fmt.Fprintf(&b, "|%s\n", strings.Repeat(" --- |", len(line)))
+	for n, t := range tables {
+		if n > 0 {
+			b.WriteString("\n")
+		}
+		if t.Title != "" {
+			fmt.Fprintln(&b, t.Title)
+		}
+		if len(t.Lines) > 0 {
+			table(&b, t.Lines)
 		}
 	}
-	_, err := fmt.Fprintf(w, "%s\n\n%s", conditions, b.String())
+	_, err := io.WriteString(w, b.String())
 	return err
 }
 

@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -22,28 +23,28 @@ func TestFormatWaited(t *testing.T) {
 	}
 }
 
-// A table that is written twice is the same twice, also one with room behind its
-// last line, which the table shares with its maker.
+// Texts are above their tables, with a line between what does not belong together,
+// and what is written twice is the same twice, also a table with room behind its
+// last line, which it shares with its maker.
 func TestWriteTables(t *testing.T) {
-	table := append(make([][]string, 0, 8), []string{"what", "ns"}, []string{"hit", "40"}, []string{"go map", "100"})
+	lines := append(make([][]string, 0, 8), []string{"what", "ns"}, []string{"hit", "40"}, []string{"go map", "100"})
+	tables := []Table{{Title: "Here:", Lines: lines}, {Title: "There:\nMuch."}, {Lines: lines[:1]}}
 	for _, test := range []struct {
 		name  string
-		write func(*strings.Builder) error
+		write func(io.Writer, []Table) error
 		want  string
 	}{
-		{"markdown", func(b *strings.Builder) error { return WriteMarkdown(b, "Here:", table) },
-			"Here:\n\n| what | ns |\n| --- | --- |\n| hit | 40 |\n| go map | 100 |\n"},
-		{"text", func(b *strings.Builder) error { return WriteText(b, "Here:", table) },
-			"Here:\nwhat    ns\nhit     40\ngo map  100\n"},
+		{"markdown", WriteMarkdown, "Here:\n\n| what | ns |\n| --- | --- |\n| hit | 40 |\n| go map | 100 |\n\nThere:\nMuch.\n\n\n| what | ns |\n| --- | --- |\n"},
+		{"text", WriteText, "Here:\nwhat    ns\nhit     40\ngo map  100\n\nThere:\nMuch.\n\nwhat  ns\n"},
 	} {
 		for range 2 {
 			var b strings.Builder
-			if err := test.write(&b); err != nil || b.String() != test.want {
+			if err := test.write(&b, tables); err != nil || b.String() != test.want {
 				t.Errorf("%s: %v\n%s\nwant\n%s", test.name, err, &b, test.want)
 			}
 		}
 	}
-	if got := strings.Join(slices.Concat(table[:3:3]...), " "); got != "what ns hit 40 go map 100" || table[:4][3] != nil {
-		t.Errorf("the table is now %q and, behind it, %q", got, table[:4][3])
+	if got := strings.Join(slices.Concat(lines...), " "); got != "what ns hit 40 go map 100" || lines[:4][3] != nil {
+		t.Errorf("the table is now %q and, behind it, %q", got, lines[:4][3])
 	}
 }

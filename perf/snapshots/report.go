@@ -2,7 +2,6 @@ package snapshots
 
 import (
 	"fmt"
-	"io"
 	"time"
 
 	"weir/perf/measure"
@@ -115,21 +114,12 @@ func (r *Report) sumUp() {
 // Kind is that of a [measure.Report].
 func (r Report) Kind() string { return "snapshots" }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error {
-	return r.write(w, measure.WriteText)
-}
-
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error {
-	return r.write(w, measure.WriteMarkdown)
-}
-
-func (r *Report) write(w io.Writer, table func(io.Writer, string, [][]string) error) error {
-	if err := table(w, r.conditions(), r.changes()); err != nil {
-		return err
+// Tables is that of a [measure.Report]: the summary.
+func (r Report) Tables() []measure.Table {
+	return []measure.Table{
+		{Title: r.conditions(), Lines: r.changes()},
+		{Title: "A worker that looks at its queue all the time, meanwhile:", Lines: r.workers()},
 	}
-	return table(w, "\nA worker that looks at its queue all the time, meanwhile:", r.workers())
 }
 
 func (r *Report) conditions() string {

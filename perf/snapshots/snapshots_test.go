@@ -44,7 +44,7 @@ func TestRun(t *testing.T) {
 		}
 	}
 	var text, again bytes.Buffer
-	if err := report.WriteMarkdown(&text); err != nil {
+	if err := measure.WriteMarkdown(&text, report.Tables()); err != nil {
 		t.Fatal(err)
 	}
 	b, err := json.Marshal(report)
@@ -55,7 +55,7 @@ func TestRun(t *testing.T) {
 	if err := json.Unmarshal(b, &read); err != nil {
 		t.Fatal(err)
 	}
-	if err := read.WriteMarkdown(&again); err != nil || text.String() != again.String() {
+	if err := measure.WriteMarkdown(&again, read.Tables()); err != nil || text.String() != again.String() {
 		t.Errorf("from the file it is another report, error %v:\n%s\n%s", err, text.String(), again.String())
 	}
 	if n := strings.Count(text.String(), "\n| "); n < 9 {

@@ -2,7 +2,6 @@ package soak
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -123,18 +122,9 @@ func (s *Sample) faults(total int) (all []string) {
 // Kind is that of a [measure.Report].
 func (r Report) Kind() string { return "soak" }
 
-// WriteText writes the outcome for a terminal.
-func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
-
-// WriteMarkdown writes the outcome for a page.
-func (r Report) WriteMarkdown(w io.Writer) error { return r.write(w, measure.WriteMarkdown) }
-
-func (r *Report) write(w io.Writer, table func(io.Writer, string, [][]string) error) error {
-	if err := table(w, r.conditions(), r.table()); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(w, "\n%s\n", strings.Join(r.verdict(), "\n"))
-	return err
+// Tables is that of a [measure.Report]: the outcome, and what it means.
+func (r Report) Tables() []measure.Table {
+	return []measure.Table{{Title: r.conditions(), Lines: r.table()}, {Title: strings.Join(r.verdict(), "\n")}}
 }
 
 func (r *Report) conditions() string {

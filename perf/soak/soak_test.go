@@ -81,7 +81,7 @@ func TestSoak(t *testing.T) {
 				t.Error("the file does not say the same")
 			}
 			var text strings.Builder
-			if err := again.WriteMarkdown(&text); err != nil || !strings.Contains(text.String(), "| memory resident |") {
+			if err := measure.WriteMarkdown(&text, again.Tables()); err != nil || !strings.Contains(text.String(), "| memory resident |") {
 				t.Errorf("%v:\n%s", err, text.String())
 			}
 		})

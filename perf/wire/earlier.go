@@ -2,7 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"io"
 	"time"
 
 	"weir/perf/loops"
@@ -95,12 +94,9 @@ func (r *Earlier) Add(c EarlierCell) {
 // Kind is that of a [measure.Report].
 func (r Earlier) Kind() string { return "loops" }
 
-// WriteText writes the summary for a terminal.
-func (r Earlier) WriteText(w io.Writer) error { return measure.WriteText(w, r.conditions(), r.table()) }
-
-// WriteMarkdown writes the summary for a page.
-func (r Earlier) WriteMarkdown(w io.Writer) error {
-	return measure.WriteMarkdown(w, r.conditions(), r.table())
+// Tables is that of a [measure.Report]: the summary.
+func (r Earlier) Tables() []measure.Table {
+	return []measure.Table{{Title: r.conditions(), Lines: r.table()}}
 }
 
 func (r *Earlier) conditions() string {

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -202,21 +201,13 @@ func compare(mine, theirs []Cell) *Ratio {
 // Kind is that of a [measure.Report].
 func (r Report) Kind() string { return "wire" }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
-
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error { return r.write(w, measure.WriteMarkdown) }
-
-func (r *Report) write(w io.Writer, write func(io.Writer, string, [][]string) error) error {
-	if err := write(w, r.conditions(), r.table()); err != nil {
-		return err
+// Tables is that of a [measure.Report]: the summary.
+func (r Report) Tables() []measure.Table {
+	tables := []measure.Table{{Title: r.conditions(), Lines: r.table()}}
+	if latencies := r.latencyTable(); latencies != nil {
+		tables = append(tables, measure.Table{Title: "How long packets were under way, at shares of the loss-free rate:", Lines: latencies})
 	}
-	latencies := r.latencyTable()
-	if latencies == nil {
-		return nil
-	}
-	return write(w, "\nHow long packets were under way, at shares of the loss-free rate:", latencies)
+	return tables
 }
 
 func (r *Report) conditions() string {

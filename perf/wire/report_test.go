@@ -77,7 +77,7 @@ func TestLatencyTable(t *testing.T) {
 		{Load: 0, P50: 50_000}, {Load: 0.5, P99: 7_000},
 	}})
 	var b strings.Builder
-	if err := r.WriteMarkdown(&b); err != nil {
+	if err := measure.WriteMarkdown(&b, r.Tables()); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"| 1 Mi | weir-dsr | afxdp | 0/0/0/0/0 | idle | ", " | 50.0 (50.0-50.0) |", "| 50 % |", "| 7.0 (7.0-7.0) |"} {

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"weir/lab/netlab"
 	"weir/perf/measure"
 )
 
@@ -94,10 +93,7 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 	if err := opt.complete(); err != nil {
 		return Report{}, fmt.Errorf("measure health checks: %w", err)
 	}
-	if _, err := netlab.Sweep(); err != nil {
-		return Report{}, fmt.Errorf("measure health checks: %w", err)
-	}
-	machine, err := measure.ThisMachine()
+	head, err := opt.Begin()
 	if err != nil {
 		return Report{}, fmt.Errorf("measure health checks: %w", err)
 	}
@@ -106,14 +102,12 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 		return Report{}, fmt.Errorf("measure health checks: %w", err)
 	}
 	report := Report{
-		Measured: time.Now().UTC().Truncate(time.Second),
-		Machine:  machine,
+		Head:     head,
 		Weir:     version,
 		Backends: opt.Backends,
 		Interval: opt.Interval.Seconds(),
 		Window:   opt.Window.Seconds(),
 		WarmUp:   opt.WarmUp.Seconds(),
-		Seed:     opt.Seed,
 	}
 	err = measure.Rounds(&opt.Setup, opt.cells(), func(round int, cell Cell) error {
 		cell.Round = round

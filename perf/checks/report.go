@@ -2,23 +2,20 @@ package checks
 
 import (
 	"fmt"
-	"time"
 
 	"weir/perf/measure"
 )
 
 // Report is the outcome of [Run], complete.
 type Report struct {
-	Measured time.Time       `json:"measured"`
-	Machine  measure.Machine `json:"machine"`
-	Weir     string          `json:"weir"` // the measured binary's version
-	Backends int             `json:"backends"`
-	Interval float64         `json:"interval_seconds"` // of each check
-	Window   float64         `json:"window_seconds"`
-	WarmUp   float64         `json:"warm_up_seconds"`
-	Seed     uint64          `json:"seed"` // of the order
-	Summary  []Row           `json:"summary"`
-	Cells    []Cell          `json:"cells"` // in the order of measuring
+	measure.Head
+	Weir     string  `json:"weir"` // the measured binary's version
+	Backends int     `json:"backends"`
+	Interval float64 `json:"interval_seconds"` // of each check
+	Window   float64 `json:"window_seconds"`
+	WarmUp   float64 `json:"warm_up_seconds"`
+	Summary  []Row   `json:"summary"`
+	Cells    []Cell  `json:"cells"` // in the order of measuring
 }
 
 // Row sums up all rounds of one kind and number of checks.
@@ -101,7 +98,7 @@ func (r Report) Tables() []measure.Table {
 
 func (r *Report) conditions() string {
 	text := fmt.Sprintf("%s: veth, %d backends in mode ipip behind one router, each check every %g s, windows of %g s.",
-		r.Machine.At(r.Measured), r.Backends, r.Interval, r.Window)
+		r.At(), r.Backends, r.Interval, r.Window)
 	if r.Weir != "" { // older reports do not know
 		text += fmt.Sprintf(" Measured: %s.", r.Weir)
 	}

@@ -23,7 +23,6 @@ import (
 	"slices"
 	"time"
 
-	"weir/lab/netlab"
 	"weir/perf/measure"
 	"weir/perf/peers"
 )
@@ -162,10 +161,7 @@ func prepare(ctx context.Context, opt *Options) (Report, error) {
 	if err := opt.complete(); err != nil {
 		return Report{}, err
 	}
-	if _, err := netlab.Sweep(); err != nil {
-		return Report{}, err
-	}
-	machine, err := measure.ThisMachine()
+	head, err := opt.Begin()
 	if err != nil {
 		return Report{}, err
 	}
@@ -176,13 +172,11 @@ func prepare(ctx context.Context, opt *Options) (Report, error) {
 		}
 	}
 	return Report{
-		Measured: time.Now().UTC().Truncate(time.Second),
-		Machine:  machine,
+		Head:     head,
 		Programs: versions,
 		Clients:  opt.Clients,
 		Rate:     opt.Rate,
 		Window:   opt.Window.Seconds(),
-		Seed:     opt.Seed,
 		Missing:  make(map[Subject]string),
 	}, nil
 }

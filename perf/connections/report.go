@@ -5,20 +5,17 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"weir/perf/measure"
 )
 
 // Report is the outcome of [Measure], complete.
 type Report struct {
-	Measured time.Time          `json:"measured"`
-	Machine  measure.Machine    `json:"machine"`
+	measure.Head
 	Programs map[string]string  `json:"programs"` // versions of the peers', and of the measured weir
 	Clients  int                `json:"clients"`  // connections at a time, paced at most
 	Rate     int                `json:"rate"`     // connections per second, paced
 	Window   float64            `json:"window_seconds"`
-	Seed     uint64             `json:"seed"`              // of the order
 	Missing  map[Subject]string `json:"missing,omitempty"` // why a subject was not measured
 	Summary  []Row              `json:"summary"`
 	Cells    []Cell             `json:"cells"` // in the order of measuring
@@ -120,7 +117,7 @@ func (r Report) Tables() []measure.Table {
 func (r *Report) conditions() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: veth, one CPU for the balancer and one for all others, %d backends, closed: %d clients, paced: %d connections/s, windows of %g s.",
-		r.Machine.At(r.Measured), backends, r.Clients, r.Rate, r.Window)
+		r.At(), backends, r.Clients, r.Rate, r.Window)
 	for _, name := range slices.Sorted(maps.Keys(r.Programs)) {
 		fmt.Fprintf(&b, " %s: %s.", name, r.Programs[name])
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"time"
 
 	"weir/perf/balancer"
 	"weir/perf/measure"
@@ -12,22 +11,20 @@ import (
 
 // Report is the outcome of [Run], complete. Rates are per second.
 type Report struct {
-	Measured    time.Time       `json:"measured"`
-	Machine     measure.Machine `json:"machine"`
-	Driver      string          `json:"driver"`
-	Mode        string          `json:"mode"`
-	FrameLen    int             `json:"frame_len"`      // bytes
-	Flows       uint32          `json:"flows"`          // established before the flood
-	FlowsRate   int             `json:"flows_pps"`      // of these
-	Entries     int             `json:"entries"`        // of the flow table
-	NewRate     int             `json:"new_rate"`       // entries made per second, at most
-	Limit       int             `json:"limit"`          // new flows per second, in the mode with limits
-	Window      float64         `json:"window_seconds"` // of a flood
-	GeneratorOn int             `json:"generator_cpu"`
-	WorkerOn    int             `json:"worker_cpu"`
-	Seed        uint64          `json:"seed"` // of the order, and of the floods
-	Summary     []Row           `json:"summary"`
-	Cells       []Cell          `json:"cells"` // in the order of measuring
+	measure.Head
+	Driver      string  `json:"driver"`
+	Mode        string  `json:"mode"`
+	FrameLen    int     `json:"frame_len"`      // bytes
+	Flows       uint32  `json:"flows"`          // established before the flood
+	FlowsRate   int     `json:"flows_pps"`      // of these
+	Entries     int     `json:"entries"`        // of the flow table
+	NewRate     int     `json:"new_rate"`       // entries made per second, at most
+	Limit       int     `json:"limit"`          // new flows per second, in the mode with limits
+	Window      float64 `json:"window_seconds"` // of a flood
+	GeneratorOn int     `json:"generator_cpu"`
+	WorkerOn    int     `json:"worker_cpu"`
+	Summary     []Row   `json:"summary"`
+	Cells       []Cell  `json:"cells"` // in the order of measuring
 }
 
 // Row sums up all rounds of one rate in one mode.
@@ -119,7 +116,7 @@ func (r Report) Tables() []measure.Table {
 
 func (r *Report) conditions() string {
 	return fmt.Sprintf("%s: %s, %s mode, one worker, frames of %d bytes, %d flows with %d packets/s, flow table of %d, new_rate %d, limit %d, floods of %g s.",
-		r.Machine.At(r.Measured), r.Driver, r.Mode, r.FrameLen, r.Flows, r.FlowsRate, r.Entries, r.NewRate, r.Limit, r.Window)
+		r.At(), r.Driver, r.Mode, r.FrameLen, r.Flows, r.FlowsRate, r.Entries, r.NewRate, r.Limit, r.Window)
 }
 
 func (r *Report) table() [][]string {

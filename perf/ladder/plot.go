@@ -15,7 +15,7 @@ import (
 func (r Report) Plot(w io.Writer) error {
 	chart := plot.Lines{
 		Title:  "weir's own work per packet",
-		Note:   fmt.Sprintf("No I/O, UDP, packets of known flows; medians, smallest to largest. %s.", r.Machine.At(r.Measured)),
+		Note:   fmt.Sprintf("No I/O, UDP, packets of known flows; medians, smallest to largest. %s.", r.At()),
 		XLabel: "flows",
 		YLabel: "ns per packet",
 	}

@@ -5,23 +5,20 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"weir/perf/measure"
 )
 
 // Report is the outcome of a run, complete. Times are in ns of CPU per packet.
 type Report struct {
-	Measured time.Time       `json:"measured"`
-	Machine  measure.Machine `json:"machine"`
-	FrameLen int             `json:"frame_len"` // bytes, of IPv4
-	Window   float64         `json:"window_seconds"`
-	CPU      int             `json:"cpu"`
-	Seed     uint64          `json:"seed"`    // of the order
-	Skipped  []string        `json:"skipped"` // and why
-	Memory   []Memory        `json:"memory"`
-	Summary  []Row           `json:"summary"`
-	Samples  []Sample        `json:"samples"` // in the order of measuring
+	measure.Head
+	FrameLen int      `json:"frame_len"` // bytes, of IPv4
+	Window   float64  `json:"window_seconds"`
+	CPU      int      `json:"cpu"`
+	Skipped  []string `json:"skipped"` // and why
+	Memory   []Memory `json:"memory"`
+	Summary  []Row    `json:"summary"`
+	Samples  []Sample `json:"samples"` // in the order of measuring
 }
 
 // Row sums up all rounds of a cell.
@@ -37,14 +34,12 @@ type Row struct {
 func (r *Row) Missed() bool { return r.Target > 0 && r.Own.Median > r.Target }
 
 func newReport(opt *Options) (Report, error) {
-	machine, err := measure.ThisMachine()
+	head, err := measure.NewHead(opt.Seed)
 	return Report{
-		Measured: time.Now().UTC().Truncate(time.Second),
-		Machine:  machine,
+		Head:     head,
 		FrameLen: frameLen,
 		Window:   opt.Window.Seconds(),
 		CPU:      opt.CPU,
-		Seed:     opt.Seed,
 	}, err
 }
 
@@ -133,7 +128,7 @@ func (r *Report) conditions() string {
 		rounds = max(rounds, row.Rounds)
 	}
 	s := fmt.Sprintf("%s: no I/O, frames of %d bytes (IPv4), %d rounds of %g ms each.",
-		r.Machine.At(r.Measured), r.FrameLen, rounds, r.Window*1000)
+		r.At(), r.FrameLen, rounds, r.Window*1000)
 	for _, skipped := range r.Skipped {
 		s += " Left out: " + skipped + "."
 	}

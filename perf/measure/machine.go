@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,12 +45,6 @@ func ThisMachine() (Machine, error) {
 		Commit: builtFrom(commit, noted),
 		Load:   strings.TrimSpace(string(load)),
 	}, nil
-}
-
-// At says for a reader where and when something was measured.
-func (m *Machine) At(measured time.Time) string {
-	return fmt.Sprintf("%s, Linux %s, %d x %s, %s, weir %s",
-		measured.Format(time.DateOnly), m.Kernel, m.CPUs, m.CPU, m.Go, shortCommit(m.Commit))
 }
 
 // cpuModel returns what the kernel calls the CPU, or the architecture where it

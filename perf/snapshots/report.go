@@ -2,23 +2,20 @@ package snapshots
 
 import (
 	"fmt"
-	"time"
 
 	"weir/perf/measure"
 )
 
 // Report is the outcome of [Run], complete.
 type Report struct {
-	Measured time.Time       `json:"measured"`
-	Machine  measure.Machine `json:"machine"`
-	Services int             `json:"services"`
-	Backends int             `json:"backends"`
-	Seed     uint64          `json:"seed"` // of the order
-	Summary  []Row           `json:"summary"`
-	Workers  []AwayRow       `json:"workers"`
-	Heap     []float64       `json:"heap_bytes"` // of all that is kept for the services, in each round
-	Cells    []Cell          `json:"cells"`      // in the order of measuring
-	Away     []Away          `json:"away"`
+	measure.Head
+	Services int       `json:"services"`
+	Backends int       `json:"backends"`
+	Summary  []Row     `json:"summary"`
+	Workers  []AwayRow `json:"workers"`
+	Heap     []float64 `json:"heap_bytes"` // of all that is kept for the services, in each round
+	Cells    []Cell    `json:"cells"`      // in the order of measuring
+	Away     []Away    `json:"away"`
 }
 
 // Row sums up all rounds of one kind of change.
@@ -45,10 +42,8 @@ type AwayRow struct {
 }
 
 func newReport(o *Options) (Report, error) {
-	machine, err := measure.ThisMachine()
-	return Report{
-		Measured: time.Now().UTC().Truncate(time.Second), Machine: machine, Services: o.Services, Backends: o.Backends, Seed: o.Seed,
-	}, err
+	head, err := measure.NewHead(o.Seed)
+	return Report{Head: head, Services: o.Services, Backends: o.Backends}, err
 }
 
 // Add adds a cell and sums up again.
@@ -125,7 +120,7 @@ func (r Report) Tables() []measure.Table {
 func (r *Report) conditions() string {
 	heap := measure.SpreadOf(r.Heap, func(v *float64) float64 { return *v })
 	return fmt.Sprintf("%s: %d services with %d backends each, tables of 65537; %s MB of heap are kept for them.",
-		r.Machine.At(r.Measured), r.Services, r.Backends, heap.Format(1e-6, 0))
+		r.At(), r.Services, r.Backends, heap.Format(1e-6, 0))
 }
 
 func (r *Report) changes() [][]string {

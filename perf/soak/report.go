@@ -12,17 +12,15 @@ import (
 
 // Report is the outcome of a run, complete.
 type Report struct {
-	Measured    time.Time       `json:"measured"`
-	Machine     measure.Machine `json:"machine"`
-	Driver      string          `json:"driver"`
-	Mode        Mode            `json:"mode"`
-	Flows       uint32          `json:"flows"`
-	New         float64         `json:"new"` // share of packets
-	Entries     int             `json:"entries"`
-	Every       float64         `json:"every_seconds"`
-	GeneratorOn int             `json:"generator_cpu"`
-	WorkerOn    int             `json:"worker_cpu"`
-	Seed        uint64          `json:"seed"`
+	measure.Head
+	Driver      string  `json:"driver"`
+	Mode        Mode    `json:"mode"`
+	Flows       uint32  `json:"flows"`
+	New         float64 `json:"new"` // share of packets
+	Entries     int     `json:"entries"`
+	Every       float64 `json:"every_seconds"`
+	GeneratorOn int     `json:"generator_cpu"`
+	WorkerOn    int     `json:"worker_cpu"`
 
 	Growth  []Growth `json:"growth"`
 	Faults  []string `json:"faults"` // what is not accounted for
@@ -40,10 +38,9 @@ type Rest struct {
 }
 
 func newReport(opt *Options) (Report, error) {
-	machine, err := measure.ThisMachine()
+	head, err := opt.Begin()
 	return Report{
-		Measured:    time.Now().UTC().Truncate(time.Second),
-		Machine:     machine,
+		Head:        head,
 		Driver:      "AF_XDP, copy mode, veth",
 		Mode:        opt.Mode,
 		Flows:       opt.Flows,
@@ -52,7 +49,6 @@ func newReport(opt *Options) (Report, error) {
 		Every:       opt.Every.Seconds(),
 		GeneratorOn: opt.CPUs[0],
 		WorkerOn:    opt.CPUs[1],
-		Seed:        opt.Seed,
 	}, err
 }
 
@@ -133,7 +129,7 @@ func (r *Report) conditions() string {
 		seconds, packets = r.Samples[n-1].Seconds, r.Samples[n-1].Received
 	}
 	return fmt.Sprintf("%s: %s, mode %s, %s with %.1f million packets, %d flows and %g %% of the packets of new ones, flow table of %d, a snapshot every %g s.",
-		r.Machine.At(r.Measured), r.Driver, r.Mode, time.Duration(seconds*float64(time.Second)).Round(time.Second), float64(packets)/1e6,
+		r.At(), r.Driver, r.Mode, time.Duration(seconds*float64(time.Second)).Round(time.Second), float64(packets)/1e6,
 		r.Flows, r.New*100, r.Entries, r.Every)
 }
 

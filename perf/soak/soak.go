@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"weir/dataplane/flow"
-	"weir/lab/netlab"
 	"weir/perf/generator"
 	"weir/perf/measure"
 	"weir/perf/sink"
@@ -73,9 +72,6 @@ const minTurns = 16
 // seen until then.
 func Run(ctx context.Context, opt Options) (report Report, err error) {
 	if err := opt.complete(); err != nil {
-		return Report{}, fmt.Errorf("soak: %w", err)
-	}
-	if _, err := netlab.Sweep(); err != nil {
 		return Report{}, fmt.Errorf("soak: %w", err)
 	}
 	if report, err = newReport(&opt); err != nil {

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"time"
 
 	"weir/perf/loops"
 	"weir/perf/measure"
@@ -11,22 +10,20 @@ import (
 // Earlier is a report as it was before there were subjects, when only loops were
 // measured, and weir in the place of one. None is made any more.
 type Earlier struct {
-	Measured    time.Time       `json:"measured"`
-	Machine     measure.Machine `json:"machine"`
-	Driver      string          `json:"driver"`
-	Mode        string          `json:"mode"`
-	Libraries   []string        `json:"libraries"`
-	FrameLen    int             `json:"frame_len"` // bytes
-	Flows       uint32          `json:"flows"`
-	Ring        int             `json:"ring"` // entries
-	Window      float64         `json:"window_seconds"`
-	Step        float64         `json:"step_seconds"` // of the binary search
-	MaxLoss     float64         `json:"max_loss"`     // of a loss-free trial
-	GeneratorOn int             `json:"generator_cpu"`
-	LoopOn      int             `json:"loop_cpu"`
-	Seed        uint64          `json:"seed"` // of the order
-	Summary     []EarlierRow    `json:"summary"`
-	Cells       []EarlierCell   `json:"cells"` // in the order of measuring
+	measure.Head
+	Driver      string        `json:"driver"`
+	Mode        string        `json:"mode"`
+	Libraries   []string      `json:"libraries"`
+	FrameLen    int           `json:"frame_len"` // bytes
+	Flows       uint32        `json:"flows"`
+	Ring        int           `json:"ring"` // entries
+	Window      float64       `json:"window_seconds"`
+	Step        float64       `json:"step_seconds"` // of the binary search
+	MaxLoss     float64       `json:"max_loss"`     // of a loss-free trial
+	GeneratorOn int           `json:"generator_cpu"`
+	LoopOn      int           `json:"loop_cpu"`
+	Summary     []EarlierRow  `json:"summary"`
+	Cells       []EarlierCell `json:"cells"` // in the order of measuring
 }
 
 // ReadEither reads a report of some subjects (see LoopsCommand, ModesCommand):
@@ -101,7 +98,7 @@ func (r Earlier) Tables() []measure.Table {
 
 func (r *Earlier) conditions() string {
 	return fmt.Sprintf("%s: %s, %s mode, frames of %d bytes, %d flows, rings of %d, windows of %g s.",
-		r.Machine.At(r.Measured), r.Driver, r.Mode, r.FrameLen, r.Flows, r.Ring, r.Window)
+		r.At(), r.Driver, r.Mode, r.FrameLen, r.Flows, r.Ring, r.Window)
 }
 
 func (r *Earlier) table() [][]string {

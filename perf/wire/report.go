@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"weir/perf/measure"
 )
@@ -13,15 +12,13 @@ import (
 // Report is the outcome of [Run], complete: whoever reads it needs nothing else
 // to judge it. Rates are in frames per second.
 type Report struct {
-	Measured  time.Time         `json:"measured"`
-	Machine   measure.Machine   `json:"machine"`
+	measure.Head
 	Libraries []string          `json:"libraries,omitempty"` // that are not weir's
 	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least: 60, and for IPv6 62
 	Zipf      float64           `json:"zipf,omitempty"`      // exponent of how popular flows are
 	Window    float64           `json:"window_seconds"`
 	Step      float64           `json:"step_seconds"` // of the binary search, and of warming up
 	MaxLoss   float64           `json:"max_loss"`     // of a loss-free trial
-	Seed      uint64            `json:"seed"`         // of the order
 	LeftOut   map[string]string `json:"left_out,omitempty"`
 	Summary   []Row             `json:"summary"`
 	Cells     []Cell            `json:"cells"` // in the order of measuring
@@ -64,21 +61,19 @@ type Ratio struct {
 }
 
 func newReport(opt *Options) (Report, error) {
-	machine, err := measure.ThisMachine()
+	head, err := opt.Begin()
 	if err != nil {
 		return Report{}, err
 	}
 	all, err := subjects(opt.Subjects)
 	return Report{
-		Measured:  time.Now().UTC().Truncate(time.Second),
-		Machine:   machine,
+		Head:      head,
 		Libraries: versions(all),
 		FrameLen:  opt.FrameLen,
 		Zipf:      opt.Zipf,
 		Window:    opt.Window.Seconds(),
 		Step:      opt.Step.Seconds(),
 		MaxLoss:   MaxLoss,
-		Seed:      opt.Seed,
 	}, err
 }
 
@@ -219,7 +214,7 @@ func (r *Report) conditions() string {
 		frames += fmt.Sprintf(", flows by Zipf's law (%g)", r.Zipf)
 	}
 	text := fmt.Sprintf("%s: veth, UDP, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
-		r.Machine.At(r.Measured), frames, r.Window)
+		r.At(), frames, r.Window)
 	if names := slices.Sorted(maps.Keys(r.LeftOut)); len(names) > 0 {
 		text += fmt.Sprintf(" Not on this machine: %s.", strings.Join(names, ", "))
 	}

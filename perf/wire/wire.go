@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"time"
 
-	"weir/lab/netlab"
 	"weir/perf/measure"
 )
 
@@ -130,9 +129,6 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 	}
 	cells, err := opt.cells()
 	if err != nil {
-		return Report{}, fmt.Errorf("measure: %w", err)
-	}
-	if _, err := netlab.Sweep(); err != nil {
 		return Report{}, fmt.Errorf("measure: %w", err)
 	}
 	report, err := newReport(&opt)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -118,16 +119,11 @@ func TestReadWeir(t *testing.T) {
 	before := read()
 	begin := used()
 	// Two threads at once.
-	done := make(chan struct{})
+	var done atomic.Bool
 	var spent sync.WaitGroup
 	for range 2 {
 		spent.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
+			for !done.Load() {
 			}
 		})
 	}
@@ -136,7 +132,7 @@ func TestReadWeir(t *testing.T) {
 	end := used()
 	after := read()
 	outerEnd := used()
-	close(done)
+	done.Store(true)
 	spent.Wait()
 	if ran := after.since(before).Ran; ran < end-begin-slack || ran > outerEnd-outerBegin+slack {
 		t.Errorf("ran %v, while getrusage has %v to %v", ran, end-begin, outerEnd-outerBegin)

@@ -43,10 +43,16 @@ type Row struct {
 func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
-	unchecked := r.of(Cell{Kind: None})
+	type key struct {
+		Kind
+		Target
+		checked int
+	}
+	groups := measure.GroupBy(r.Cells, func(c *Cell) key { return key{c.Kind, c.To, c.Checked} })
+	unchecked := groups[key{Kind: None}]
 	idle := measure.SpreadOf(unchecked, func(c *Cell) float64 { return c.CPU }).Median
 	for _, like := range (&Options{Backends: r.Backends}).cells() {
-		cells := r.of(like)
+		cells := groups[key{like.Kind, like.To, like.Checked}]
 		if len(cells) == 0 {
 			continue
 		}
@@ -76,16 +82,6 @@ func (r *Report) Add(c Cell) {
 		}
 		r.Summary = append(r.Summary, row)
 	}
-}
-
-// of returns the cells of one row.
-func (r *Report) of(like Cell) (cells []Cell) {
-	for _, c := range r.Cells {
-		if c.Kind == like.Kind && c.To == like.To && c.Checked == like.Checked {
-			cells = append(cells, c)
-		}
-	}
-	return cells
 }
 
 // Kind is that of a [measure.Report].

@@ -50,16 +50,15 @@ type Row struct {
 func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
+	type key struct {
+		Subject
+		Load
+	}
+	cells := measure.GroupBy(r.Cells, func(c *Cell) key { return key{c.Subject, c.Load} })
 	for _, load := range Loads() {
 		for _, subject := range Subjects() {
-			var cells []Cell
-			for _, c := range r.Cells {
-				if c.Subject == subject && c.Load == load {
-					cells = append(cells, c)
-				}
-			}
-			if len(cells) > 0 {
-				r.Summary = append(r.Summary, rowOf(cells))
+			if mine := cells[key{subject, load}]; len(mine) > 0 {
+				r.Summary = append(r.Summary, rowOf(mine))
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package flood
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"weir/perf/balancer"
@@ -58,19 +59,10 @@ type Row struct {
 func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
+	modes := measure.GroupBy(r.Cells, func(c *Cell) balancer.Mode { return c.Mode })
 	for _, mode := range balancer.Modes() {
-		var rates []Rate // in order
-		cells := make(map[Rate][]Cell)
-		for _, c := range r.Cells {
-			if c.Mode == mode {
-				if cells[c.Rate] == nil {
-					rates = append(rates, c.Rate)
-				}
-				cells[c.Rate] = append(cells[c.Rate], c)
-			}
-		}
-		slices.SortFunc(rates, func(a, b Rate) int { return cmp.Compare(a.generators(), b.generators()) })
-		for _, rate := range rates {
+		cells := measure.GroupBy(modes[mode], func(c *Cell) Rate { return c.Rate })
+		for _, rate := range slices.SortedFunc(maps.Keys(cells), func(a, b Rate) int { return cmp.Compare(a.generators(), b.generators()) }) {
 			r.Summary = append(r.Summary, sumUp(cells[rate]))
 		}
 	}

@@ -3,6 +3,7 @@ package measure
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"testing"
 )
@@ -55,6 +56,16 @@ func TestVersionOf(t *testing.T) {
 	}
 	if got, err := VersionOf(t.Context(), program+"-not"); err == nil {
 		t.Errorf("%q of a program that is not there", got)
+	}
+}
+
+func TestGroupBy(t *testing.T) {
+	got := GroupBy([]int{7, 2, 5, 4, 1}, func(n *int) bool { return *n%2 == 0 })
+	if want := map[bool][]int{true: {2, 4}, false: {7, 5, 1}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := GroupBy(nil, func(n *int) int { return *n }); len(got) != 0 {
+		t.Errorf("of nothing: %v", got)
 	}
 }
 

@@ -31,6 +31,17 @@ func SpreadOf[C any](cells []C, value func(*C) float64) Spread {
 	return Spread{Median: (values[(n-1)/2] + values[n/2]) / 2, Min: values[0], Max: values[n-1]}
 }
 
+// GroupBy returns the cells of each key, in their order: those that are summed up in
+// one row.
+func GroupBy[C any, K comparable](cells []C, key func(*C) K) map[K][]C {
+	groups := make(map[K][]C)
+	for i := range cells {
+		k := key(&cells[i])
+		groups[k] = append(groups[k], cells[i])
+	}
+	return groups
+}
+
 // Format writes the median and, in brackets, smallest and largest.
 func (s Spread) Format(scale float64, digits int) string {
 	f := func(v float64) string { return fmt.Sprintf("%.*f", digits, v*scale) }

@@ -61,16 +61,15 @@ func (r *Report) AddAway(a Away) {
 func (r *Report) sumUp() {
 	r.Summary, r.Workers = nil, nil
 	plain := func(v *float64) float64 { return *v }
+	byChange := measure.GroupBy(r.Cells, func(c *Cell) Change { return c.Change })
 	for _, kind := range changes() {
-		var cells []Cell
-		var took []float64
-		for _, c := range r.Cells {
-			if c.Change == kind {
-				cells, took = append(cells, c), append(took, c.Took...)
-			}
-		}
+		cells := byChange[kind]
 		if len(cells) == 0 {
 			continue
+		}
+		var took []float64
+		for _, c := range cells {
+			took = append(took, c.Took...)
 		}
 		row := Row{
 			Change: kind, Changes: len(took), Took: measure.SpreadOf(took, plain), Target: 0.005,
@@ -83,16 +82,15 @@ func (r *Report) sumUp() {
 		}
 		r.Summary = append(r.Summary, row)
 	}
+	byWhile := measure.GroupBy(r.Away, func(a *Away) While { return a.While })
 	for _, while := range whiles() {
-		var all []Away
-		var adopts []float64
-		for _, a := range r.Away {
-			if a.While == while {
-				all, adopts = append(all, a), append(adopts, a.Adopts...)
-			}
-		}
+		all := byWhile[while]
 		if len(all) == 0 {
 			continue
+		}
+		var adopts []float64
+		for _, a := range all {
+			adopts = append(adopts, a.Adopts...)
 		}
 		over := func(value func(*Away) float64) measure.Spread { return measure.SpreadOf(all, value) }
 		r.Workers = append(r.Workers, AwayRow{

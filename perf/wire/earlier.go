@@ -59,14 +59,16 @@ type EarlierRow struct {
 func (r *Earlier) Add(c EarlierCell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
+	type key struct {
+		loop     string
+		scenario Scenario
+	}
+	all := measure.GroupBy(r.Cells, func(c *EarlierCell) key { return key{c.Loop, c.Scenario} })
 	for _, scenario := range []Scenario{earlierOverload, LossFree, Send} {
 		for _, kind := range earlierLoops {
 			row := EarlierRow{Loop: kind, Scenario: scenario}
 			var cells []EarlierCell
-			for _, c := range r.Cells {
-				if c.Loop != kind || c.Scenario != scenario {
-					continue
-				}
+			for _, c := range all[key{kind, scenario}] {
 				row.Rounds++
 				if c.failed() {
 					row.Failed++

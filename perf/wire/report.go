@@ -104,16 +104,8 @@ type key struct {
 func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
-	cells := make(map[key][]Cell)
-	var flows []uint32
-	for _, c := range r.Cells {
-		k := key{c.Subject, c.Scenario, c.Flows}
-		cells[k] = append(cells[k], c)
-		if !slices.Contains(flows, c.Flows) {
-			flows = append(flows, c.Flows)
-		}
-	}
-	slices.Sort(flows)
+	cells := measure.GroupBy(r.Cells, func(c *Cell) key { return key{c.Subject, c.Scenario, c.Flows} })
+	flows := slices.Sorted(maps.Keys(measure.GroupBy(r.Cells, func(c *Cell) uint32 { return c.Flows })))
 	for _, scenario := range Scenarios() {
 		for _, n := range flows {
 			for _, s := range Subjects() {

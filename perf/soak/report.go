@@ -74,15 +74,19 @@ func (r *Report) Conclude() {
 	if len(r.Samples) > 0 && r.Samples[len(r.Samples)-1].Received == r.Samples[0].Received {
 		fault("nothing was received")
 	}
+	total := 0 // of frames, from the first sample to the last
+	if len(r.Samples) > 0 {
+		total = r.Samples[0].Total
+	}
 	for _, s := range r.Samples {
-		for _, f := range s.faults(r.Samples[0].Total) {
+		for _, f := range s.faults(total) {
 			fault("after %.0f s: %s", s.Seconds, f)
 		}
 	}
 	if r.Rest == nil {
 		return
 	}
-	for _, f := range r.Rest.faults(r.Rest.Total) {
+	for _, f := range r.Rest.faults(total) {
 		fault("at rest: %s", f)
 	}
 	if s := r.Gone; s != nil && (s.Flows > int(r.Flows) || s.SNATFlows > int64(s.Flows)) {

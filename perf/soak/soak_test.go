@@ -131,6 +131,7 @@ func TestConclude(t *testing.T) {
 		"given back too often": {func(r *Report) { r.Samples[9].Frames.Sending = -1 }, "more than it took"},
 		"fewer frames":         {func(r *Report) { r.Samples[9].Total-- }, "and there were"},
 		"lost at rest":         {func(r *Report) { f := &r.Rest.Frames; f.Free--; f.Held++ }, "at rest: 1 frames are lost"},
+		"fewer frames at rest": {func(r *Report) { r.Rest.Total-- }, "at rest: 12149 frames, and there were 12150"},
 		"under way at rest":    {func(r *Report) { f := &r.Rest.Frames; f.Free--; f.Sending++ }, "under way"},
 		"a packet is missing":  {func(r *Report) { r.Rest.Sent-- }, "were received, "},
 		"more than offered":    {func(r *Report) { r.Rest.Refused += 400 }, "were offered"},

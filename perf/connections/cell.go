@@ -61,8 +61,8 @@ type moment struct {
 	usage   usage
 }
 
-func (r *rig) read() (m moment, err error) {
-	if m.clients, err = r.clients.status(); err != nil {
+func (r *rig) read(ctx context.Context) (m moment, err error) {
+	if err := r.clients.Ask(ctx, askStatus, &m.clients); err != nil {
 		return m, err
 	}
 	m.at = time.Now()
@@ -80,14 +80,14 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 	if err := measure.Sleep(ctx, max(opt.Window/4, 100*time.Millisecond)); err != nil {
 		return err
 	}
-	before, err := r.read()
+	before, err := r.read(ctx)
 	if err != nil {
 		return err
 	}
 	if err := measure.Sleep(ctx, opt.Window); err != nil {
 		return err
 	}
-	after, err := r.read()
+	after, err := r.read(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 		}
 	}
 	c.between(&before, &after)
-	return c.finish(r)
+	return c.finish(ctx, opt, r)
 }
 
 func (c *Cell) between(before, after *moment) {
@@ -120,16 +120,18 @@ func (c *Cell) between(before, after *moment) {
 }
 
 // finish has clients end what they have begun, and adds up.
-func (c *Cell) finish(r *rig) error {
-	clients, err := r.clients.stop()
-	if err != nil {
+func (c *Cell) finish(ctx context.Context, opt *Options, r *rig) (err error) {
+	var clients clientCounts
+	if err := r.clients.AskWithin(ctx, opt.Patience+measure.StopGrace, askFinish, &clients); err != nil {
 		return fmt.Errorf("end clients: %w", err)
 	}
-	served, err := r.servers.stop()
-	if err != nil {
+	c.Account = Account{Opened: clients.Opened, Answered: clients.Answered, Failed: clients.Failed}
+	if err := r.servers.Ask(ctx, askStatus, &c.Account.Served); err != nil {
 		return fmt.Errorf("end servers: %w", err)
 	}
-	c.Account = Account{Opened: clients.Opened, Answered: clients.Answered, Served: served, Failed: clients.Failed}
+	if err := errors.Join(r.clients.Stop(measure.StopGrace), r.servers.Stop(measure.StopGrace)); err != nil {
+		return fmt.Errorf("end clients and servers: %w", err)
+	}
 	c.Account.FramesIn, c.Account.FramesOut, err = r.frames()
 	return err
 }

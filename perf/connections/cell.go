@@ -54,6 +54,51 @@ func (a *Account) failed() (n uint64) {
 	return n
 }
 
+// Frames of a connection that is answered, at the least: SYN, an acknowledgement,
+// the byte and FIN from the client, and SYN, the byte and FIN to it.
+const (
+	framesThere = 4
+	framesBack  = 3
+)
+
+// stray is how many frames, of neighbour discovery and the like, may come to a
+// balancer that nobody asks.
+const stray = 100
+
+// check fails if this cannot be what a subject has done, whatever it is worth: a
+// figure of it would be wrong. Connections that have failed are no such thing.
+func (a *Account) check(subject Subject) error {
+	answered, served, failed := uint64(0), uint64(0), a.failed()
+	for i, n := range a.Answered {
+		answered, served = answered+n, served+a.Served[i]
+		if n > a.Served[i] {
+			return fmt.Errorf("clients have %d answers of backend %d, which has given %d", n, i, a.Served[i])
+		}
+	}
+	if answered+failed != a.Opened {
+		return fmt.Errorf("%d connections were opened, %d answered, and %d have failed", a.Opened, answered, failed)
+	}
+	if served-answered > failed {
+		return fmt.Errorf("backends have answered %d connections, clients know of %d and of %d that have failed", served, answered, failed)
+	}
+	in, out := uint64(framesThere), uint64(framesThere+framesBack)
+	switch {
+	case subject == Direct:
+		if n := a.FramesIn + a.FramesOut; n > stray && n >= answered {
+			return fmt.Errorf("%d frames went by a balancer that nobody was to ask, of %d connections", n, answered)
+		}
+		return nil
+	case subject.direct():
+		out = framesThere
+	default:
+		in = framesThere + framesBack
+	}
+	if a.FramesIn < in*answered || a.FramesOut < out*answered {
+		return fmt.Errorf("%d frames went to the balancer and %d came from it, too few for %d connections", a.FramesIn, a.FramesOut, answered)
+	}
+	return nil
+}
+
 // moment is all there is to read, at one time.
 type moment struct {
 	at      time.Time
@@ -132,6 +177,8 @@ func (c *Cell) finish(ctx context.Context, opt *Options, r *rig) (err error) {
 	if err := errors.Join(r.clients.Stop(measure.StopGrace), r.servers.Stop(measure.StopGrace)); err != nil {
 		return fmt.Errorf("end clients and servers: %w", err)
 	}
-	c.Account.FramesIn, c.Account.FramesOut, err = r.frames()
-	return err
+	if c.Account.FramesIn, c.Account.FramesOut, err = r.frames(); err != nil {
+		return err
+	}
+	return c.Account.check(c.Subject)
 }

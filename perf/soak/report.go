@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"weir/perf/balancer"
 	"weir/perf/measure"
 	"weir/perf/sink"
 )
@@ -16,7 +17,7 @@ type Report struct {
 	Measured    time.Time       `json:"measured"`
 	Machine     measure.Machine `json:"machine"`
 	Driver      string          `json:"driver"`
-	Mode        Mode            `json:"mode"`
+	Mode        balancer.Mode   `json:"mode"`
 	Flows       uint32          `json:"flows"`
 	New         float64         `json:"new"` // share of packets
 	Entries     int             `json:"entries"`

@@ -64,8 +64,12 @@ func (a *Asked) AskWithin(ctx context.Context, within time.Duration, question st
 // StopGrace is what most children need at most to end.
 const StopGrace = 10 * time.Second
 
-// Stop ends the child, and kills it if it has not ended within the grace time.
+// Stop ends the child, and kills it if it has not ended within the grace time. One
+// that was killed before is no error: Ask has told.
 func (a *Asked) Stop(grace time.Duration) error {
+	if a.killed {
+		return nil
+	}
 	err := a.input.Close()
 	if errors.Is(err, os.ErrClosed) { // by its end, of which Wait tells
 		err = nil

@@ -46,6 +46,7 @@ type Child struct {
 	Process *netlab.Process
 	output  *json.Decoder
 	threads []int
+	killed  bool // for it did not answer
 }
 
 // How long a child may take, on a machine that has other work as well. One that
@@ -94,6 +95,7 @@ func (c *Child) read(ctx context.Context, within time.Duration, v any) error {
 	case <-ctx.Done():
 		// What it still wrote would be taken for the answer to another question.
 		c.kill()
+		c.killed = true
 		<-decoded
 		return fmt.Errorf("what is measured does not answer: %w: %s", ctx.Err(), c.Process.Output())
 	}

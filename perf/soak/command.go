@@ -46,7 +46,7 @@ func act(c *cli.Context) error {
 			For:   c.Duration("for"), Every: c.Duration("every"), Mode: balancer.Mode(c.String("mode")), Flows: uint32(c.Uint("flows")),
 			New: c.Float64("new"), Rate: c.Int("rate"), Entries: c.Int("entries"),
 		})
-		failed = len(report.Samples) > 0 && !report.OK()
+		failed = err == nil && !report.OK()
 		return report, len(report.Samples), err
 	})
 	if failed {

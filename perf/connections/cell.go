@@ -148,7 +148,7 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 func (c *Cell) between(before, after *moment) {
 	seconds := after.at.Sub(before.at).Seconds()
 	used := after.usage.since(before.usage)
-	took := after.clients.Took.since(&before.clients.Took)
+	took := after.clients.Took.Since(&before.clients.Took)
 	c.Seconds = seconds
 	c.Answered = after.clients.answered() - before.clients.answered()
 	c.PerSecond = float64(c.Answered) / seconds
@@ -161,7 +161,7 @@ func (c *Cell) between(before, after *moment) {
 	c.Busy = 1 - min(used.idle.Seconds()/seconds, 1)
 	c.Others = max(c.Busy-(used.process+used.kernel+used.delivery).Seconds()/seconds, 0)
 	c.Clients = 1 - min(used.others.Seconds()/seconds, 1)
-	c.Median, c.P99 = took.quantile(0.5).Seconds(), took.quantile(0.99).Seconds()
+	c.Median, c.P99 = took.Percentile(50).Seconds(), took.Percentile(99).Seconds()
 }
 
 // finish has clients end what they have begun, and adds up.

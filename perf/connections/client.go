@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weir/perf/measure"
 )
 
 // Clients of a measurement are one thread with an epoll set, and no more system
@@ -39,7 +41,7 @@ type clientCounts struct {
 	Answered []uint64          `json:"answered"` // as they should be, by backend
 	Failed   map[string]uint64 `json:"failed"`   // by reason
 	Late     uint64            `json:"late"`     // that had to wait for another to end, with a rate
-	Took     histogram         `json:"took"`     // from when they were to be opened to their end, of answered ones
+	Took     measure.Histogram `json:"took"`     // from when they were to be opened to their end, of answered ones
 }
 
 func (c *clientCounts) answered() (n uint64) {
@@ -238,7 +240,7 @@ func (c *clients) proceed(i int32, events uint32) {
 		return
 	}
 	c.counts.Answered[s.answer-answerOf(0)]++
-	c.counts.Took[bucket(time.Since(s.due))]++
+	c.counts.Took.Add(time.Since(s.due))
 	c.end(i)
 }
 

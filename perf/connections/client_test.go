@@ -94,11 +94,7 @@ func TestClientCounts(t *testing.T) {
 			if !maps.Equal(s.Failed, failed) {
 				t.Errorf("failed are %v, want %v", s.Failed, failed)
 			}
-			took := uint64(0)
-			for _, n := range s.Took {
-				took += n
-			}
-			if took != s.answered() {
+			if took := s.Took.Count(); took != s.answered() {
 				t.Errorf("%d times of %d answered connections", took, s.answered())
 			}
 		})

@@ -21,13 +21,13 @@ var (
 	errThread = errors.New("no worker")
 )
 
-// played is a server. It ends when ctx does, or is told to.
-type played struct {
+// playedServer is a server. It ends when ctx does, or is told to.
+type playedServer struct {
 	threads error
 	end     chan error
 }
 
-func (p *played) Run(ctx context.Context) error {
+func (p *playedServer) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
@@ -36,9 +36,9 @@ func (p *played) Run(ctx context.Context) error {
 	}
 }
 
-func (p *played) Threads(context.Context) ([]int, error) { return []int{7, 8}, p.threads }
+func (p *playedServer) Threads(context.Context) ([]int, error) { return []int{7, 8}, p.threads }
 
-func (p *played) Answer(ctx context.Context, question string) (any, error) {
+func (p *playedServer) Answer(ctx context.Context, question string) (any, error) {
 	switch question {
 	case "length":
 		return len(question), nil
@@ -71,7 +71,7 @@ func TestServe(t *testing.T) {
 		"ends with no one": {open: true, runs: errRun, answers: started, want: errRun},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := &played{threads: test.threads, end: make(chan error, 1)}
+			p := &playedServer{threads: test.threads, end: make(chan error, 1)}
 			var questions io.Reader = strings.NewReader(test.questions)
 			var answers strings.Builder
 			out := io.Writer(&answers)

@@ -119,6 +119,9 @@ func TestAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := StartAsked(host, exec.Command("sh", "-c", "echo why >&2; exit 3"), 5); err == nil || !strings.Contains(err.Error(), "why") {
+		t.Errorf("a child that does not start: %v", err)
+	}
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	const hangs = "while :; do sleep 1000; done" // also after the end of its input

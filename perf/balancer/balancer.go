@@ -65,13 +65,15 @@ type Options struct {
 	Log       *slog.Logger  `json:"-"`
 }
 
-// Balancer is the data plane at work. Its methods but Run wait for the workers
-// to answer.
+// Balancer is the data plane at work. Its methods belong to one goroutine, but for
+// Run. Those with a context wait for the workers to answer.
 type Balancer struct {
 	opt   Options
 	plane plane
 
-	drained map[packet.Tuple]place // established when Drain was called
+	snapshots int                    // applied so far
+	turns     int                    // calls of Turn
+	drained   map[packet.Tuple]place // established when Drain was called
 }
 
 // plane is what of an [engine.Engine] is used here.
@@ -99,7 +101,7 @@ func Open(opt Options) (*Balancer, error) {
 		return nil, fmt.Errorf("open balancer: %w", err)
 	}
 	b := &Balancer{opt: opt, plane: p}
-	if err := b.apply(false); err != nil {
+	if err := b.apply(firstHalf); err != nil {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
 		return nil, fmt.Errorf("open balancer: %w", errors.Join(err, p.Run(ended))) // which closes it
@@ -125,13 +127,27 @@ func openPlane(opt *Options) (plane, error) {
 // Run forwards until ctx ends, and closes the interface. It is called once.
 func (b *Balancer) Run(ctx context.Context) error { return b.plane.Run(ctx) }
 
-func (b *Balancer) apply(drained bool) error {
-	snap, err := compile(&b.opt, drained, b.plane.Interfaces()[0], b.plane.NATSpace())
+func (b *Balancer) apply(state states) error {
+	b.snapshots++
+	snap, err := compile(&b.opt, uint64(b.snapshots), state, b.plane.Interfaces()[0], b.plane.NATSpace())
 	if err != nil {
 		return err
 	}
 	return b.plane.Apply(snap, steer.Set{VIPs: []netip.Addr{world.VIP(b.opt.IPv6).Addr()}})
 }
+
+// Turn applies a snapshot in which one backend is out, each time the next one, and
+// all others get new flows: those of that one go elsewhere.
+func (b *Balancer) Turn() error {
+	if err := b.apply(without(b.turns % world.Backends)); err != nil {
+		return err
+	}
+	b.turns++
+	return nil
+}
+
+// Snapshots returns how many were applied, with that of Open.
+func (b *Balancer) Snapshots() int { return b.snapshots }
 
 func (b *Balancer) workers() ([]engine.Worker, error) {
 	all := b.plane.Workers()
@@ -168,6 +184,7 @@ type Status struct {
 	Unrecorded       uint64 `json:"unrecorded"` // above NewRate
 	Refused          uint64 `json:"refused"`    // no room in the table, or no SNAT port
 	TakenOver        uint64 `json:"taken_over"` // SNAT ports
+	SNATFlows        int64  `json:"snat_flows"` // that have a SNAT port, now
 	Limited          uint64 `json:"limited"`    // above LimitNewFlows
 
 	Drops map[string]uint64 `json:"drops"` // by reason, but for those without
@@ -200,6 +217,7 @@ func (b *Balancer) Status(ctx context.Context) (Status, error) {
 	s.Unrecorded = c.FlowsUnrecorded
 	s.Refused = c.FlowsRefused + c.Drops[stats.PortsExhausted]
 	s.TakenOver = c.NATTakenOver
+	s.SNATFlows = c.NATFlows
 	s.Limited = c.Drops[stats.ServiceLimit]
 	for slot := range c.Backends {
 		s.Decided += c.Backends[slot].NewFlows
@@ -238,7 +256,7 @@ func (b *Balancer) Drain(ctx context.Context) (err error) {
 	if b.drained, err = b.established(ctx); err != nil {
 		return err
 	}
-	return b.apply(true)
+	return b.apply(secondHalf)
 }
 
 // Loss says what has become of flows that were there at the time of Drain.

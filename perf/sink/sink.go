@@ -14,6 +14,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
+
+	"weir/perf/measure"
 )
 
 // The object does not depend on where the checkout is, see dataplane/steer.
@@ -59,7 +61,7 @@ type Options struct {
 type stamps struct {
 	Greatest  time.Duration
 	Reordered uint64
-	Buckets   [buckets]uint64
+	Buckets   [measure.Buckets]uint64
 }
 
 // Sink is a counter at one interface.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"weir/perf/balancer"
 	"weir/perf/measure"
 	"weir/perf/sink"
 )
@@ -13,14 +14,14 @@ import (
 // Report is the outcome of a run, complete.
 type Report struct {
 	measure.Head
-	Driver      string  `json:"driver"`
-	Mode        Mode    `json:"mode"`
-	Flows       uint32  `json:"flows"`
-	New         float64 `json:"new"` // share of packets
-	Entries     int     `json:"entries"`
-	Every       float64 `json:"every_seconds"`
-	GeneratorOn int     `json:"generator_cpu"`
-	WorkerOn    int     `json:"worker_cpu"`
+	Driver      string        `json:"driver"`
+	Mode        balancer.Mode `json:"mode"`
+	Flows       uint32        `json:"flows"`
+	New         float64       `json:"new"` // share of packets
+	Entries     int           `json:"entries"`
+	Every       float64       `json:"every_seconds"`
+	GeneratorOn int           `json:"generator_cpu"`
+	WorkerOn    int           `json:"worker_cpu"`
 
 	Growth  []Growth `json:"growth"`
 	Faults  []string `json:"faults"` // what is not accounted for
@@ -69,15 +70,19 @@ func (r *Report) Conclude() {
 	if len(r.Samples) > 0 && r.Samples[len(r.Samples)-1].Received == r.Samples[0].Received {
 		fault("nothing was received")
 	}
+	total := 0 // of frames, from the first sample to the last
+	if len(r.Samples) > 0 {
+		total = r.Samples[0].Total
+	}
 	for _, s := range r.Samples {
-		for _, f := range s.faults(r.Samples[0].Total) {
+		for _, f := range s.faults(total) {
 			fault("after %.0f s: %s", s.Seconds, f)
 		}
 	}
 	if r.Rest == nil {
 		return
 	}
-	for _, f := range r.Rest.faults(r.Rest.Total) {
+	for _, f := range r.Rest.faults(total) {
 		fault("at rest: %s", f)
 	}
 	if s := r.Gone; s != nil && (s.Flows > int(r.Flows) || s.SNATFlows > int64(s.Flows)) {

@@ -68,7 +68,7 @@ func (r Report) Plot(w io.Writer) error {
 
 // plotted returns the name of the line that a row is a point of.
 func (r *Row) plotted() (line string, ok bool) {
-	if !r.tabled() || r.Protocol != UDP || r.Buffers == fewBuffers || r.Mode.answer() {
+	if !r.tabled() || r.Protocol != UDP || r.Few || r.Mode.answer() {
 		return "", false
 	}
 	switch r.Rung {

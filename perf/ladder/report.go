@@ -2,12 +2,14 @@ package ladder
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"time"
 
+	"weir/dataplane/forward"
 	"weir/perf/measure"
 )
 
@@ -16,6 +18,7 @@ type Report struct {
 	Measured time.Time       `json:"measured"`
 	Machine  measure.Machine `json:"machine"`
 	FrameLen int             `json:"frame_len"` // bytes, of IPv4
+	Batch    int             `json:"batch"`     // packets; 0: earlier reports do not say
 	Window   float64         `json:"window_seconds"`
 	CPU      int             `json:"cpu"`
 	Seed     uint64          `json:"seed"`    // of the order
@@ -43,10 +46,30 @@ func newReport(opt *Options) (Report, error) {
 		Measured: time.Now().UTC().Truncate(time.Second),
 		Machine:  machine,
 		FrameLen: frameLen,
+		Batch:    forward.BatchSize,
 		Window:   opt.Window.Seconds(),
 		CPU:      opt.CPU,
 		Seed:     opt.Seed,
 	}, err
+}
+
+// UnmarshalJSON reads earlier reports too, which do not mark the
+// rows with few buffers.
+func (r *Report) UnmarshalJSON(b []byte) error {
+	type plain Report
+	if err := json.Unmarshal(b, (*plain)(r)); err != nil {
+		return err
+	}
+	if r.Batch > 0 {
+		return nil
+	}
+	for i := range r.Samples {
+		r.Samples[i].Few = r.Samples[i].Buffers == oldFewBuffers
+	}
+	for i := range r.Summary {
+		r.Summary[i].Few = r.Summary[i].Buffers == oldFewBuffers
+	}
+	return nil
 }
 
 // SumUp makes the summary of the samples.
@@ -220,8 +243,8 @@ func (r *Report) pivot(value func(*Row) string) [][]string {
 // packets says what packets there are.
 func packets(c Cell) string {
 	s := string(c.Protocol)
-	if c.Buffers == fewBuffers {
-		s += fmt.Sprintf(", in %d buffers", fewBuffers)
+	if c.Few {
+		s += fmt.Sprintf(", in %d buffers", c.Buffers)
 	}
 	return s
 }

@@ -64,12 +64,15 @@ type counts struct {
 
 // newRig makes what a cell needs, with all flows in the table.
 func (l *ladder) newRig(c Cell) (r *rig, err error) {
-	r = &rig{cell: c, buffers: newBuffers(c.Buffers), space: nat.NewSpace()}
+	r = &rig{cell: c, space: nat.NewSpace()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
+	if r.buffers, err = newBuffers(c.Buffers, forward.BatchSize); err != nil {
+		return r, err
+	}
 	spec, err := l.spec(c.Mode, c.Services, c.Backends, r.space)
 	if err != nil {
 		return r, err

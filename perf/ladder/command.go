@@ -18,7 +18,7 @@ func Command() *cli.Command {
 			"It needs root for the XDP program only, and leaves that out without.",
 		Flags: append([]cli.Flag{
 			&cli.IntFlag{Name: "repeats", Value: 5, Usage: "how often to measure each"},
-			&cli.DurationFlag{Name: "window", Value: 80 * time.Millisecond, Usage: "CPU time to measure each"},
+			&cli.DurationFlag{Name: "window", Value: 80 * time.Millisecond, Usage: "CPU time to measure each, with the restoring of packets"},
 			&cli.IntFlag{Name: "cpu", Value: -1, Usage: "to measure on (default: the last allowed)"},
 			measure.SeedFlag(),
 			&cli.StringSliceFlag{Name: "rung", Usage: "measure only this, such as hit (default: all)"},

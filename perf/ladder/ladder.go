@@ -17,7 +17,9 @@
 //     so packets are in the cache no more than they would be there. Beside it
 //     there are rows with a few buffers only: what is measured by running a BPF
 //     program again and again (BPF_PROG_TEST_RUN) has a single one.
-//   - Gross is all of it; own is gross without the restoring.
+//   - Gross is all of it; own is gross without the restoring. Both are measured in
+//     pairs of short slices, and own is the median of what the slices of a pair
+//     differ by.
 //   - Time is the thread's on the CPU (CLOCK_THREAD_CPUTIME_ID), and Go's
 //     collector does not run meanwhile.
 //   - Every single measurement has a flow table of its own, at a new address and
@@ -43,7 +45,7 @@ import (
 // Options says what to measure.
 type Options struct {
 	Repeats   int           // of each cell; default 5
-	Window    time.Duration // of CPU time for each; default 80 ms
+	Window    time.Duration // of CPU time for each, restoring included; default 80 ms
 	CPU       int           // that everything is pinned to; negative for the last allowed one
 	Seed      uint64        // of the order; default random
 	Flows     []uint32      // powers of two; default 1, 1 Ki, 64 Ki, 1 Mi

@@ -16,19 +16,31 @@ import (
 	"weir/dataplane/stats"
 )
 
-// Sample is one measurement. Times are in ns per packet.
+// Sample is one measurement, in pairs of slices: restoring, and everything. Times
+// are medians of the pairs, in ns per packet; in earlier reports, which have no
+// pairs, means of all slices.
 type Sample struct {
 	Cell
 	Round   int     `json:"round"`
-	Packets uint64  `json:"packets"`
+	Packets uint64  `json:"packets"` // with everything
+	Pairs   int     `json:"pairs"`
 	Gross   float64 `json:"gross_ns"`
-	Restore float64 `json:"restore_ns"` // measured beside it, in turns
+	Restore float64 `json:"restore_ns"`
+	Paired  float64 `json:"own_ns"` // gross without restoring, in each pair
+}
+
+// newSample returns the sample of what was measured.
+func newSample(c Cell, f figures) Sample {
+	return Sample{Cell: c, Packets: f.packets, Pairs: f.pairs, Gross: f.gross, Restore: f.restore, Paired: f.own}
 }
 
 // Own is what is left without restoring.
 func (s *Sample) Own() float64 {
-	if s.Rung == Restore {
+	switch {
+	case s.Rung == Restore:
 		return s.Gross
+	case s.Pairs > 0:
+		return s.Paired
 	}
 	return s.Gross - s.Restore
 }
@@ -39,7 +51,7 @@ type rig struct {
 	frames  [forward.BatchSize]queue.Frame
 	buffers *buffers
 	fill    filler
-	loop    loop
+	loop    loop // of batches
 	step    step // what loop does with a batch; not of the worker, which has its own
 	snap    *snapshot.Snapshot
 	space   *nat.Space
@@ -47,10 +59,6 @@ type rig struct {
 	count   func() (counts, error)
 	closers []func() error
 }
-
-// loop runs batches on one thread and returns how long that thread has run. With
-// restore it makes the packets and does no more.
-type loop func(batches int, restore bool) (time.Duration, error)
 
 // step does what a rung is about to a batch.
 type step func(frames []queue.Frame)
@@ -205,65 +213,35 @@ func answerTo(f []byte, v6 bool) key {
 	return key{src: word(dst), dst: word(src), srcPort: word(l4 + 2), dstPort: word(l4)}
 }
 
-// tolerated is 1 in how many packets may be something else than what its rung is
-// about: of a flow that did not fit, say.
-const tolerated = 200
-
 const (
-	slice     = 5 * time.Millisecond // what a measurement is cut into
-	calibrate = 2 * time.Millisecond
+	// tolerated is 1 in how many packets may be something else than what its rung is
+	// about: of a flow that did not fit, say.
+	tolerated = 200
+
+	// fewestBatches is how many are measured at once, at least.
+	fewestBatches = 16
 )
 
-// measure measures for a time, restoring alone and everything in turns, so that
-// whatever changes meanwhile, the CPU's frequency say, is in both.
+// measure measures for a time of the thread.
 func (r *rig) measure(window time.Duration) (Sample, error) {
-	s := Sample{Cell: r.cell}
-	whole, err := r.batchesFor(slice, false)
-	if err != nil {
-		return s, err
-	}
-	restores, err := r.batchesFor(slice/4, true)
-	if err != nil {
-		return s, err
+	m := meter{loop: r.loop, packets: forward.BatchSize, fewest: fewestBatches}
+	if err := m.calibrate(window); err != nil {
+		return Sample{}, err
 	}
 	before, err := r.count()
 	if err != nil {
-		return s, err
+		return Sample{}, err
 	}
-	var gross, restore time.Duration
-	slices := 0
-	for ; slices == 0 || gross < window; slices++ {
-		took, err := r.loop(restores, true)
-		if err != nil {
-			return s, err
-		}
-		restore += took
-		if took, err = r.loop(whole, false); err != nil {
-			return s, err
-		}
-		gross += took
+	f, err := m.measure(window)
+	if err != nil {
+		return Sample{}, err
 	}
-	s.Packets = uint64(slices*whole) * forward.BatchSize
-	s.Gross = float64(gross) / float64(s.Packets)
-	s.Restore = float64(restore) / float64(slices*restores*forward.BatchSize)
 	after, err := r.count()
 	if err != nil {
-		return s, err
+		return Sample{}, err
 	}
+	s := newSample(r.cell, f)
 	return s, r.check(s.Packets, counts{after.packets - before.packets, after.known - before.known, after.dropped - before.dropped})
-}
-
-// batchesFor returns how many batches take about that long, and is a warm-up.
-func (r *rig) batchesFor(d time.Duration, restore bool) (int, error) {
-	for n := 1; ; n *= 2 {
-		took, err := r.loop(n, restore)
-		if err != nil {
-			return 0, err
-		}
-		if took >= calibrate {
-			return max(1, int(float64(n)*float64(d)/float64(took))), nil
-		}
-	}
 }
 
 // check fails if the packets were not what the cell says.

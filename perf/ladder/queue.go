@@ -25,8 +25,7 @@ type job struct {
 // what it is sent. It neither locks nor copies, unlike queuetest's, which is
 // there to find mistakes. Its counts are the worker's until it is idle.
 type source struct {
-	buffers *buffers
-	fill    filler // written before a job, by who gives it
+	*stream // of who gives the jobs, who lets it be while there is one
 
 	jobs    chan job
 	wake    chan struct{}
@@ -37,24 +36,23 @@ type source struct {
 	sent, released uint64
 }
 
-func newSource(b *buffers) *source {
-	return &source{buffers: b, jobs: make(chan job, 1), wake: make(chan struct{}, 1)}
+func newSource(s *stream) *source {
+	return &source{stream: s, jobs: make(chan job, 1), wake: make(chan struct{}, 1)}
 }
 
 // Receive implements [queue.Queue]. A job has ended when the worker asks for
 // more: then it is done with the last batch.
 func (s *source) Receive(frames []queue.Frame) (int, error) {
+	batch := (*[forward.BatchSize]queue.Frame)(frames)
 	if s.left == 0 {
 		s.finish()
-		if !s.begin() {
+		if !s.begin(batch) {
 			return 0, nil
 		}
 	}
 	s.left--
-	frames = frames[:min(len(frames), forward.BatchSize)]
-	s.buffers.lend(frames)
-	s.fill.fill(frames)
-	return len(frames), nil
+	s.restore(batch, 1)
+	return len(batch), nil
 }
 
 func (s *source) finish() {
@@ -65,7 +63,8 @@ func (s *source) finish() {
 }
 
 // begin takes the next job, and reports whether it has packets for the worker.
-func (s *source) begin() bool {
+// Those of others are made in the worker's frames, too.
+func (s *source) begin(batch *[forward.BatchSize]queue.Frame) bool {
 	select {
 	case s.current = <-s.jobs:
 	default:
@@ -73,11 +72,7 @@ func (s *source) begin() bool {
 	}
 	s.started = threadTime()
 	if s.current.restore {
-		var frames [forward.BatchSize]queue.Frame
-		for range s.current.batches {
-			s.buffers.lend(frames[:])
-			s.fill.fill(frames[:])
-		}
+		s.restore(batch, s.current.batches)
 		s.finish()
 		return false
 	}
@@ -135,7 +130,7 @@ func (s *source) Close() error { return nil }
 
 // worker is a turn of the worker.
 func (r *rig) worker(cpu int) error {
-	source := newSource(r.buffers)
+	source := newSource(&r.stream)
 	var snap atomic.Pointer[snapshot.Snapshot]
 	snap.Store(r.snap)
 	w := worker.New(worker.Config{
@@ -149,7 +144,6 @@ func (r *rig) worker(cpu int) error {
 		return <-ended
 	})
 	r.loop = func(batches int, restore bool) (time.Duration, error) {
-		source.fill = r.fill
 		took, err := source.do(job{batches: batches, restore: restore}, ended)
 		if err != nil {
 			ended <- err // for close

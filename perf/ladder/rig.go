@@ -47,10 +47,9 @@ func (s *Sample) Own() float64 {
 
 // rig is what one measurement runs on.
 type rig struct {
+	stream
 	cell    Cell
 	frames  [forward.BatchSize]queue.Frame
-	buffers *buffers
-	fill    filler
 	loop    loop // of batches
 	step    step // what loop does with a batch; not of the worker, which has its own
 	snap    *snapshot.Snapshot
@@ -131,14 +130,10 @@ func (r *rig) close() (err error) {
 func (r *rig) alone(batches int, restore bool) (time.Duration, error) {
 	start := threadTime()
 	if restore {
-		for range batches {
-			r.buffers.lend(r.frames[:])
-			r.fill.fill(r.frames[:])
-		}
+		r.restore(&r.frames, batches)
 	} else {
 		for range batches {
-			r.buffers.lend(r.frames[:])
-			r.fill.fill(r.frames[:])
+			r.restore(&r.frames, 1)
 			r.step(r.frames[:])
 		}
 	}
@@ -185,8 +180,7 @@ func (r *rig) turnRound(batches int) error {
 	v6 := r.cell.Mode.backend6()
 	a := &answers{template: newTemplate(weirMAC, backendMAC(0), backendOf(v6, 0), address(v6, snatNet, 0), r.cell.Protocol, packet.TCPAck)}
 	for range batches {
-		r.buffers.lend(r.frames[:])
-		r.fill.fill(r.frames[:])
+		r.restore(&r.frames, 1)
 		r.step(r.frames[:])
 		for i := range r.frames {
 			if b := r.frames[i].Bytes(); packet.Ethernet(b).Src() == weirMAC { // else it was dropped

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"weir/dataplane/forward"
 	"weir/dataplane/packet"
 	"weir/dataplane/queue"
 )
@@ -166,6 +167,24 @@ func (s *answers) fill(frames []queue.Frame) {
 		if s.next++; s.next == len(s.keys) {
 			s.next = 0
 		}
+	}
+}
+
+// stream is where packets come from.
+type stream struct {
+	buffers *buffers
+	fill    filler
+}
+
+// restore makes the packets of some batches, one after the other in the same
+// frames. Whatever makes packets calls it, so that restoring is the same in all
+// rungs, by itself and with something else.
+//
+//go:noinline
+func (s *stream) restore(frames *[forward.BatchSize]queue.Frame, batches int) {
+	for range batches {
+		s.buffers.lend(frames[:])
+		s.fill.fill(frames[:])
 	}
 }
 

@@ -13,12 +13,10 @@ import (
 	"weir/dataplane/worker"
 )
 
-// job is what a source is told to do. done gets how long the worker's thread has
-// run for it.
+// job is what a source is told to do.
 type job struct {
 	batches int
 	restore bool // make packets, and do no more
-	done    chan time.Duration
 }
 
 // source is a queue in memory that has packets when it has a job, and forgets
@@ -28,16 +26,18 @@ type source struct {
 	*stream // of who gives the jobs, who lets it be while there is one
 
 	jobs    chan job
+	done    chan time.Duration // how long the worker's thread has run for a job
 	wake    chan struct{}
-	current job
-	left    int // batches of current
+	timeout *time.Timer // the worker's
+	busy    bool        // with a job
+	left    int         // batches of it
 	started time.Duration
 
 	sent, released uint64
 }
 
 func newSource(s *stream) *source {
-	return &source{stream: s, jobs: make(chan job, 1), wake: make(chan struct{}, 1)}
+	return &source{stream: s, jobs: make(chan job, 1), done: make(chan time.Duration, 1), wake: make(chan struct{}, 1), timeout: time.NewTimer(0)}
 }
 
 // Receive implements [queue.Queue]. A job has ended when the worker asks for
@@ -56,37 +56,37 @@ func (s *source) Receive(frames []queue.Frame) (int, error) {
 }
 
 func (s *source) finish() {
-	if s.current.done != nil {
-		s.current.done <- threadTime() - s.started
-		s.current = job{}
+	if s.busy {
+		s.done <- threadTime() - s.started
+		s.busy = false
 	}
 }
 
 // begin takes the next job, and reports whether it has packets for the worker.
 // Those of others are made in the worker's frames, too.
 func (s *source) begin(batch *[forward.BatchSize]queue.Frame) bool {
+	var j job
 	select {
-	case s.current = <-s.jobs:
+	case j = <-s.jobs:
 	default:
 		return false
 	}
-	s.started = threadTime()
-	if s.current.restore {
-		s.restore(batch, s.current.batches)
+	s.busy, s.started = true, threadTime()
+	if j.restore {
+		s.restore(batch, j.batches)
 		s.finish()
 		return false
 	}
-	s.left = s.current.batches
+	s.left = j.batches
 	return s.left > 0
 }
 
 // do has the worker's thread do a job, and returns how long it has run for it.
 func (s *source) do(j job, ended <-chan error) (time.Duration, error) {
-	j.done = make(chan time.Duration, 1)
 	s.jobs <- j
 	s.Wake()
 	select {
-	case took := <-j.done:
+	case took := <-s.done:
 		return took, nil
 	case err := <-ended:
 		return 0, fmt.Errorf("worker has ended: %w", err)
@@ -107,9 +107,10 @@ func (s *source) Release(frames []queue.Frame) { s.released += uint64(len(frames
 
 // Wait implements [queue.Queue].
 func (s *source) Wait(timeout time.Duration) error {
+	s.timeout.Reset(timeout)
 	select {
 	case <-s.wake:
-	case <-time.After(timeout):
+	case <-s.timeout.C:
 	}
 	return nil
 }

@@ -164,7 +164,7 @@ func TestRestore(t *testing.T) {
 // Nothing is allocated while it is measured: the collector is off then, and what
 // it would have to do would be nobody's.
 func TestNoAllocs(t *testing.T) {
-	for _, rung := range []Rung{Restore, Parse, Service, Table, Hit, Miss, Map} {
+	for _, rung := range []Rung{Restore, Parse, Service, Table, Hit, Miss, Worker, Map} {
 		for _, mode := range []Mode{DSR4, NAT46} {
 			c := Cell{Rung: rung, Mode: mode, Protocol: UDP, Flows: 1 << 8, Services: 1, Backends: 3, Entries: 1 << 10, Buffers: 256}
 			switch rung {
@@ -174,13 +174,15 @@ func TestNoAllocs(t *testing.T) {
 				c.Entries = 0
 			}
 			r := newTestRig(t, c)
-			allocs := testing.AllocsPerRun(100, func() {
-				if _, err := r.loop(1, false); err != nil {
-					t.Fatal(err)
+			for _, restore := range []bool{true, false} {
+				allocs := testing.AllocsPerRun(100, func() {
+					if _, err := r.loop(1, restore); err != nil {
+						t.Fatal(err)
+					}
+				})
+				if allocs != 0 {
+					t.Errorf("%s, restoring alone %v: %v allocations for a batch", c, restore, allocs)
 				}
-			})
-			if allocs != 0 {
-				t.Errorf("%s: %v allocations for a batch", c, allocs)
 			}
 		}
 	}

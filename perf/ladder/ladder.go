@@ -60,6 +60,10 @@ type Options struct {
 	Log       *slog.Logger  // default: nothing is logged
 }
 
+// maxEntries is what four for each of the most flows come to. Package flow would
+// take more.
+const maxEntries = placesPerFlow << 24
+
 // MaxServices is how many there may be: a VIP each, told apart by 16 bits.
 const MaxServices = 1 << 16
 
@@ -103,6 +107,15 @@ func (opt *Options) complete() error {
 func (opt *Options) check() error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if opt.Repeats < 1 {
+		fail("%d repeats: there has to be one", opt.Repeats)
+	}
+	if opt.Window <= 0 {
+		fail("a window of %v: it has to be some time", opt.Window)
+	}
+	if opt.Entries < 1 || opt.Entries > maxEntries {
+		fail("%d entries: from 1 to %d are possible", opt.Entries, maxEntries)
+	}
 	for _, n := range opt.Flows {
 		if n == 0 || n&(n-1) != 0 || n > 1<<24 {
 			fail("%d flows: it has to be a power of two, up to 16 Mi", n)

@@ -35,8 +35,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"weir/dataplane/flow"
 	"weir/dataplane/forward"
 	"weir/perf/measure"
@@ -150,20 +148,6 @@ func (opt *Options) check() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// lastCPU returns the last CPU that is allowed: interrupts prefer the first.
-func lastCPU() (int, error) {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return 0, fmt.Errorf("get allowed cpus: %w", err)
-	}
-	for cpu := len(set)*64 - 1; cpu >= 0; cpu-- {
-		if set.IsSet(cpu) {
-			return cpu, nil
-		}
-	}
-	return 0, errors.New("get allowed cpus: there are none")
 }
 
 // Run measures each cell as often as asked, in rounds: all of them once, in

@@ -80,11 +80,7 @@ func (l *ladder) newRig(c Cell) (r *rig, err error) {
 	if r.buffers, err = newBuffers(c.Buffers, forward.BatchSize); err != nil {
 		return r, err
 	}
-	spec, err := l.spec(c.Mode, c.Services, c.Backends, r.space)
-	if err != nil {
-		return r, err
-	}
-	if r.snap, err = snapshot.New(spec); err != nil {
+	if r.snap, err = l.snapshot(c.Mode, c.Services, c.Backends, r.space); err != nil {
 		return r, err
 	}
 	if c.Entries > 0 {

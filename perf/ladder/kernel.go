@@ -22,9 +22,14 @@ const (
 	xdpRedirect = 4
 )
 
-// fewestRuns are measured at once, at least: every call takes the kernel some
-// milliseconds on top, in which it waits (bpf_prog_change_xdp).
-const fewestRuns = 1 << 14
+const (
+	// fewestRuns are measured at once, at least.
+	fewestRuns = 1 << 14
+
+	// kernelSlice is longer than other slices: every call takes the kernel some
+	// milliseconds on top, most of which it waits (bpf_prog_change_xdp).
+	kernelSlice = 8 * time.Millisecond
+)
 
 // kernel is weir's XDP program with a socket to redirect to, and an empty program
 // that shows what running one costs by itself.
@@ -100,7 +105,7 @@ func (k *kernel) measure(c Cell, window time.Duration) (Sample, error) {
 	f := queue.Frame{Buf: make([]byte, bufferSize)}
 	t.put(&f, key{srcPort: 1000, dstPort: servicePort})
 
-	m := meter{packets: 1, fewest: fewestRuns, loop: func(n int, restore bool) (time.Duration, error) {
+	m := meter{packets: 1, fewest: fewestRuns, longest: kernelSlice, same: true, loop: func(n int, restore bool) (time.Duration, error) {
 		if restore {
 			return k.run(k.empty, f.Bytes(), uint32(n), xdpPass)
 		}

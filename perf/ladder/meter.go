@@ -21,6 +21,14 @@ type meter struct {
 	packets int // in each of n
 	fewest  int // n: with less, a slice is mostly the call and cold caches
 
+	// longest is that of a slice. A shorter one than a quarter of it is cold caches to
+	// a good part, and with longer ones there are fewer pairs.
+	longest time.Duration
+
+	// same has both slices do the same number, and restoring take less time: where a
+	// call costs much by itself, so that this is not in the difference.
+	same bool
+
 	restores, whole int // n of a slice
 }
 
@@ -38,11 +46,6 @@ const (
 	// fewestPairs is how many pairs the median is of, at least.
 	fewestPairs = 8
 
-	// A shorter slice is cold caches to a good part; with longer ones there are fewer
-	// pairs.
-	shortestSlice = 500 * time.Microsecond
-	longestSlice  = 2 * time.Millisecond
-
 	// tries is how often a slice's length is tried: the fastest was not interrupted.
 	tries = 3
 
@@ -56,10 +59,16 @@ const (
 
 // calibrate finds out how much a slice is, and warms up both.
 func (m *meter) calibrate(window time.Duration) (err error) {
-	slice := min(max(window/(2*fewestPairs), shortestSlice), longestSlice)
-	if m.whole, err = m.timesFor(slice, false); err == nil {
-		m.restores, err = m.timesFor(slice, true)
+	slice := min(max(window/(2*fewestPairs), m.longest/4), m.longest)
+	if m.whole, err = m.timesFor(slice, false); err != nil {
+		return err
 	}
+	if m.same {
+		m.restores = m.whole
+		_, err = m.loop(m.restores, true)
+		return err
+	}
+	m.restores, err = m.timesFor(slice, true)
 	return err
 }
 

@@ -210,11 +210,13 @@ const (
 
 	// fewestBatches is how many are measured at once, at least.
 	fewestBatches = 16
+
+	longestSlice = 2 * time.Millisecond
 )
 
 // measure measures for a time of the thread.
 func (r *rig) measure(window time.Duration) (Sample, error) {
-	m := meter{loop: r.loop, packets: forward.BatchSize, fewest: fewestBatches}
+	m := meter{loop: r.loop, packets: forward.BatchSize, fewest: fewestBatches, longest: longestSlice}
 	if err := m.calibrate(window); err != nil {
 		return Sample{}, err
 	}

@@ -2,10 +2,12 @@ package ladder
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
+	"weir/dataplane/forward"
 	"weir/perf/measure"
 )
 
@@ -13,6 +15,7 @@ import (
 type Report struct {
 	measure.Head
 	FrameLen int      `json:"frame_len"` // bytes, of IPv4
+	Batch    int      `json:"batch"`     // packets; 0: earlier reports do not say
 	Window   float64  `json:"window_seconds"`
 	CPU      int      `json:"cpu"`
 	Skipped  []string `json:"skipped"` // and why
@@ -38,9 +41,29 @@ func newReport(opt *Options) (Report, error) {
 	return Report{
 		Head:     head,
 		FrameLen: frameLen,
+		Batch:    forward.BatchSize,
 		Window:   opt.Window.Seconds(),
 		CPU:      opt.CPU,
 	}, err
+}
+
+// UnmarshalJSON reads earlier reports too, which do not mark the
+// rows with few buffers.
+func (r *Report) UnmarshalJSON(b []byte) error {
+	type plain Report
+	if err := json.Unmarshal(b, (*plain)(r)); err != nil {
+		return err
+	}
+	if r.Batch > 0 {
+		return nil
+	}
+	for i := range r.Samples {
+		r.Samples[i].Few = r.Samples[i].Buffers == oldFewBuffers
+	}
+	for i := range r.Summary {
+		r.Summary[i].Few = r.Summary[i].Buffers == oldFewBuffers
+	}
+	return nil
 }
 
 // SumUp makes the summary of the samples.
@@ -205,8 +228,8 @@ func (r *Report) pivot(value func(*Row) string) [][]string {
 // packets says what packets there are.
 func packets(c Cell) string {
 	s := string(c.Protocol)
-	if c.Buffers == fewBuffers {
-		s += fmt.Sprintf(", in %d buffers", fewBuffers)
+	if c.Few {
+		s += fmt.Sprintf(", in %d buffers", c.Buffers)
 	}
 	return s
 }

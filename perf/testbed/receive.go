@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/safchain/ethtool"
 	"golang.org/x/sys/unix"
@@ -62,6 +63,25 @@ type Thread struct{ pid int }
 
 // Time returns the scheduler's account of the thread.
 func (t *Thread) Time() (measure.ThreadTime, error) { return measure.ReadThread(t.pid, t.pid) }
+
+// Rest waits until the thread sleeps, which it does as soon as it has worked all
+// frames that it was given, and fails if it does not within a time.
+func (t *Thread) Rest(ctx context.Context) error {
+	for deadline := time.Now().Add(restWithin); ; {
+		runnable, err := measure.Runnable(t.pid)
+		if err != nil || !runnable {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("a thread of the kernel has work after %v without new frames", restWithin)
+		}
+		if err := measure.Sleep(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+const restWithin = 10 * time.Second
 
 // ReceiveByThread has the far end of the wire receive in a thread of its own, on
 // a CPU: threaded NAPI (Documentation/networking/napi.rst). It has to receive by

@@ -45,6 +45,12 @@ type running interface {
 	// one.
 	Memory() (uint64, error)
 
+	// Received returns how many frames it has received, as soon as it has had its
+	// core since it was asked: one that does not get its core has frames, and is as
+	// silent as one that has none. It waits until one in the kernel, which does not
+	// count, has nothing to do any more.
+	Received(ctx context.Context) (uint64, error)
+
 	// Counters returns what it has counted so far.
 	Counters() (Counters, error)
 
@@ -197,7 +203,23 @@ func (r *rig) offer(ctx context.Context, packets uint64, rate int) error {
 	if err := r.Source.SetRate(0); err != nil {
 		return err
 	}
-	return measure.Settle(ctx, r.counts)
+	return r.settle(ctx)
+}
+
+// settle waits until no frame is on its way any more, nor in any of the subject's
+// rings.
+func (r *rig) settle(ctx context.Context) error {
+	type moved struct {
+		passed
+		received uint64
+	}
+	return measure.Settle(ctx, func() (m moved, err error) {
+		if m.received, err = r.running.Received(ctx); err != nil {
+			return m, err
+		}
+		m.passed, err = r.counts()
+		return m, err
+	})
 }
 
 // account ends the subject and says what has become of all frames.

@@ -61,8 +61,15 @@ func (l loop) Time() (measure.ThreadTime, bool, error) {
 // Known implements running: a loop knows no flows.
 func (loop) Known() (int, bool, error) { return 0, false, nil }
 
-// Counters implements running: a loop tells in the end.
-func (loop) Counters() (Counters, error) { return Counters{}, nil }
+func (l loop) Received(context.Context) (uint64, error) {
+	s, err := l.Status()
+	return s.Received, err
+}
+
+func (l loop) Counters() (Counters, error) {
+	s, err := l.Status()
+	return Counters{Counters: s.Counters}, err
+}
 
 func (l loop) Stop() (c Counters, err error) {
 	c.Counters, err = l.Process.Stop()
@@ -103,6 +110,11 @@ func (w weir) Time() (measure.ThreadTime, bool, error) {
 func (w weir) Known() (int, bool, error) {
 	s, err := w.Status()
 	return s.Flows, true, err
+}
+
+func (w weir) Received(context.Context) (uint64, error) {
+	s, err := w.Status()
+	return s.Received, err
 }
 
 func (w weir) Counters() (Counters, error) {
@@ -180,6 +192,8 @@ func (*kernel) Memory() (uint64, error) { return 0, nil }
 // Known implements running: whether the kernel tracks connections or not, it has
 // no more to ask.
 func (*kernel) Known() (int, bool, error) { return 0, false, nil }
+
+func (k *kernel) Received(ctx context.Context) (uint64, error) { return 0, k.thread.Rest(ctx) }
 
 // Counters implements running: the kernel has none for this.
 func (*kernel) Counters() (Counters, error) { return Counters{}, nil }

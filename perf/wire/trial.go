@@ -89,7 +89,7 @@ func (r *rig) try(ctx context.Context, rate int, d time.Duration) (trial, error)
 		return trial{}, err
 	}
 	d = time.Since(start)
-	if err := measure.Settle(ctx, r.counts); err != nil {
+	if err := r.settle(ctx); err != nil {
 		return trial{}, err
 	}
 	after, err := r.read()
@@ -108,7 +108,7 @@ func (r *rig) overload(ctx context.Context, warmUp, d time.Duration) (t trial, e
 		defer func() {
 			err = errors.Join(err, r.Source.SetRate(0))
 			if err == nil {
-				err = measure.Settle(ctx, r.counts)
+				err = r.settle(ctx)
 			}
 		}()
 	}

@@ -23,6 +23,15 @@ type Cell struct {
 	Delivered float64 `json:"delivered_pps"` // what came out at the other end
 	Loss      float64 `json:"loss"`          // share of what was offered
 
+	// In LossFree and Latency: whether no rate without loss was found, the cell has
+	// the last one tried then; whether it could be higher, but the generator did not
+	// offer more; and how many trials the search has made, and discarded of these,
+	// because something else had worker's or generator's core.
+	Failed      bool `json:"failed,omitempty"`
+	ByGenerator bool `json:"by_generator,omitempty"`
+	Trials      int  `json:"trials,omitempty"`
+	Discarded   int  `json:"discarded,omitempty"`
+
 	// NsPerPkt is the time that the worker's thread ran, system calls included,
 	// for each frame delivered; zero if it is not known. A worker in the kernel is
 	// a thread too, ksoftirqd, but only while its core is saturated; what it does
@@ -67,10 +76,9 @@ type Account struct {
 // saturates is the loss from which on a core is taken to be busy all the time.
 const saturates = 0.01
 
-// failed tells whether nothing arrived, or no rate without loss was found. The
-// cell then has the last one tried.
+// failed tells whether nothing arrived, or no rate without loss was found.
 func (c *Cell) failed() bool {
-	return c.Delivered == 0 || (c.Scenario == LossFree || c.Scenario == Latency) && c.Loss > MaxLoss
+	return c.Failed || c.Delivered == 0 || (c.Scenario == LossFree || c.Scenario == Latency) && c.Loss > MaxLoss
 }
 
 // measure fills the cell.
@@ -90,10 +98,11 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 	switch c.Scenario {
 	case Core, Flood, Send:
 		t, err = r.overload(ctx, opt.Step, opt.Window)
-	case LossFree:
-		t, err = lossFree(ctx, r, opt)
-	case Latency:
-		if t, err = lossFree(ctx, r, opt); err == nil {
+	case LossFree, Latency:
+		var f found
+		f, err = lossFree(ctx, r, opt)
+		t, c.Failed, c.ByGenerator, c.Trials, c.Discarded = f.trial, f.failed, f.byGenerator, f.tries, f.discards
+		if err == nil && c.Scenario == Latency {
 			c.Latencies, err = r.latencies(ctx, opt, int(float64(t.delivered)/t.seconds))
 		}
 	default:

@@ -39,7 +39,8 @@ type Row struct {
 	Cores    Cores    `json:"cores"`
 
 	Rounds    int            `json:"rounds"`
-	Failed    int            `json:"failed,omitempty"` // rounds in which nothing arrived, or no rate without loss was found
+	Failed    int            `json:"failed,omitempty"`       // rounds in which nothing arrived, or no rate without loss was found
+	Limited   int            `json:"by_generator,omitempty"` // rounds in which the generator was what a rate without loss was limited by; they are in no ratio
 	Offered   measure.Spread `json:"offered_pps"`
 	Delivered measure.Spread `json:"delivered_pps"`
 	Loss      measure.Spread `json:"loss"`
@@ -138,9 +139,12 @@ func sumUp(s *Subject, all []Cell) Row {
 	for _, c := range all {
 		if c.failed() {
 			row.Failed++
-		} else {
-			cells = append(cells, c)
+			continue
 		}
+		if c.ByGenerator {
+			row.Limited++
+		}
+		cells = append(cells, c)
 	}
 	over := func(value func(*Cell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
 	row.Latencies = sumUpLatencies(cells)
@@ -159,7 +163,7 @@ func sumUp(s *Subject, all []Cell) Row {
 // value is the figure by which a cell is compared; zero if it has none.
 func (c *Cell) value() float64 {
 	switch {
-	case c.failed():
+	case c.failed() || c.ByGenerator:
 		return 0
 	case c.Scenario != Core:
 		return c.Delivered
@@ -240,6 +244,9 @@ func (r *Report) table() [][]string {
 		rounds := fmt.Sprint(row.Rounds)
 		if row.Failed > 0 {
 			rounds += fmt.Sprintf(", %d failed", row.Failed)
+		}
+		if row.Limited > 0 {
+			rounds += fmt.Sprintf(", %d by generator", row.Limited)
 		}
 		ns := "-"
 		if row.NsPerPkt.Median > 0 {

@@ -70,6 +70,21 @@ func TestFailedRound(t *testing.T) {
 	}
 }
 
+// A rate that the generator was the limit of is no figure of the subject's, so it
+// is in no ratio, and the table says so.
+func TestLimitedRound(t *testing.T) {
+	var r Report
+	r.Add(Cell{Subject: "floor-afxdp", Scenario: LossFree, Flows: 1, Round: 1, Delivered: 100, ByGenerator: true})
+	r.Add(Cell{Subject: "weir-dsr", Scenario: LossFree, Flows: 1, Round: 1, Delivered: 99})
+	floor, row := r.Summary[0], r.Summary[1]
+	if floor.Limited != 1 || floor.Failed != 0 || floor.Delivered.Median != 100 || row.OfFloor != nil {
+		t.Errorf("%+v\n%+v", floor, row)
+	}
+	if text := r.table()[1][5]; text != "1, 1 by generator" {
+		t.Errorf("rounds are %q", text)
+	}
+}
+
 // Latency has a table of its own, with a line for each load.
 func TestLatencyTable(t *testing.T) {
 	var r Report

@@ -23,9 +23,9 @@ const blackHole = "hole"
 type rig struct {
 	*testbed.Bed
 	subject *Subject
-	hole    bool // frames go into the black hole
-	send    bool // and there is no wire, and no generator
-	running running
+	hole    bool    // frames go into the black hole
+	send    bool    // and there is no wire, and no generator
+	running running // nil before it was started, and after it was stopped
 }
 
 // running is a subject that has been started.
@@ -54,8 +54,12 @@ type running interface {
 	// Counters returns what it has counted so far.
 	Counters() (Counters, error)
 
-	// Stop ends it and returns what it has counted. It is called once.
+	// Stop ends it and returns what it has counted. Either this or Close is called,
+	// once.
 	Stop() (Counters, error)
+
+	// Close ends it, in whatever state it is.
+	Close() error
 }
 
 // Counters is what a subject has counted of its frames. It is all zero of one in
@@ -102,6 +106,18 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 		look.Hook = sink.XDP // what is sent without an sk_buff is taken without one
 	}
 	return r, r.OpenEnds(ctx, traffic, look)
+}
+
+// Close ends the subject, unless it has been stopped, and removes everything: what
+// a peer has set for the whole machine is to be set back on any way out. It may
+// be called twice.
+func (r *rig) Close() error {
+	var err error
+	if r.running != nil {
+		err = r.running.Close()
+		r.running = nil
+	}
+	return errors.Join(err, r.Bed.Close())
 }
 
 // out is the interface that the subject sends by.
@@ -224,7 +240,9 @@ func (r *rig) settle(ctx context.Context) error {
 
 // account ends the subject and says what has become of all frames.
 func (r *rig) account() (a Account, err error) {
-	if a.Counters, err = r.running.Stop(); err != nil {
+	running := r.running
+	r.running = nil
+	if a.Counters, err = running.Stop(); err != nil {
 		return Account{}, err
 	}
 	p, err := r.counts()

@@ -32,10 +32,15 @@ func (s *Subject) start(ctx context.Context, opt *Options, r *rig, flows uint32)
 	default:
 		return s.startPeer(ctx, opt, r, flows)
 	}
-	if err == nil && s.Driver != splice.AFXDP && !r.send {
-		err = r.ReceiveByNAPI()
+	if err != nil {
+		return nil, err
 	}
-	return run, err
+	if s.Driver != splice.AFXDP && !r.send {
+		if err := r.ReceiveByNAPI(); err != nil {
+			return nil, errors.Join(err, run.Close())
+		}
+	}
+	return run, nil
 }
 
 // loop is a loop as a running subject.
@@ -50,7 +55,10 @@ func (s *Subject) startLoop(opt *Options, r *rig) (running, error) {
 		o.Out = blackHole
 	}
 	p, err := loops.Start(r.Far, opt.Program, o)
-	return loop{p}, err
+	if err != nil {
+		return nil, err
+	}
+	return loop{p}, nil
 }
 
 func (l loop) Time() (measure.ThreadTime, bool, error) {
@@ -76,6 +84,11 @@ func (l loop) Stop() (c Counters, err error) {
 	return c, err
 }
 
+func (l loop) Close() error {
+	_, err := l.Process.Stop()
+	return err
+}
+
 // weir is a balancer as a running subject.
 type weir struct{ *balancer.Process }
 
@@ -99,7 +112,10 @@ func (s *Subject) startBalancer(opt *Options, r *rig, flows uint32) (running, er
 		o.Out = blackHole
 	}
 	p, err := balancer.Start(r.Far, opt.Program, o)
-	return weir{p}, err
+	if err != nil {
+		return nil, err
+	}
+	return weir{p}, nil
 }
 
 func (w weir) Time() (measure.ThreadTime, bool, error) {
@@ -137,6 +153,8 @@ func (w weir) Stop() (c Counters, err error) {
 	})
 	return c, errors.Join(err, w.Process.Stop())
 }
+
+func (w weir) Close() error { return w.Process.Stop() }
 
 // kernel is a peer as a running subject.
 type kernel struct {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"weir/perf/generator"
 	"weir/perf/loops"
@@ -201,22 +200,7 @@ func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
 
 // offer has the generator send so many packets, and waits for the last of them.
 func (r *rig) offer(ctx context.Context, packets uint64, rate int) error {
-	before, err := r.Source.Sent()
-	if err != nil {
-		return err
-	}
-	if err := r.Source.SetRate(rate); err != nil {
-		return err
-	}
-	for sent := before; sent < before+packets; {
-		if err := measure.Sleep(ctx, time.Millisecond); err != nil {
-			return err
-		}
-		if sent, err = r.Source.Sent(); err != nil {
-			return err
-		}
-	}
-	if err := r.Source.SetRate(0); err != nil {
+	if err := r.Offer(ctx, packets, rate, r.Source.Sent, r.Source.SetRate); err != nil {
 		return err
 	}
 	return r.settle(ctx)

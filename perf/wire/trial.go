@@ -42,6 +42,9 @@ func (r *rig) read() (m moment, err error) {
 		return m, err
 	}
 	if r.Source != nil {
+		if err := r.Alive(); err != nil {
+			return m, err
+		}
 		if m.generator, err = measure.ReadThread(os.Getpid(), r.Source.Thread()); err != nil {
 			return m, err
 		}

@@ -59,26 +59,20 @@ type Cell struct {
 
 	Account Account `json:"account"` // of the whole life of the subject
 
-	subject *Subject
-}
+	// Wrong is what is wrong with the account, or with the frames that arrived: then
+	// the cell is no measurement of the subject. It is empty if all is right.
+	Wrong string `json:"wrong,omitempty"`
 
-// Account says where all frames of a cell have ended. Offered - Refused is what
-// the subject's interface was given, and its counters say what became of that;
-// Sent is Delivered but for what the driver has dropped.
-type Account struct {
-	Offered   uint64 `json:"offered"` // by the generator
-	Refused   uint64 `json:"refused"` // by the veth between generator and subject
-	Delivered uint64 `json:"delivered"`
-	Bad       uint64 `json:"bad"` // that arrived by the wire and were not as they should be, where the sink has looked: there should be none
-	Counters
+	subject *Subject
 }
 
 // saturates is the loss from which on a core is taken to be busy all the time.
 const saturates = 0.01
 
-// failed tells whether nothing arrived, or no rate without loss was found.
+// failed tells whether nothing arrived, or not what should, or no rate without
+// loss was found.
 func (c *Cell) failed() bool {
-	return c.Failed || c.Delivered == 0 || (c.Scenario == LossFree || c.Scenario == Latency) && c.Loss > MaxLoss
+	return c.Failed || c.Wrong != "" || c.Delivered == 0 || (c.Scenario == LossFree || c.Scenario == Latency) && c.Loss > MaxLoss
 }
 
 // measure fills the cell.
@@ -112,8 +106,13 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 		return err
 	}
 	c.set(&t)
-	c.Account, err = r.account()
-	return err
+	if c.Account, err = r.account(); err != nil {
+		return err
+	}
+	if wrong := c.Account.check(c); wrong != nil {
+		c.Wrong = wrong.Error()
+	}
+	return nil
 }
 
 func (c *Cell) set(t *trial) {

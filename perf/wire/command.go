@@ -27,6 +27,7 @@ func Command() *cli.Command {
 			&cli.StringSliceFlag{Name: "flows", Usage: "how many; core is measured with each number, the others with the first (default: 1024, 65536, 1048576)"},
 			&cli.Float64Flag{Name: "zipf", Usage: "exponent of how popular flows are (default: they take turns)"},
 			&cli.IntFlag{Name: "frame-len", Usage: "bytes (default: the least)"},
+			&cli.BoolFlag{Name: "verify", Usage: "check lengths and checksums of each packet that arrives by the wire, which costs some tens of nanoseconds"},
 			&cli.DurationFlag{Name: "step", Value: 200 * time.Millisecond, Usage: "how long to try a rate of lossfree, and to warm up"},
 		}),
 		Action: func(c *cli.Context) error {
@@ -43,7 +44,7 @@ func Command() *cli.Command {
 }
 
 func optionsOf(c *cli.Context) (opt Options, err error) {
-	opt = Options{Setup: measure.SetupOf(c), Subjects: c.StringSlice("subject"), Step: c.Duration("step"), Zipf: c.Float64("zipf"), FrameLen: c.Int("frame-len")}
+	opt = Options{Setup: measure.SetupOf(c), Subjects: c.StringSlice("subject"), Step: c.Duration("step"), Zipf: c.Float64("zipf"), FrameLen: c.Int("frame-len"), Verify: c.Bool("verify")}
 	if slices.Contains(opt.Subjects, "all") {
 		opt.Subjects = Names(Subjects())
 	}

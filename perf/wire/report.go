@@ -18,6 +18,7 @@ type Report struct {
 	Libraries []string          `json:"libraries,omitempty"` // that are not weir's
 	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least: 60, and for IPv6 62
 	Zipf      float64           `json:"zipf,omitempty"`      // exponent of how popular flows are
+	Verified  bool              `json:"verified,omitempty"`  // each packet that arrived by the wire
 	Window    float64           `json:"window_seconds"`
 	Step      float64           `json:"step_seconds"` // of the binary search, and of warming up
 	MaxLoss   float64           `json:"max_loss"`     // of a loss-free trial
@@ -39,7 +40,7 @@ type Row struct {
 	Cores    Cores    `json:"cores"`
 
 	Rounds    int            `json:"rounds"`
-	Failed    int            `json:"failed,omitempty"`       // rounds in which nothing arrived, or no rate without loss was found
+	Failed    int            `json:"failed,omitempty"`       // rounds in which nothing arrived, or not what should, or no rate without loss was found
 	Limited   int            `json:"by_generator,omitempty"` // rounds in which the generator was what a rate without loss was limited by; they are in no ratio
 	Offered   measure.Spread `json:"offered_pps"`
 	Delivered measure.Spread `json:"delivered_pps"`
@@ -76,6 +77,7 @@ func newReport(opt *Options) (Report, error) {
 		Libraries: versions(all),
 		FrameLen:  opt.FrameLen,
 		Zipf:      opt.Zipf,
+		Verified:  opt.Verify,
 		Window:    opt.Window.Seconds(),
 		Step:      opt.Step.Seconds(),
 		MaxLoss:   MaxLoss,
@@ -218,6 +220,9 @@ func (r *Report) conditions() string {
 	}
 	if r.Zipf > 0 {
 		frames += fmt.Sprintf(", flows by Zipf's law (%g)", r.Zipf)
+	}
+	if r.Verified {
+		frames += ", checked"
 	}
 	text := fmt.Sprintf("%s: veth, UDP, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
 		r.Machine.At(r.Measured), frames, r.Window)

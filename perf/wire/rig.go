@@ -221,24 +221,3 @@ func (r *rig) settle(ctx context.Context) error {
 		return m, err
 	})
 }
-
-// account ends the subject and says what has become of all frames.
-func (r *rig) account() (a Account, err error) {
-	running := r.running
-	r.running = nil
-	if a.Counters, err = running.Stop(); err != nil {
-		return Account{}, err
-	}
-	p, err := r.counts()
-	a.Offered, a.Delivered = p.offered, p.delivered
-	if err != nil || r.send {
-		return a, err
-	}
-	reading, err := r.Sink.Read()
-	if err != nil {
-		return a, err
-	}
-	a.Bad = reading.Bad.Total()
-	a.Refused, err = r.Refused()
-	return a, err
-}

@@ -149,6 +149,9 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 		case err != nil:
 			return fmt.Errorf("measure %s, %s, %d flows, round %d: %w", cell.Subject, cell.Scenario, cell.Flows, round, err)
 		}
+		if cell.Wrong != "" {
+			opt.Log.Warn("not what it should be", "subject", cell.Subject, "scenario", cell.Scenario, "flows", cell.Flows, "round", round, "wrong", cell.Wrong)
+		}
 		report.Add(cell)
 		opt.Log.Info("measured", "subject", cell.Subject, "scenario", cell.Scenario, "flows", cell.Flows, "round", round,
 			"offered", measure.Round3(cell.Offered), "delivered", measure.Round3(cell.Delivered), "ns", cell.NsPerPkt, "waited", cell.WorkerWaited)

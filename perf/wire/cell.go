@@ -43,8 +43,12 @@ type Cell struct {
 	// is a sample of some hundred ticks per second.
 	NsUser float64 `json:"ns_user"`
 
-	// Unknown is the share of the packets delivered whose flow was not known,
-	// where the subject tells: there should be none.
+	// Known is how many flows the subject knew when the measurement began; nil if it
+	// works without knowing any.
+	Known *int `json:"known,omitempty"`
+
+	// Unknown is the share of the packets delivered whose flow weir did not know:
+	// there should be none. Nobody else tells.
 	Unknown float64 `json:"unknown"`
 
 	Memory uint64 `json:"memory,omitempty"` // bytes of its process, resident, when all flows are known
@@ -84,6 +88,13 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	if err := r.prepare(ctx, c.Flows, opt.Zipf > 0); err != nil {
 		return err
+	}
+	n, ok, err := r.running.Known()
+	if err != nil {
+		return err
+	}
+	if ok && !r.send {
+		c.Known = &n
 	}
 	if c.Memory, err = r.running.Memory(); err != nil {
 		return err

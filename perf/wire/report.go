@@ -47,6 +47,7 @@ type Row struct {
 	Loss      measure.Spread `json:"loss"`
 	NsPerPkt  measure.Spread `json:"ns_per_packet"`
 	NsUser    measure.Spread `json:"ns_user"`
+	Known     measure.Spread `json:"known"` // flows when the measurement began; zero if the subject knows none
 	Unknown   measure.Spread `json:"unknown"`
 	Memory    measure.Spread `json:"memory"` // bytes; zero in the kernel
 	Waited    measure.Spread `json:"waited"` // the worse of worker and generator
@@ -154,6 +155,8 @@ func sumUp(s *Subject, all []Cell) Row {
 	row.Delivered = over(func(c *Cell) float64 { return c.Delivered })
 	row.Loss = over(func(c *Cell) float64 { return c.Loss })
 	row.Memory = over(func(c *Cell) float64 { return float64(c.Memory) })
+	known := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.Known == nil })
+	row.Known = measure.SpreadOf(known, func(c *Cell) float64 { return float64(*c.Known) })
 	row.Unknown = over(func(c *Cell) float64 { return c.Unknown })
 	timed := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.NsPerPkt == 0 })
 	row.NsPerPkt = measure.SpreadOf(timed, func(c *Cell) float64 { return c.NsPerPkt })
@@ -238,7 +241,7 @@ func (r *Report) conditions() string {
 
 func (r *Report) table() [][]string {
 	table := [][]string{{
-		"scenario", "flows", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "core ns/packet", "in Go",
+		"scenario", "flows", "known %", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "core ns/packet", "in Go",
 		"of floor", "of nft-dnat", "waited %",
 	}}
 	for _, row := range r.Summary {
@@ -261,8 +264,12 @@ func (r *Report) table() [][]string {
 		if row.NsUser.Median > 0 {
 			user = fmt.Sprintf("%.0f", row.NsUser.Median)
 		}
+		known := "-"
+		if row.Known.Median > 0 {
+			known = fmt.Sprintf("%.1f", 100*row.Known.Median/float64(row.Flows))
+		}
 		table = append(table, []string{
-			string(row.Scenario), measure.Binary(row.Flows), row.Subject, row.Driver, row.Cores.String(), rounds,
+			string(row.Scenario), measure.Binary(row.Flows), known, row.Subject, row.Driver, row.Cores.String(), rounds,
 			offered, row.Delivered.Format(1e-6, 2), loss, ns, user, row.OfFloor.String(), row.OfDNAT.String(), row.Waited.FormatWaited(),
 		})
 	}

@@ -80,7 +80,7 @@ func TestLimitedRound(t *testing.T) {
 	if floor.Limited != 1 || floor.Failed != 0 || floor.Delivered.Median != 100 || row.OfFloor != nil {
 		t.Errorf("%+v\n%+v", floor, row)
 	}
-	if text := r.table()[1][5]; text != "1, 1 by generator" {
+	if text := r.table()[1][6]; text != "1, 1 by generator" {
 		t.Errorf("rounds are %q", text)
 	}
 }

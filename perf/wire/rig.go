@@ -36,8 +36,8 @@ type running interface {
 	// Ticks returns how that time divides, zero of all of it in the kernel.
 	Ticks() (measure.Ticks, error)
 
-	// Known returns how many flows it knows, and false if it knows none or
-	// does not tell.
+	// Known returns how many flows it knows, and false if it does its work
+	// without knowing any.
 	Known() (n int, ok bool, err error)
 
 	// Memory returns how many bytes of its process are in memory, zero without
@@ -149,18 +149,18 @@ func (r *rig) counts() (p passed, err error) {
 // Having all flows known. Few packets are lost at the first rate on a quiet
 // machine; where more are, it is lowered, and there are as many tries. Where a
 // hash has too many flows in the same place of a table, they push each other out,
-// and a few are always unknown, which shows in Cell.Unknown.
+// and a few are always unknown, which shows in Cell.Known and Cell.Unknown.
 const (
 	prepareRate  = 400_000 // packets per second
 	slowestRate  = 25_000
 	prepareTries = 20
-	prepareBlind = 5 // of a subject that does not tell what it knows, which may lose at any rate
+	prepareBlind = 5 // of a subject that knows no flows, which may lose at any rate, or may have no room for all
 	prepareRare  = 4
 	homeless     = 0.001 // share of the flows
 )
 
 // prepare has each flow send a packet, until the subject knows them all, but for
-// homeless ones. Of one that does not tell, it is seen by what arrives. Where some
+// homeless ones. Of one that knows no flows, it is seen by what arrives. Where some
 // flows are rare, not each does: then many packets are sent, and those that are
 // still unknown stay so.
 func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
@@ -170,6 +170,7 @@ func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
 	if rare {
 		return r.offer(ctx, prepareRare*uint64(flows), prepareRate)
 	}
+	mayMiss := r.subject.asItComes // also if it tells what it knows
 	known, rate := 0, prepareRate
 	for try := range prepareTries {
 		before, err := r.counts()
@@ -184,11 +185,14 @@ func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
 			return err
 		}
 		n, ok, err := r.running.Known()
-		if !ok {
-			n, known = int(after.delivered-before.delivered), 0
-		}
-		if err != nil || float64(n) >= (1-homeless)*float64(flows) || !ok && try+1 == prepareBlind {
+		if err != nil {
 			return err
+		}
+		if !ok {
+			n, known, mayMiss = int(after.delivered-before.delivered), 0, true
+		}
+		if float64(n) >= (1-homeless)*float64(flows) || mayMiss && try+1 == prepareBlind {
+			return nil
 		}
 		if missing := int(flows) - known; n-known < missing/2 {
 			rate = max(rate/2, slowestRate)

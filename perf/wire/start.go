@@ -207,9 +207,7 @@ func (*kernel) Ticks() (measure.Ticks, error) { return measure.Ticks{}, nil }
 // Memory implements running: it has no process.
 func (*kernel) Memory() (uint64, error) { return 0, nil }
 
-// Known implements running: whether the kernel tracks connections or not, it has
-// no more to ask.
-func (*kernel) Known() (int, bool, error) { return 0, false, nil }
+func (k *kernel) Known() (int, bool, error) { return k.Connections() }
 
 func (k *kernel) Received(ctx context.Context) (uint64, error) { return 0, k.thread.Rest(ctx) }
 

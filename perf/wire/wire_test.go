@@ -68,6 +68,11 @@ func checkCell(t *testing.T, c *Cell) {
 	if c.Wrong != "" {
 		t.Errorf("%s: %+v", c.Wrong, a)
 	}
+	if counts := c.subject.mode != "" || c.subject.peer == peers.NftDNAT; counts != (c.Known != nil) {
+		t.Errorf("it tells what it knows: %v, want %v", c.Known != nil, counts)
+	} else if counts && *c.Known != int(c.Flows) {
+		t.Errorf("%d flows are known of %d", *c.Known, c.Flows)
+	}
 	if c.subject.mode != "" && (a.Decided < uint64(c.Flows) || c.Unknown != 0) { // 256 flows all have room
 		t.Errorf("%d flows were decided of %d, and a share of %g of the packets had an unknown one", a.Decided, c.Flows, c.Unknown)
 	}

@@ -73,6 +73,11 @@ type Cell struct {
 // saturates is the loss from which on a core is taken to be busy all the time.
 const saturates = 0.01
 
+// idles tells whether what was offered in Core was not too much: then the time per
+// packet has sleeping and waking up in it, and is not what a packet costs a core
+// that is busy.
+func (c *Cell) idles() bool { return c.Scenario == Core && c.Loss <= saturates }
+
 // failed tells whether nothing arrived, or not what should, or no rate without
 // loss was found.
 func (c *Cell) failed() bool {

@@ -42,12 +42,13 @@ type Row struct {
 	Rounds    int            `json:"rounds"`
 	Failed    int            `json:"failed,omitempty"`       // rounds in which nothing arrived, or not what should, or no rate without loss was found
 	Limited   int            `json:"by_generator,omitempty"` // rounds in which the generator was what a rate without loss was limited by; they are in no ratio
+	Idle      int            `json:"idle,omitempty"`         // rounds of Core in which the worker was not busy all the time; they are in no ratio
 	Offered   measure.Spread `json:"offered_pps"`
 	Delivered measure.Spread `json:"delivered_pps"`
 	Loss      measure.Spread `json:"loss"`
 	NsPerPkt  measure.Spread `json:"ns_per_packet"`
 	NsUser    measure.Spread `json:"ns_user"`
-	Known     measure.Spread `json:"known"` // flows when the measurement began; zero if the subject knows none
+	Known     measure.Spread `json:"known,omitzero"` // flows when the measurement began; zero if the subject knows none
 	Unknown   measure.Spread `json:"unknown"`
 	Memory    measure.Spread `json:"memory"` // bytes; zero in the kernel
 	Waited    measure.Spread `json:"waited"` // the worse of worker and generator
@@ -147,6 +148,9 @@ func sumUp(s *Subject, all []Cell) Row {
 		if c.ByGenerator {
 			row.Limited++
 		}
+		if c.idles() {
+			row.Idle++
+		}
 		cells = append(cells, c)
 	}
 	over := func(value func(*Cell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
@@ -168,7 +172,7 @@ func sumUp(s *Subject, all []Cell) Row {
 // value is the figure by which a cell is compared; zero if it has none.
 func (c *Cell) value() float64 {
 	switch {
-	case c.failed() || c.ByGenerator:
+	case c.failed() || c.ByGenerator || c.idles():
 		return 0
 	case c.Scenario != Core:
 		return c.Delivered
@@ -241,7 +245,7 @@ func (r *Report) conditions() string {
 
 func (r *Report) table() [][]string {
 	table := [][]string{{
-		"scenario", "flows", "known %", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "core ns/packet", "in Go",
+		"scenario", "flows", "known %", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "worker core ns/packet", "in Go",
 		"of floor", "of nft-dnat", "waited %",
 	}}
 	for _, row := range r.Summary {
@@ -255,6 +259,9 @@ func (r *Report) table() [][]string {
 		}
 		if row.Limited > 0 {
 			rounds += fmt.Sprintf(", %d by generator", row.Limited)
+		}
+		if row.Idle > 0 {
+			rounds += fmt.Sprintf(", %d idle", row.Idle)
 		}
 		ns := "-"
 		if row.NsPerPkt.Median > 0 {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -13,13 +14,13 @@ import (
 func TestSummary(t *testing.T) {
 	var r Report
 	for _, c := range []Cell{
-		{Subject: "nft-dnat", Scenario: Core, Flows: 1024, Round: 1, Delivered: 1, NsPerPkt: 1000},
-		{Subject: "weir-dsr", Scenario: Core, Flows: 1024, Round: 2, Delivered: 1, NsPerPkt: 400},
-		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 2, Delivered: 1, NsPerPkt: 100},
-		{Subject: "weir-dsr", Scenario: Core, Flows: 1024, Round: 1, Delivered: 1, NsPerPkt: 200},
-		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 1, Delivered: 1, NsPerPkt: 100},
-		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 3, Delivered: 1, NsPerPkt: 800}, // without a counterpart
-		{Subject: "weir-dsr", Scenario: Core, Flows: 64, Round: 1, Delivered: 1, NsPerPkt: 200},
+		{Subject: "nft-dnat", Scenario: Core, Flows: 1024, Round: 1, Delivered: 1, Loss: 0.5, NsPerPkt: 1000},
+		{Subject: "weir-dsr", Scenario: Core, Flows: 1024, Round: 2, Delivered: 1, Loss: 0.5, NsPerPkt: 400},
+		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 2, Delivered: 1, Loss: 0.5, NsPerPkt: 100},
+		{Subject: "weir-dsr", Scenario: Core, Flows: 1024, Round: 1, Delivered: 1, Loss: 0.5, NsPerPkt: 200},
+		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 1, Delivered: 1, Loss: 0.5, NsPerPkt: 100},
+		{Subject: "floor-afxdp", Scenario: Core, Flows: 1024, Round: 3, Delivered: 1, Loss: 0.5, NsPerPkt: 800}, // without a counterpart
+		{Subject: "weir-dsr", Scenario: Core, Flows: 64, Round: 1, Delivered: 1, Loss: 0.5, NsPerPkt: 200},
 		{Subject: "weir-dsr", Scenario: Flood, Flows: 64, Round: 1, Delivered: 30, NsPerPkt: 7},
 		{Subject: "floor-afxdp", Scenario: Flood, Flows: 64, Round: 1, Delivered: 40, NsPerPkt: 7},
 	} {
@@ -81,6 +82,31 @@ func TestLimitedRound(t *testing.T) {
 		t.Errorf("%+v\n%+v", floor, row)
 	}
 	if text := r.table()[1][6]; text != "1, 1 by generator" {
+		t.Errorf("rounds are %q", text)
+	}
+}
+
+// A core that could sleep is in no ratio, and the table says so; where it could in
+// one round alone, the others are compared.
+func TestIdleRound(t *testing.T) {
+	var r Report
+	for round, loss := range []float64{-0.01, saturates, 0.5} {
+		r.Add(Cell{Subject: "floor-afxdp", Scenario: Core, Flows: 1, Round: round, Delivered: 1, NsPerPkt: 100, Loss: 0.5})
+		r.Add(Cell{Subject: "weir-dsr", Scenario: Core, Flows: 1, Round: round, Delivered: 1, NsPerPkt: float64(200 * (round + 1)), Loss: loss})
+		r.Add(Cell{Subject: "weir-nat", Scenario: Core, Flows: 1, Round: round, Delivered: 1, NsPerPkt: 300})
+		r.Add(Cell{Subject: "weir-nat", Scenario: Flood, Flows: 1, Round: round, Delivered: 1, NsPerPkt: 300})
+	}
+	dsr, nat, flood := r.Summary[1], r.Summary[2], r.Summary[3]
+	if dsr.Idle != 2 || dsr.OfFloor == nil || dsr.OfFloor.Rounds.Min != dsr.OfFloor.Rounds.Max || math.Abs(dsr.OfFloor.Median-100.0/600) > 1e-9 {
+		t.Errorf("%+v, of the floor %+v", dsr, dsr.OfFloor)
+	}
+	if nat.Idle != 3 || nat.OfFloor != nil || nat.NsPerPkt.Median != 300 {
+		t.Errorf("%+v", nat)
+	}
+	if flood.Idle != 0 {
+		t.Errorf("%+v", flood)
+	}
+	if text := r.table()[2][6]; text != "3, 2 idle" {
 		t.Errorf("rounds are %q", text)
 	}
 }

@@ -23,7 +23,7 @@ func results(t *testing.T, dir string) map[string]string {
 		{Subject: "weir-dsr", Scenario: wire.Core, Flows: 1 << 20, Round: 1, Delivered: 1, Loss: 0.5, NsPerPkt: 300},
 		{Subject: "weir-dsr", Scenario: wire.Flood, Flows: 1 << 10, Round: 1, Delivered: 5e6, NsPerPkt: 500},
 		{Subject: "nft-dnat", Scenario: wire.Flood, Flows: 1 << 10, Round: 1, Delivered: 1e6, NsPerPkt: 900},
-		{Subject: "weir-dsr", Scenario: wire.Latency, Flows: 1 << 10, Round: 1, Delivered: 1, Latencies: []wire.Latencies{{Load: 0.5, P99: 77_000}}},
+		{Subject: "weir-dsr", Scenario: wire.Latency, Flows: 1 << 10, Round: 1, Delivered: 1, Latencies: []wire.Latencies{{Load: 0.5, Packets: 1000, P99: 77_000}}},
 	} {
 		w.Add(c)
 	}

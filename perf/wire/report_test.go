@@ -111,17 +111,27 @@ func TestIdleRound(t *testing.T) {
 	}
 }
 
-// Latency has a table of its own, with a line for each load.
+// Latency has a table of its own, with a line for each load. A percentile is in it
+// if there are packets enough beyond it in each round.
 func TestLatencyTable(t *testing.T) {
 	var r Report
-	r.Add(Cell{Subject: "weir-dsr", Scenario: Latency, Flows: 1 << 20, Delivered: 1, Latencies: []Latencies{
-		{Load: 0, P50: 50_000}, {Load: 0.5, P99: 7_000},
-	}})
+	for round, packets := range []uint64{10_000, 100_000} {
+		r.Add(Cell{Subject: "weir-dsr", Scenario: Latency, Flows: 1 << 20, Round: round, Delivered: 1, Latencies: []Latencies{
+			{Load: 0, Packets: 100, P50: 50_000, P99: 60_000, Max: 70_000},
+			{Load: 0.5, Packets: packets, P50: 6_000, P99: 7_000, P999: 8_000, Max: 9_000},
+			{Load: 0.9, Packets: packets - 1, P50: 6_000, P99: 7_000, P999: 8_000, Max: 9_000},
+		}})
+	}
 	var b strings.Builder
 	if err := r.WriteMarkdown(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| 1 Mi | weir-dsr | afxdp | 0/0/0/0/0 | idle | ", " | 50.0 (50.0-50.0) |", "| 50 % |", "| 7.0 (7.0-7.0) |"} {
+	for _, want := range []string{
+		"| 1 Mi | weir-dsr | afxdp | 0/0/0/0/0 | idle | ",
+		"| 100 (100-100) | 50.0 (50.0-50.0) | - | - | 70 (70-70) |",
+		"| 50 % |", "| 55000 (10000-100000) | 6.0 (6.0-6.0) | 7.0 (7.0-7.0) | 8.0 (8.0-8.0) | 9 (9-9) |",
+		"| 90 % |", "| 54999 (9999-99999) | 6.0 (6.0-6.0) | 7.0 (7.0-7.0) | - | 9 (9-9) |",
+	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}

@@ -33,7 +33,8 @@ type Cell struct {
 	Discarded   int  `json:"discarded,omitempty"`
 
 	// NsPerPkt is the time that the worker's thread ran, system calls included,
-	// for each frame delivered; zero if it is not known. A worker in the kernel is
+	// for each frame that it has sent, of the kernel's each delivered; zero if it is
+	// not known. A worker in the kernel is
 	// a thread too, ksoftirqd, but only while its core is saturated; what it does
 	// on top of other threads is charged to them, so it is too little there if the
 	// core is disturbed.
@@ -139,11 +140,11 @@ func (c *Cell) set(t *trial) {
 	c.Offered = float64(t.offered) / t.seconds
 	c.Delivered = float64(t.delivered) / t.seconds
 	c.Loss = t.loss()
+	if t.worker.frames > 0 && (t.worker.always || c.Loss > saturates) {
+		c.NsPerPkt = float64(t.worker.Ran) / float64(t.worker.frames)
+		c.NsUser = c.NsPerPkt * t.ticks.UserShare()
+	}
 	if t.delivered > 0 {
-		if t.always || c.Loss > saturates {
-			c.NsPerPkt = float64(t.worker.Ran) / float64(t.delivered)
-			c.NsUser = c.NsPerPkt * t.ticks.UserShare()
-		}
 		c.Unknown = float64(t.counters.Decided) / float64(t.delivered)
 	}
 	c.WorkerWaited = t.worker.Waited.Seconds() / t.seconds

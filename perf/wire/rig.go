@@ -29,9 +29,9 @@ type rig struct {
 
 // running is a subject that has been started.
 type running interface {
-	// Time returns how long the thread has run that does the work. It is false
-	// where that thread does all of it only while its core is busy all the time.
-	Time() (t measure.ThreadTime, always bool, err error)
+	// Work returns what has been done so far. delivered counts frames for one that
+	// does not count them itself.
+	Work(delivered func() (uint64, error)) (work, error)
 
 	// Ticks returns how that time divides, zero of all of it in the kernel.
 	Ticks() (measure.Ticks, error)
@@ -59,6 +59,20 @@ type running interface {
 
 	// Close ends it, in whatever state it is.
 	Close() error
+}
+
+// work is how long the thread has run that does the work, and how many frames it
+// had sent by then. Both are of one moment, or there would be time without frames
+// or frames without time in every measurement.
+type work struct {
+	measure.ThreadTime
+	frames uint64
+	always bool // the thread does all of it, and not only while its core is busy all the time
+}
+
+// since returns what was added since before.
+func (w work) since(before work) work {
+	return work{w.ThreadTime.Since(before.ThreadTime), w.frames - before.frames, w.always}
 }
 
 // Counters is what a subject has counted of its frames. It is all zero of one in
@@ -136,14 +150,17 @@ func (r *rig) counts() (p passed, err error) {
 			return p, err
 		}
 	}
+	p.delivered, err = r.delivered()
+	return p, err
+}
+
+func (r *rig) delivered() (uint64, error) {
 	if r.hole {
 		taken, err := r.Hole.Taken()
-		p.delivered = taken.Packets
-		return p, err
+		return taken.Packets, err
 	}
 	arrived, err := r.Sink.Arrived()
-	p.delivered = arrived.Datagrams
-	return p, err
+	return arrived.Datagrams, err
 }
 
 // Having all flows known. Few packets are lost at the first rate on a quiet

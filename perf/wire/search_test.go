@@ -47,7 +47,7 @@ func (m *model) try(_ context.Context, rate int, d time.Duration) (trial, error)
 			capacity = offered / 2
 		}
 		if !m.silent {
-			t.worker = measure.ThreadTime{Waited: d / 10}
+			t.worker.Waited = d / 10
 		}
 	}
 	t.offered = uint64(offered * t.seconds)

@@ -61,9 +61,14 @@ func (s *Subject) startLoop(opt *Options, r *rig) (running, error) {
 	return loop{p}, nil
 }
 
-func (l loop) Time() (measure.ThreadTime, bool, error) {
-	t, err := l.Process.Time()
-	return t, true, err
+func (l loop) Work(func() (uint64, error)) (work, error) {
+	t, err := l.Time()
+	if err != nil {
+		return work{}, err
+	}
+	s, err := l.Status()
+	t.Ran = s.Ran // the scheduler's own is as of the last tick
+	return work{t, s.Sent, true}, err
 }
 
 // Known implements running: a loop knows no flows.
@@ -118,9 +123,14 @@ func (s *Subject) startBalancer(opt *Options, r *rig, flows uint32) (running, er
 	return weir{p}, nil
 }
 
-func (w weir) Time() (measure.ThreadTime, bool, error) {
-	t, err := w.Process.Time()
-	return t, true, err
+func (w weir) Work(func() (uint64, error)) (work, error) {
+	t, err := w.Time()
+	if err != nil {
+		return work{}, err
+	}
+	s, err := w.Status()
+	t.Ran = s.Ran // the scheduler's own is as of the last tick
+	return work{t, s.Sent, true}, err
 }
 
 func (w weir) Known() (int, bool, error) {
@@ -196,9 +206,23 @@ func (s *Subject) startPeer(ctx context.Context, opt *Options, r *rig, flows uin
 	return k, nil
 }
 
-func (k *kernel) Time() (measure.ThreadTime, bool, error) {
-	t, err := k.thread.Time()
-	return t, k.always, err
+// Work implements running. Reading time and counts takes a while if somebody else
+// has the core of who reads, so the time is that in the middle of two.
+func (k *kernel) Work(delivered func() (uint64, error)) (work, error) {
+	before, err := k.thread.Time()
+	if err != nil {
+		return work{}, err
+	}
+	frames, err := delivered()
+	if err != nil {
+		return work{}, err
+	}
+	after, err := k.thread.Time()
+	if err != nil {
+		return work{}, err
+	}
+	spent := after.Since(before)
+	return work{measure.ThreadTime{Ran: before.Ran + spent.Ran/2, Waited: before.Waited + spent.Waited/2}, frames, k.always}, nil
 }
 
 // Ticks implements running: nothing is done in user mode.

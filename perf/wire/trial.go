@@ -16,8 +16,7 @@ type trial struct {
 	counters  Counters
 	seconds   float64
 	asked     int // frames per second
-	worker    measure.ThreadTime
-	always    bool          // see running.Time
+	worker    work
 	ticks     measure.Ticks // of it
 	generator measure.ThreadTime
 }
@@ -49,14 +48,15 @@ func (r *rig) read() (m moment, err error) {
 			return m, err
 		}
 	}
-	if m.worker, m.always, err = r.running.Time(); err != nil {
+	if m.worker, err = r.running.Work(r.delivered); err != nil {
 		return m, err
 	}
 	if m.ticks, err = r.running.Ticks(); err != nil {
 		return m, err
 	}
+	begun := time.Now()
 	m.passed, err = r.counts()
-	m.at = time.Now()
+	m.at = begun.Add(time.Since(begun) / 2)
 	return m, err
 }
 
@@ -69,8 +69,7 @@ func (m *moment) since(before *moment) trial {
 			Decided: m.counters.Decided - before.counters.Decided,
 		},
 		seconds:   m.at.Sub(before.at).Seconds(),
-		worker:    m.worker.Since(before.worker),
-		always:    m.always,
+		worker:    m.worker.since(before.worker),
 		ticks:     m.ticks.Since(before.ticks),
 		generator: m.generator.Since(before.generator),
 	}

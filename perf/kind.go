@@ -44,8 +44,8 @@ func kinds() []kind {
 		kindOf[checks.Report]("checks"),
 		kindOf[snapshots.Report]("snapshots"),
 		kindOf[soak.Report]("soak"),
-		kindOf[wire.Earlier]("loops"),
-		kindOf[wire.Earlier]("modes"),
+		kindOf[wire.Either]("loops"),
+		kindOf[wire.Either]("modes"),
 	}
 }
 

@@ -79,7 +79,7 @@ func LoopsCommand() *cli.Command {
 		}),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return measure.Act[Earlier](c, nil)
+				return measure.Act[Either](c, nil)
 			}
 			opt := Options{
 				Setup: measure.SetupOf(c), Ring: c.Int("ring"), Flows: []uint32{1024},
@@ -107,7 +107,7 @@ func ModesCommand() *cli.Command {
 		Flags:       slices.Concat(measure.SetupFlags(5, 2*time.Second, "of the generator and of what is measured"), measure.ReportFlags()),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return measure.Act[Earlier](c, nil)
+				return measure.Act[Either](c, nil)
 			}
 			return measure.Act(c, func() (Report, int, error) {
 				report, err := Run(c.Context, Options{

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"time"
@@ -28,6 +29,30 @@ type Earlier struct {
 	Seed        uint64          `json:"seed"` // of the order
 	Summary     []EarlierRow    `json:"summary"`
 	Cells       []EarlierCell   `json:"cells"` // in the order of measuring
+}
+
+// Either is a file of the commands loops and modes: a [Report], or, from before there
+// were subjects, an [Earlier].
+type Either struct{ measure.Report }
+
+// UnmarshalJSON implements json.Unmarshaler. Only an Earlier has a CPU of its loop.
+func (e *Either) UnmarshalJSON(b []byte) error {
+	var is struct {
+		LoopOn *int `json:"loop_cpu"`
+	}
+	if err := json.Unmarshal(b, &is); err != nil {
+		return err
+	}
+	if is.LoopOn != nil {
+		var r Earlier
+		err := json.Unmarshal(b, &r)
+		e.Report = r
+		return err
+	}
+	var r Report
+	err := json.Unmarshal(b, &r)
+	e.Report = r
+	return err
 }
 
 // EarlierRow sums up all rounds of one loop in one scenario, but for failed ones.

@@ -38,8 +38,8 @@ func (b *Bed) ReceiveByNAPI() error {
 // returns the thread that does the work there while it has too much to do: that
 // CPU's ksoftirqd.
 func (b *Bed) ReceiveOn(ctx context.Context, cpu int) (*Thread, error) {
-	if err := b.write(ctx, "queues/rx-0/rps_cpus", fmt.Sprintf("%x", 1<<cpu)); err != nil {
-		return nil, fmt.Errorf("set RPS (needs a kernel with CONFIG_RPS): %w", err)
+	if err := b.write(ctx, "queues/rx-0/rps_cpus", mask(cpu)); err != nil {
+		return nil, fmt.Errorf("set RPS to cpu %d (needs a kernel with CONFIG_RPS): %w", cpu, err)
 	}
 	pids, err := threads(fmt.Sprintf("ksoftirqd/%d\n", cpu))
 	if err != nil {
@@ -49,6 +49,12 @@ func (b *Bed) ReceiveOn(ctx context.Context, cpu int) (*Thread, error) {
 		return &Thread{pid}, nil
 	}
 	return nil, fmt.Errorf("cpu %d has no ksoftirqd", cpu)
+}
+
+// mask writes a set of one CPU as the kernel reads it: hexadecimal, in words of 32
+// bits, the highest first (Documentation/core-api/printk-formats.rst, bitmap).
+func mask(cpu int) string {
+	return fmt.Sprintf("%x", 1<<(cpu%32)) + strings.Repeat(",00000000", cpu/32)
 }
 
 // write sets an attribute of the far end of the wire.

@@ -147,6 +147,16 @@ func TestNoGenerator(t *testing.T) {
 	}
 }
 
+func TestMask(t *testing.T) {
+	for cpu, want := range map[int]string{
+		0: "1", 1: "2", 5: "20", 31: "80000000", 32: "1,00000000", 63: "80000000,00000000", 64: "1,00000000,00000000", 70: "40,00000000,00000000",
+	} {
+		if got := mask(cpu); got != want {
+			t.Errorf("cpu %d: %s, want %s", cpu, got, want)
+		}
+	}
+}
+
 // The hole takes what a program sends by it, and queues nothing.
 func TestHole(t *testing.T) {
 	b := newBed(t)

@@ -117,7 +117,7 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 			c.Latencies, err = r.latencies(ctx, opt, int(float64(t.delivered)/t.seconds))
 		}
 	default:
-		err = fmt.Errorf("no such scenario: there are %v", Scenarios())
+		err = fmt.Errorf("no scenario %q", c.Scenario)
 	}
 	if err != nil {
 		return err

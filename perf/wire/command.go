@@ -22,9 +22,9 @@ func Command() *cli.Command {
 			"Anything else that runs on the machine shows in the last column: how much of the time\n" +
 			"worker or generator had to wait for their core. Subjects: " + strings.Join(Names(Subjects()), ", ") + ".",
 		Flags: slices.Concat(measure.SetupFlags(5, time.Second, "of the generator and of what is measured"), measure.ReportFlags(), []cli.Flag{
-			&cli.StringSliceFlag{Name: "subject", Usage: "measure this, or all (default: " + strings.Join(MainSubjects(), ", ") + ")"},
-			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this: core, flood, lossfree, latency, send (default: all but send)"},
-			&cli.StringSliceFlag{Name: "flows", Usage: "how many; core is measured with each number, the others with the first (default: 1024, 65536, 1048576)"},
+			&cli.StringSliceFlag{Name: "subject", Usage: "name of one, or all; may be repeated (default: " + strings.Join(MainSubjects(), ", ") + ")"},
+			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this, may be repeated: core, flood, lossfree, latency, send (default: all but send)"},
+			&cli.StringSliceFlag{Name: "flows", Usage: "how many, may be repeated; core is measured with each number, the others with the first (default: 1024, 65536, 1048576)"},
 			&cli.Float64Flag{Name: "zipf", Usage: "exponent of how popular flows are (default: they take turns)"},
 			&cli.IntFlag{Name: "frame-len", Usage: "bytes (default: the least)"},
 			&cli.BoolFlag{Name: "verify", Usage: "check lengths and checksums of each packet that arrives by the wire, which costs some tens of nanoseconds"},
@@ -75,7 +75,7 @@ func LoopsCommand() *cli.Command {
 		Description: "This is perf wire with the loops alone. It also shows the files of earlier versions.",
 		Flags: slices.Concat(measure.SetupFlags(5, 2*time.Second, "of the generator and of what is measured"), measure.ReportFlags(), []cli.Flag{
 			&cli.IntFlag{Name: "ring", Value: 2048, Usage: "entries of the other library's rings"},
-			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this: flood, lossfree, send (default: all)"},
+			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this, may be repeated: flood, lossfree, send (default: all)"},
 		}),
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {

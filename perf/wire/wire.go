@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"weir/lab/netlab"
@@ -76,6 +77,11 @@ func (opt *Options) complete() error {
 	}
 	if len(opt.Scenarios) == 0 {
 		opt.Scenarios = []Scenario{Core, Flood, LossFree, Latency}
+	}
+	for _, s := range opt.Scenarios {
+		if !slices.Contains(Scenarios(), s) {
+			return fmt.Errorf("no scenario %q; there are %v", s, Scenarios())
+		}
 	}
 	if len(opt.Flows) == 0 {
 		opt.Flows = []uint32{1 << 10, 1 << 16, 1 << 20}
@@ -144,7 +150,7 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 		switch err := cell.measure(ctx, &opt); {
 		case errors.Is(err, errNotHere):
 			report.leaveOut(cell.Subject, err)
-			opt.Log.Info("left out", "subject", cell.Subject, "reason", err)
+			opt.Log.Warn("left out", "subject", cell.Subject, "reason", err)
 			return nil
 		case err != nil:
 			return fmt.Errorf("measure %s, %s, %d flows, round %d: %w", cell.Subject, cell.Scenario, cell.Flows, round, err)

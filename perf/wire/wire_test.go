@@ -110,6 +110,22 @@ func TestLatencies(t *testing.T) {
 	}
 }
 
+// What there is not is refused before anything is built.
+func TestRefused(t *testing.T) {
+	for name, opt := range map[string]Options{
+		"subject":  {Subjects: []string{"katran"}},
+		"scenario": {Scenarios: []Scenario{Flood, "overload"}},
+		"pair":     {Subjects: []string{"weir-dsr"}, Scenarios: []Scenario{Send}},
+	} {
+		if err := opt.complete(); err != nil {
+			continue
+		}
+		if _, err := opt.cells(); err == nil {
+			t.Errorf("a %s that there is not was accepted", name)
+		}
+	}
+}
+
 // Each subject is one thing, has a name of its own and a floor that exists, and
 // can be measured in some way.
 func TestSubjects(t *testing.T) {

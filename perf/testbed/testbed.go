@@ -114,7 +114,7 @@ func (b *Bed) OpenEnds(ctx context.Context, opt generator.Options, look sink.Opt
 	}
 	err = b.near.Do(func() (err error) {
 		look.Interface, look.Port = link.Index, world.Port
-		b.Sink, err = sink.OpenWith(look)
+		b.Sink, err = sink.Open(look)
 		return err
 	})
 	if err != nil {

@@ -27,7 +27,7 @@ import (
 // rows=A,B shows the lines that have one of these words in one of their cells; with
 // several, a line has to have one of each. Only columns=A,B shows these columns, and
 // only tables=1,3 these tables of the report, counted from 1. Names with a space are
-// quoted: columns="subject,core ns/packet".
+// quoted: columns="subject,worker core ns/packet".
 const (
 	beginMark = "<!-- perf "
 	markEnd   = " -->"

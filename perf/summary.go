@@ -94,7 +94,7 @@ func (s *summary) wire(r *wire.Report) {
 		}
 		for _, theirs := range r.Summary {
 			if theirs.Scenario == wire.Core && theirs.Flows == mine.Flows && (theirs.Subject == floor || theirs.Subject == wire.NftDNAT) {
-				s.add(fmt.Sprintf("from wire to wire, ns per packet, %s flows", measure.Binary(mine.Flows)),
+				s.add(fmt.Sprintf("worker's core from wire to wire, ns per packet, %s flows", measure.Binary(mine.Flows)),
 					compared{weir, mine.NsPerPkt, mine.Waited}, compared{theirs.Subject, theirs.NsPerPkt, theirs.Waited}, 1, 0)
 			}
 		}

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,7 @@ import (
 	"weir/dataplane/stats"
 	"weir/dataplane/steer"
 	"weir/dataplane/worker"
+	"weir/perf/measure"
 	"weir/perf/splice"
 	"weir/perf/world"
 )
@@ -169,12 +171,13 @@ func (b *Balancer) Threads(ctx context.Context) ([]int, error) {
 
 // Status is what the workers have counted since they were started.
 type Status struct {
-	Received        uint64 `json:"received"`
-	ReceiveDropped  uint64 `json:"receive_dropped"` // by the kernel, which found no room in the rings
-	Sent            uint64 `json:"sent"`            // that the queue took
-	HandedOver      uint64 `json:"handed_over"`     // from one worker to another
-	TransmitDropped uint64 `json:"transmit_dropped"`
-	Kept            uint64 `json:"kept"` // packets for backends that Drain is about
+	Ran             time.Duration `json:"ran_ns"` // by all workers, when they counted the rest
+	Received        uint64        `json:"received"`
+	ReceiveDropped  uint64        `json:"receive_dropped"` // by the kernel, which found no room in the rings
+	Sent            uint64        `json:"sent"`            // that the queue took
+	HandedOver      uint64        `json:"handed_over"`     // from one worker to another
+	TransmitDropped uint64        `json:"transmit_dropped"`
+	Kept            uint64        `json:"kept"` // packets for backends that Drain is about
 
 	Decided          uint64 `json:"decided"` // packets whose flow was not known
 	Flows            int    `json:"flows"`   // now
@@ -200,6 +203,9 @@ func (b *Balancer) Status(ctx context.Context) (Status, error) {
 	var c stats.Counters
 	for _, w := range workers {
 		ws, err := w.Status(ctx)
+		if err == nil {
+			err = addOwnTime(ctx, w, &s.Ran)
+		}
 		if err != nil {
 			return s, err
 		}
@@ -231,6 +237,17 @@ func (b *Balancer) Status(ctx context.Context) (Status, error) {
 		}
 	}
 	return s, nil
+}
+
+// addOwnTime adds how long the worker's thread has run.
+func addOwnTime(ctx context.Context, w engine.Worker, sum *time.Duration) error {
+	var ran time.Duration
+	var errRead error
+	if err := w.Do(ctx, func() { ran, errRead = measure.OwnTime() }); err != nil {
+		return err // what the worker may still write to is nobody's
+	}
+	*sum += ran
+	return errRead
 }
 
 // Known is how many flows of the clients the workers know.

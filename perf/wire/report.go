@@ -16,6 +16,7 @@ type Report struct {
 	Libraries []string          `json:"libraries,omitempty"` // that are not weir's
 	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least: 60, and for IPv6 62
 	Zipf      float64           `json:"zipf,omitempty"`      // exponent of how popular flows are
+	Verified  bool              `json:"verified,omitempty"`  // each packet that arrived by the wire
 	Window    float64           `json:"window_seconds"`
 	Step      float64           `json:"step_seconds"` // of the binary search, and of warming up
 	MaxLoss   float64           `json:"max_loss"`     // of a loss-free trial
@@ -36,12 +37,15 @@ type Row struct {
 	Cores    Cores    `json:"cores"`
 
 	Rounds    int            `json:"rounds"`
-	Failed    int            `json:"failed,omitempty"` // rounds in which nothing arrived, or no rate without loss was found
+	Failed    int            `json:"failed,omitempty"`       // rounds in which nothing arrived, or not what should, or no rate without loss was found
+	Limited   int            `json:"by_generator,omitempty"` // rounds in which the generator was what a rate without loss was limited by; they are in no ratio
+	Idle      int            `json:"idle,omitempty"`         // rounds of Core in which the worker was not busy all the time; they are in no ratio
 	Offered   measure.Spread `json:"offered_pps"`
 	Delivered measure.Spread `json:"delivered_pps"`
 	Loss      measure.Spread `json:"loss"`
 	NsPerPkt  measure.Spread `json:"ns_per_packet"`
 	NsUser    measure.Spread `json:"ns_user"`
+	Known     measure.Spread `json:"known,omitzero"` // flows when the measurement began; zero if the subject knows none
 	Unknown   measure.Spread `json:"unknown"`
 	Memory    measure.Spread `json:"memory"` // bytes; zero in the kernel
 	Waited    measure.Spread `json:"waited"` // the worse of worker and generator
@@ -71,6 +75,7 @@ func newReport(opt *Options) (Report, error) {
 		Libraries: versions(all),
 		FrameLen:  opt.FrameLen,
 		Zipf:      opt.Zipf,
+		Verified:  opt.Verify,
 		Window:    opt.Window.Seconds(),
 		Step:      opt.Step.Seconds(),
 		MaxLoss:   MaxLoss,
@@ -133,9 +138,15 @@ func sumUp(s *Subject, all []Cell) Row {
 	for _, c := range all {
 		if c.failed() {
 			row.Failed++
-		} else {
-			cells = append(cells, c)
+			continue
 		}
+		if c.ByGenerator {
+			row.Limited++
+		}
+		if c.idles() {
+			row.Idle++
+		}
+		cells = append(cells, c)
 	}
 	over := func(value func(*Cell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
 	row.Latencies = sumUpLatencies(cells)
@@ -143,6 +154,8 @@ func sumUp(s *Subject, all []Cell) Row {
 	row.Delivered = over(func(c *Cell) float64 { return c.Delivered })
 	row.Loss = over(func(c *Cell) float64 { return c.Loss })
 	row.Memory = over(func(c *Cell) float64 { return float64(c.Memory) })
+	known := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.Known == nil })
+	row.Known = measure.SpreadOf(known, func(c *Cell) float64 { return float64(*c.Known) })
 	row.Unknown = over(func(c *Cell) float64 { return c.Unknown })
 	timed := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.NsPerPkt == 0 })
 	row.NsPerPkt = measure.SpreadOf(timed, func(c *Cell) float64 { return c.NsPerPkt })
@@ -154,7 +167,7 @@ func sumUp(s *Subject, all []Cell) Row {
 // value is the figure by which a cell is compared; zero if it has none.
 func (c *Cell) value() float64 {
 	switch {
-	case c.failed():
+	case c.failed() || c.ByGenerator || c.idles():
 		return 0
 	case c.Scenario != Core:
 		return c.Delivered
@@ -205,6 +218,9 @@ func (r *Report) conditions() string {
 	if r.Zipf > 0 {
 		frames += fmt.Sprintf(", flows by Zipf's law (%g)", r.Zipf)
 	}
+	if r.Verified {
+		frames += ", checked"
+	}
 	text := fmt.Sprintf("%s: veth, UDP, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
 		r.At(), frames, r.Window)
 	if names := slices.Sorted(maps.Keys(r.LeftOut)); len(names) > 0 {
@@ -215,7 +231,7 @@ func (r *Report) conditions() string {
 
 func (r *Report) table() [][]string {
 	table := [][]string{{
-		"scenario", "flows", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "core ns/packet", "in Go",
+		"scenario", "flows", "known %", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "worker core ns/packet", "in Go",
 		"of floor", "of nft-dnat", "waited %",
 	}}
 	for _, row := range r.Summary {
@@ -227,6 +243,12 @@ func (r *Report) table() [][]string {
 		if row.Failed > 0 {
 			rounds += fmt.Sprintf(", %d failed", row.Failed)
 		}
+		if row.Limited > 0 {
+			rounds += fmt.Sprintf(", %d by generator", row.Limited)
+		}
+		if row.Idle > 0 {
+			rounds += fmt.Sprintf(", %d idle", row.Idle)
+		}
 		ns := "-"
 		if row.NsPerPkt.Median > 0 {
 			ns = row.NsPerPkt.Format(1, 0)
@@ -235,8 +257,12 @@ func (r *Report) table() [][]string {
 		if row.NsUser.Median > 0 {
 			user = fmt.Sprintf("%.0f", row.NsUser.Median)
 		}
+		known := "-"
+		if row.Known.Median > 0 {
+			known = fmt.Sprintf("%.1f", 100*row.Known.Median/float64(row.Flows))
+		}
 		table = append(table, []string{
-			string(row.Scenario), measure.Binary(row.Flows), row.Subject, row.Driver, row.Cores.String(), rounds,
+			string(row.Scenario), measure.Binary(row.Flows), known, row.Subject, row.Driver, row.Cores.String(), rounds,
 			offered, row.Delivered.Format(1e-6, 2), loss, ns, user, row.OfFloor.String(), row.OfDNAT.String(), row.Waited.FormatWaited(),
 		})
 	}

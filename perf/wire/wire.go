@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"weir/perf/measure"
@@ -75,6 +76,11 @@ func (opt *Options) complete() error {
 	}
 	if len(opt.Scenarios) == 0 {
 		opt.Scenarios = []Scenario{Core, Flood, LossFree, Latency}
+	}
+	for _, s := range opt.Scenarios {
+		if !slices.Contains(Scenarios(), s) {
+			return fmt.Errorf("no scenario %q; there are %v", s, Scenarios())
+		}
 	}
 	if len(opt.Flows) == 0 {
 		opt.Flows = []uint32{1 << 10, 1 << 16, 1 << 20}
@@ -146,6 +152,9 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 			return nil
 		case err != nil:
 			return fmt.Errorf("measure %s, %s, %d flows, round %d: %w", cell.Subject, cell.Scenario, cell.Flows, round, err)
+		}
+		if cell.Wrong != "" {
+			opt.Log.Warn("not what it should be", "subject", cell.Subject, "scenario", cell.Scenario, "flows", cell.Flows, "round", round, "wrong", cell.Wrong)
 		}
 		report.Add(cell)
 		opt.Log.Info("measured", "subject", cell.Subject, "scenario", cell.Scenario, "flows", cell.Flows, "round", round,

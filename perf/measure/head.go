@@ -21,8 +21,12 @@ func NewHead(seed uint64) (Head, error) {
 }
 
 // Begin is NewHead for a measurement in network namespaces: before it begins, it
-// removes what labs that were killed have left. It needs root.
+// sees that nobody else measures, and removes what labs that were killed have left.
+// It needs root.
 func (s *Setup) Begin() (Head, error) {
+	if err := Alone(); err != nil {
+		return Head{}, err
+	}
 	if _, err := netlab.Sweep(); err != nil {
 		return Head{}, err
 	}

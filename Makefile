@@ -3,7 +3,9 @@
 SHELL := /bin/bash
 
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+# What reports of measurements say of it: results that they have left are no changes.
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell git status --porcelain -- . ':!perf/results' 2>/dev/null | sed -n '1s/.*/+/p')
+LDFLAGS := -s -w -X main.version=$(VERSION) -X weir/perf/measure.commit=$(COMMIT)
 
 # Packages that the race detector is run on as well: all but those whose tests
 # mostly start weir as a process of its own.

@@ -63,6 +63,9 @@ func allCommand(measurements []*cli.Command) *cli.Command {
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
+				if err := measure.CheckShow(c); err != nil {
+					return err
+				}
 				return showAll(c.App.Writer, c.Args().Slice())
 			}
 			a := all{commands: measurements, dir: c.Path("dir"), quick: c.Bool("quick"), now: time.Now(), out: c.App.Writer, log: c.App.ErrWriter}
@@ -190,7 +193,7 @@ func showAll(w io.Writer, paths []string) error {
 		if _, err := fmt.Fprintf(w, "=== %s\n    %s\n\n", heading, paths[i]); err != nil {
 			return err
 		}
-		if err := r.WriteText(w); err != nil {
+		if err := measure.WriteText(w, r.Tables()); err != nil {
 			return err
 		}
 		fmt.Fprintln(w)
@@ -217,5 +220,5 @@ func sideBySide(w io.Writer, reports []measure.Report) error {
 	if _, err := fmt.Fprint(w, "=== side by side\n\n"); err != nil {
 		return err
 	}
-	return s.write(w, measure.WriteText)
+	return measure.WriteText(w, s.tables())
 }

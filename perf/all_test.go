@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -131,8 +132,11 @@ func TestProgress(t *testing.T) {
 	}
 	p.told = p.told.Add(-progressEvery)
 	fmt.Fprintln(&p, "level=INFO msg=measured")
+	p.told = p.told.Add(-progressEvery)
+	slog.New(slog.NewTextHandler(&p, nil)).With(measure.ProgressKey, "7/60").Info("measured", "ns", 5)
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-	if len(lines) != 2 || !strings.HasPrefix(lines[0], "wire: 1 measured after ") || !strings.HasPrefix(lines[1], "wire: 4 measured after ") {
+	if len(lines) != 3 || !strings.HasPrefix(lines[0], "wire: 1 measured after ") || !strings.HasPrefix(lines[1], "wire: 4 measured after ") ||
+		!strings.HasPrefix(lines[2], "wire: 7 of 60 measured after ") {
 		t.Errorf("%q", lines)
 	}
 }
@@ -203,10 +207,24 @@ func TestShowAll(t *testing.T) {
 	if err := run(t, "all", paths["wire"], paths["ladder"]); err != nil {
 		t.Error(err)
 	}
-	var earlier measure.Machine
 	other := filepath.Join(dir, "2026-11-27-other.json")
-	if err := measure.WriteFile(other, earlier); err != nil {
-		t.Fatal(err)
+	write(t, other, "{}")
+	for _, args := range [][]string{{"--quick", paths["wire"]}, {paths["wire"], "--quick"}} {
+		if err := run(t, append([]string{"all"}, args...)...); err == nil || !strings.Contains(err.Error(), "--quick is ") {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+	for _, kind := range []string{"ladder", "connections", "loops"} {
+		// Those of perf loops are reports of wire.
+		misnamed := filepath.Join(dir, "2026-11-28-"+kind+".json")
+		write(t, misnamed, read(t, paths["wire"]))
+		if kind == "loops" {
+			if err := run(t, "all", misnamed); err != nil {
+				t.Error(err)
+			}
+		} else if err := run(t, "all", misnamed); err == nil || !strings.Contains(err.Error(), "perf wire FILE") {
+			t.Errorf("a file of wire, named as one of %s: %v", kind, err)
+		}
 	}
 	if err := run(t, "all", other); err == nil {
 		t.Error("a file of no kind was shown")

@@ -21,7 +21,7 @@ func Command() *cli.Command {
 	measurements := measurements()
 	return &cli.Command{
 		Name:        "perf",
-		Usage:       "measure",
+		Usage:       "measure weir, and what could be in its place",
 		Subcommands: slices.Concat([]*cli.Command{allCommand(measurements)}, measurements, []*cli.Command{pageCommand()}),
 	}
 }
@@ -30,6 +30,6 @@ func Command() *cli.Command {
 func measurements() []*cli.Command {
 	return []*cli.Command{
 		ladder.Command(), wire.Command(), connections.Command(), wire.LoopsCommand(), wire.ModesCommand(), flood.Command(), checks.Command(), snapshots.Command(), soak.Command(),
-		loops.Command(), balancer.Command(), soak.PlaneCommand(),
+		loops.Command(), balancer.Command(), soak.PlaneCommand(), snapshots.PartCommand(),
 	}
 }

@@ -29,23 +29,24 @@ type kind struct {
 	read func(path string) (measure.Report, error)
 }
 
-func kindOf[R measure.Report](name string) kind {
-	return kind{name, func(path string) (measure.Report, error) { return measure.ReadFile[R](path) }}
+func kindOf[R measure.Report]() kind {
+	var r R
+	return kind{r.Kind(), func(path string) (measure.Report, error) { return measure.ReadFile[R](path) }}
 }
 
 // kinds returns all kinds. A measurement that is added goes here, and into
 // TestResults.
 func kinds() []kind {
 	return []kind{
-		kindOf[ladder.Report]("ladder"),
-		kindOf[wire.Report]("wire"),
-		kindOf[connections.Report]("connections"),
-		kindOf[flood.Report]("flood"),
-		kindOf[checks.Report]("checks"),
-		kindOf[snapshots.Report]("snapshots"),
-		kindOf[soak.Report]("soak"),
-		kindOf[wire.Earlier]("loops"),
-		kindOf[wire.Earlier]("modes"),
+		kindOf[ladder.Report](),
+		kindOf[wire.Report](),
+		kindOf[connections.Report](),
+		kindOf[flood.Report](),
+		kindOf[checks.Report](),
+		kindOf[snapshots.Report](),
+		kindOf[soak.Report](),
+		{"loops", wire.ReadEither},
+		{"modes", wire.ReadEither},
 	}
 }
 

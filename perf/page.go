@@ -27,7 +27,7 @@ import (
 // rows=A,B shows the lines that have one of these words in one of their cells; with
 // several, a line has to have one of each. Only columns=A,B shows these columns, and
 // only tables=1,3 these tables of the report, counted from 1. Names with a space are
-// quoted: columns="subject,core ns/packet".
+// quoted: columns="subject,worker core ns/packet".
 const (
 	beginMark = "<!-- perf "
 	markEnd   = " -->"
@@ -160,7 +160,7 @@ func contentOf(mark, dir string) (string, error) {
 		if s.empty() {
 			return "", fmt.Errorf("%s: there is nothing to compare in %s", mark, strings.Join(names, ", "))
 		}
-		err = s.write(&made, measure.WriteMarkdown)
+		err = measure.WriteMarkdown(&made, s.tables())
 	case "plot":
 		if _, ok := reports[0].(plotter); !ok {
 			return "", fmt.Errorf("%s: there are no charts of this kind", mark)
@@ -168,7 +168,7 @@ func contentOf(mark, dir string) (string, error) {
 		_, err = fmt.Fprintf(&made, "![chart of %s](%s)", filepath.Base(names[0]), chartPath(names[0]))
 		return made.String(), err
 	case kindName(names[0]):
-		err = reports[0].WriteMarkdown(&made)
+		err = measure.WriteMarkdown(&made, reports[0].Tables())
 	default:
 		return "", fmt.Errorf("%s: %s is no result of %s", mark, names[0], words[0])
 	}

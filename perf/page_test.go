@@ -17,13 +17,13 @@ func results(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	var w wire.Report
 	for _, c := range []wire.Cell{
-		{Subject: "weir-dsr", Scenario: wire.Core, Flows: 1 << 10, Round: 1, Delivered: 1, NsPerPkt: 200, WorkerWaited: 0.5},
-		{Subject: "floor-afxdp", Scenario: wire.Core, Flows: 1 << 10, Round: 1, Delivered: 1, NsPerPkt: 150},
-		{Subject: "nft-dnat", Scenario: wire.Core, Flows: 1 << 10, Round: 1, Delivered: 1, NsPerPkt: 700},
-		{Subject: "weir-dsr", Scenario: wire.Core, Flows: 1 << 20, Round: 1, Delivered: 1, NsPerPkt: 300},
+		{Subject: "weir-dsr", Scenario: wire.Core, Flows: 1 << 10, Round: 1, Delivered: 1, Loss: 0.5, NsPerPkt: 200, WorkerWaited: 0.5},
+		{Subject: "floor-afxdp", Scenario: wire.Core, Flows: 1 << 10, Round: 1, Delivered: 1, Loss: 0.5, NsPerPkt: 150},
+		{Subject: "nft-dnat", Scenario: wire.Core, Flows: 1 << 10, Round: 1, Delivered: 1, Loss: 0.5, NsPerPkt: 700},
+		{Subject: "weir-dsr", Scenario: wire.Core, Flows: 1 << 20, Round: 1, Delivered: 1, Loss: 0.5, NsPerPkt: 300},
 		{Subject: "weir-dsr", Scenario: wire.Flood, Flows: 1 << 10, Round: 1, Delivered: 5e6, NsPerPkt: 500},
 		{Subject: "nft-dnat", Scenario: wire.Flood, Flows: 1 << 10, Round: 1, Delivered: 1e6, NsPerPkt: 900},
-		{Subject: "weir-dsr", Scenario: wire.Latency, Flows: 1 << 10, Round: 1, Delivered: 1, Latencies: []wire.Latencies{{Load: 0.5, P99: 77_000}}},
+		{Subject: "weir-dsr", Scenario: wire.Latency, Flows: 1 << 10, Round: 1, Delivered: 1, Latencies: []wire.Latencies{{Load: 0.5, Packets: 1000, P99: 77_000}}},
 	} {
 		w.Add(c)
 	}
@@ -58,7 +58,7 @@ func TestPageCommand(t *testing.T) {
 	dir := t.TempDir()
 	paths := results(t, dir)
 	page := filepath.Join(dir, "page.md")
-	write(t, page, "# Title\n<!-- perf wire 2026-11-27b-wire.json rows=core rows=weir-dsr,nft-dnat columns=\"subject,core ns/packet,flows\" -->\nold\n"+
+	write(t, page, "# Title\n<!-- perf wire 2026-11-27b-wire.json rows=core rows=weir-dsr,nft-dnat columns=\"subject,worker core ns/packet,flows\" -->\nold\n"+
 		"<!-- /perf -->\n<!-- another -->\n\n<!-- perf plot 2026-11-27b-wire.json -->\n<!-- /perf -->\nend, without a newline")
 	if err := run(t, "page", page, paths["wire"]); err != nil {
 		t.Fatal(err)
@@ -68,13 +68,13 @@ func TestPageCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	var whole, chart strings.Builder
-	if err := r.WriteMarkdown(&whole); err != nil {
+	if err := measure.WriteMarkdown(&whole, r.Tables()); err != nil {
 		t.Fatal(err)
 	}
 	conditions, _, _ := strings.Cut(whole.String(), "\n")
-	want := "# Title\n<!-- perf wire 2026-11-27b-wire.json rows=core rows=weir-dsr,nft-dnat columns=\"subject,core ns/packet,flows\" -->\n\n" +
+	want := "# Title\n<!-- perf wire 2026-11-27b-wire.json rows=core rows=weir-dsr,nft-dnat columns=\"subject,worker core ns/packet,flows\" -->\n\n" +
 		"From [2026-11-27b-wire.json](2026-11-27b-wire.json). " + conditions + "\n\n" +
-		`| subject | core ns/packet | flows |
+		`| subject | worker core ns/packet | flows |
 | --- | --- | --- |
 | weir-dsr | 200 (200-200) | 1 Ki |
 | nft-dnat | 700 (700-700) | 1 Ki |
@@ -206,8 +206,8 @@ func TestSummary(t *testing.T) {
 	want := []string{
 		"what weir beside it weir does waited %",
 		"own work, ns per packet, 64 Ki flows dsr4 40.0 (40.0-40.0) go map 100.0 (100.0-100.0) 2.50 times -",
-		"from wire to wire, ns per packet, 1 Ki flows weir-dsr 200 (200-200) floor-afxdp 150 (150-150) 0.75 times 50.0 (50.0-50.0) disturbed",
-		"from wire to wire, ns per packet, 1 Ki flows weir-dsr 200 (200-200) nft-dnat 700 (700-700) 3.50 times 50.0 (50.0-50.0) disturbed",
+		"worker's core from wire to wire, ns per packet, 1 Ki flows weir-dsr 200 (200-200) floor-afxdp 150 (150-150) 0.75 times 50.0 (50.0-50.0) disturbed",
+		"worker's core from wire to wire, ns per packet, 1 Ki flows weir-dsr 200 (200-200) nft-dnat 700 (700-700) 3.50 times 50.0 (50.0-50.0) disturbed",
 		"CPU µs per connection, 2000 a second weir-nat 40.0 (40.0-40.0) haproxy 100.0 (100.0-100.0) 2.50 times -",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {

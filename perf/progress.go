@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strings"
 	"time"
+
+	"weir/perf/measure"
 )
 
 // progress takes a measurement's log, a line at a time, and tells now and then how
@@ -13,7 +16,7 @@ type progress struct {
 	to          io.Writer
 	what        string
 	begun, told time.Time
-	lines       int
+	lines       int // where the log does not count
 }
 
 // progressEvery is how often there is a line.
@@ -24,9 +27,14 @@ func (p *progress) Write(b []byte) (int, error) {
 		return p.to.Write(b)
 	}
 	p.lines++
+	done := fmt.Sprint(p.lines)
+	if _, after, ok := bytes.Cut(b, []byte(" "+measure.ProgressKey+"=")); ok {
+		after, _, _ = bytes.Cut(after, []byte(" "))
+		done = strings.Replace(strings.TrimSpace(string(after)), "/", " of ", 1)
+	}
 	if now := time.Now(); now.Sub(p.told) >= progressEvery {
 		p.told = now
-		if _, err := fmt.Fprintf(p.to, "%s: %d measured after %v\n", p.what, p.lines, now.Sub(p.begun).Round(time.Second)); err != nil {
+		if _, err := fmt.Fprintf(p.to, "%s: %s measured after %v\n", p.what, done, now.Sub(p.begun).Round(time.Second)); err != nil {
 			return 0, err
 		}
 	}

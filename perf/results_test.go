@@ -30,13 +30,7 @@ var summaries = map[string]func(measure.Report) (got, want any){
 		again.SumUp()
 		return got.Summary, again.Summary
 	},
-	"wire": func(r measure.Report) (any, any) {
-		got, again := r.(wire.Report), wire.Report{}
-		for _, c := range got.Cells {
-			again.Add(c)
-		}
-		return got.Summary, again.Summary
-	},
+	"wire": wires,
 	"connections": func(r measure.Report) (any, any) {
 		got, again := r.(connections.Report), connections.Report{}
 		for _, c := range got.Cells {
@@ -79,7 +73,18 @@ var summaries = map[string]func(measure.Report) (got, want any){
 	"modes": earlier,
 }
 
+func wires(r measure.Report) (any, any) {
+	got, again := r.(wire.Report), wire.Report{}
+	for _, c := range got.Cells {
+		again.Add(c)
+	}
+	return got.Summary, again.Summary
+}
+
 func earlier(r measure.Report) (any, any) {
+	if _, ok := r.(wire.Report); ok {
+		return wires(r)
+	}
 	got, again := r.(wire.Earlier), wire.Earlier{}
 	for _, c := range got.Cells {
 		again.Add(c)

@@ -2,7 +2,6 @@ package perf
 
 import (
 	"fmt"
-	"io"
 
 	"weir/perf/connections"
 	"weir/perf/ladder"
@@ -37,8 +36,8 @@ func summarize(reports []measure.Report) summary {
 // empty tells whether there is nothing to compare.
 func (s *summary) empty() bool { return len(s.table) == 1 }
 
-func (s *summary) write(w io.Writer, write func(io.Writer, string, [][]string) error) error {
-	return write(w, summaryNote, s.table)
+func (s *summary) tables() []measure.Table {
+	return []measure.Table{{Title: summaryNote, Lines: s.table}}
 }
 
 // compared is what one of two has cost.
@@ -95,7 +94,7 @@ func (s *summary) wire(r *wire.Report) {
 		}
 		for _, theirs := range r.Summary {
 			if theirs.Scenario == wire.Core && theirs.Flows == mine.Flows && (theirs.Subject == floor || theirs.Subject == wire.NftDNAT) {
-				s.add(fmt.Sprintf("from wire to wire, ns per packet, %s flows", measure.Binary(mine.Flows)),
+				s.add(fmt.Sprintf("worker's core from wire to wire, ns per packet, %s flows", measure.Binary(mine.Flows)),
 					compared{weir, mine.NsPerPkt, mine.Waited}, compared{theirs.Subject, theirs.NsPerPkt, theirs.Waited}, 1, 0)
 			}
 		}

@@ -41,17 +41,21 @@ func main() {
 		Commands:             []*cli.Command{demoCommand(), perf.Command(), sweepCommand()},
 	}
 	err := app.RunContext(ctx, os.Args)
+	if err != nil && !errors.Is(err, demo.ErrFailed) { // the reasons of that have been printed
+		fmt.Fprintln(os.Stderr, "weirlab:", err)
+	}
+	os.Exit(status(err))
+}
+
+// status returns the exit status after an error, or none.
+func status(err error) int {
 	switch {
 	case err == nil:
-	case errors.Is(err, demo.ErrFailed):
-		os.Exit(1) // the reasons have been printed
-	default:
-		fmt.Fprintln(os.Stderr, "weirlab:", err)
-		if errors.Is(err, demo.ErrInterrupted) {
-			os.Exit(interrupted)
-		}
-		os.Exit(1)
+		return 0
+	case errors.Is(err, demo.ErrInterrupted), errors.Is(err, context.Canceled):
+		return interrupted
 	}
+	return 1
 }
 
 func demoCommand() *cli.Command {

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,7 @@ import (
 	"weir/dataplane/stats"
 	"weir/dataplane/steer"
 	"weir/dataplane/worker"
+	"weir/perf/measure"
 	"weir/perf/splice"
 	"weir/perf/world"
 )
@@ -65,13 +67,15 @@ type Options struct {
 	Log       *slog.Logger  `json:"-"`
 }
 
-// Balancer is the data plane at work. Its methods but Run wait for the workers
-// to answer.
+// Balancer is the data plane at work. Its methods belong to one goroutine, but for
+// Run. Those with a context wait for the workers to answer.
 type Balancer struct {
 	opt   Options
 	plane plane
 
-	drained map[packet.Tuple]place // established when Drain was called
+	snapshots int                    // applied so far
+	turns     int                    // calls of Turn
+	drained   map[packet.Tuple]place // established when Drain was called
 }
 
 // plane is what of an [engine.Engine] is used here.
@@ -99,7 +103,7 @@ func Open(opt Options) (*Balancer, error) {
 		return nil, fmt.Errorf("open balancer: %w", err)
 	}
 	b := &Balancer{opt: opt, plane: p}
-	if err := b.apply(false); err != nil {
+	if err := b.apply(firstHalf); err != nil {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
 		return nil, fmt.Errorf("open balancer: %w", errors.Join(err, p.Run(ended))) // which closes it
@@ -125,13 +129,27 @@ func openPlane(opt *Options) (plane, error) {
 // Run forwards until ctx ends, and closes the interface. It is called once.
 func (b *Balancer) Run(ctx context.Context) error { return b.plane.Run(ctx) }
 
-func (b *Balancer) apply(drained bool) error {
-	snap, err := compile(&b.opt, drained, b.plane.Interfaces()[0], b.plane.NATSpace())
+func (b *Balancer) apply(state states) error {
+	b.snapshots++
+	snap, err := compile(&b.opt, uint64(b.snapshots), state, b.plane.Interfaces()[0], b.plane.NATSpace())
 	if err != nil {
 		return err
 	}
 	return b.plane.Apply(snap, steer.Set{VIPs: []netip.Addr{world.VIP(b.opt.IPv6).Addr()}})
 }
+
+// Turn applies a snapshot in which one backend is out, each time the next one, and
+// all others get new flows: those of that one go elsewhere.
+func (b *Balancer) Turn() error {
+	if err := b.apply(without(b.turns % world.Backends)); err != nil {
+		return err
+	}
+	b.turns++
+	return nil
+}
+
+// Snapshots returns how many were applied, with that of Open.
+func (b *Balancer) Snapshots() int { return b.snapshots }
 
 func (b *Balancer) workers() ([]engine.Worker, error) {
 	all := b.plane.Workers()
@@ -153,12 +171,13 @@ func (b *Balancer) Threads(ctx context.Context) ([]int, error) {
 
 // Status is what the workers have counted since they were started.
 type Status struct {
-	Received        uint64 `json:"received"`
-	ReceiveDropped  uint64 `json:"receive_dropped"` // by the kernel, which found no room in the rings
-	Sent            uint64 `json:"sent"`            // that the queue took
-	HandedOver      uint64 `json:"handed_over"`     // from one worker to another
-	TransmitDropped uint64 `json:"transmit_dropped"`
-	Kept            uint64 `json:"kept"` // packets for backends that Drain is about
+	Ran             time.Duration `json:"ran_ns"` // by all workers, when they counted the rest
+	Received        uint64        `json:"received"`
+	ReceiveDropped  uint64        `json:"receive_dropped"` // by the kernel, which found no room in the rings
+	Sent            uint64        `json:"sent"`            // that the queue took
+	HandedOver      uint64        `json:"handed_over"`     // from one worker to another
+	TransmitDropped uint64        `json:"transmit_dropped"`
+	Kept            uint64        `json:"kept"` // packets for backends that Drain is about
 
 	Decided          uint64 `json:"decided"` // packets whose flow was not known
 	Flows            int    `json:"flows"`   // now
@@ -168,6 +187,7 @@ type Status struct {
 	Unrecorded       uint64 `json:"unrecorded"` // above NewRate
 	Refused          uint64 `json:"refused"`    // no room in the table, or no SNAT port
 	TakenOver        uint64 `json:"taken_over"` // SNAT ports
+	SNATFlows        int64  `json:"snat_flows"` // that have a SNAT port, now
 	Limited          uint64 `json:"limited"`    // above LimitNewFlows
 
 	Drops map[string]uint64 `json:"drops"` // by reason, but for those without
@@ -183,6 +203,9 @@ func (b *Balancer) Status(ctx context.Context) (Status, error) {
 	var c stats.Counters
 	for _, w := range workers {
 		ws, err := w.Status(ctx)
+		if err == nil {
+			err = addOwnTime(ctx, w, &s.Ran)
+		}
 		if err != nil {
 			return s, err
 		}
@@ -200,6 +223,7 @@ func (b *Balancer) Status(ctx context.Context) (Status, error) {
 	s.Unrecorded = c.FlowsUnrecorded
 	s.Refused = c.FlowsRefused + c.Drops[stats.PortsExhausted]
 	s.TakenOver = c.NATTakenOver
+	s.SNATFlows = c.NATFlows
 	s.Limited = c.Drops[stats.ServiceLimit]
 	for slot := range c.Backends {
 		s.Decided += c.Backends[slot].NewFlows
@@ -213,6 +237,17 @@ func (b *Balancer) Status(ctx context.Context) (Status, error) {
 		}
 	}
 	return s, nil
+}
+
+// addOwnTime adds how long the worker's thread has run.
+func addOwnTime(ctx context.Context, w engine.Worker, sum *time.Duration) error {
+	var ran time.Duration
+	var errRead error
+	if err := w.Do(ctx, func() { ran, errRead = measure.OwnTime() }); err != nil {
+		return err // what the worker may still write to is nobody's
+	}
+	*sum += ran
+	return errRead
 }
 
 // Known is how many flows of the clients the workers know.
@@ -238,7 +273,7 @@ func (b *Balancer) Drain(ctx context.Context) (err error) {
 	if b.drained, err = b.established(ctx); err != nil {
 		return err
 	}
-	return b.apply(true)
+	return b.apply(secondHalf)
 }
 
 // Loss says what has become of flows that were there at the time of Drain.

@@ -9,6 +9,7 @@ import (
 	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/snapshot"
+	"weir/dataplane/steer"
 	"weir/perf/world"
 )
 
@@ -21,8 +22,8 @@ func TestDrained(t *testing.T) {
 			opt := &Options{Mode: mode, SNAT: 4}
 			space := nat.NewSpace()
 			var picks [2]map[uint32]bool
-			for i, drained := range []bool{false, true} {
-				snap, err := compile(opt, drained, at, space)
+			for i, state := range []states{firstHalf, secondHalf} {
+				snap, err := compile(opt, uint64(i+1), state, at, space)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -40,7 +41,7 @@ func TestDrained(t *testing.T) {
 					picks[i][slot] = true
 				}
 				for slot := range uint32(half) {
-					if state := snap.Backend(slot).State; drained && state != snapshot.Keeps {
+					if state := snap.Backend(slot).State; i == 1 && state != snapshot.Keeps {
 						t.Errorf("drained backend %d is %v", slot, state)
 					}
 				}
@@ -55,6 +56,47 @@ func TestDrained(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Each turn has another backend out, which gets no new flow, as all others do.
+func TestTurn(t *testing.T) {
+	for _, mode := range Modes() {
+		b := &Balancer{opt: Options{Mode: mode, SNAT: 4}}
+		p := &noted{space: nat.NewSpace()}
+		b.plane = p
+		for turn := range 2 * world.Backends {
+			if err := b.Turn(); err != nil {
+				t.Fatal(err)
+			}
+			snap := p.applied
+			if snap.Generation != uint64(turn+1) || b.Snapshots() != turn+1 {
+				t.Errorf("%s, turn %d: generation %d, %d snapshots", mode, turn, snap.Generation, b.Snapshots())
+			}
+			vip := world.VIP4.As16()
+			svc := &snap.Services[snap.VIP(&vip).Service(packet.ProtoTCP, world.Port)]
+			picked := make(map[uint32]bool)
+			for port := range uint16(1000) {
+				picked[svc.Pick(flow.HashStable(&packet.Tuple{SrcPort: port}))] = true
+			}
+			out := uint32(turn % world.Backends)
+			if picked[out] || len(picked) != world.Backends-1 || snap.Backend(out).State != snapshot.Removed {
+				t.Errorf("%s, turn %d: flows go to %v, and backend %d is %v", mode, turn, picked, out, snap.Backend(out).State)
+			}
+		}
+	}
+}
+
+// noted is a plane that keeps what it is given.
+type noted struct {
+	plane
+	space   *nat.Space
+	applied *snapshot.Snapshot
+}
+
+func (n *noted) Apply(s *snapshot.Snapshot, _ steer.Set) error { n.applied = s; return nil }
+func (n *noted) NATSpace() *nat.Space                          { return n.space }
+func (n *noted) Interfaces() []engine.InterfaceStatus {
+	return []engine.InterfaceStatus{{Name: "loop", MAC: packet.MAC{2, 0, 0, 0, 0, 2}, MTU: 1500}}
 }
 
 func TestLost(t *testing.T) {

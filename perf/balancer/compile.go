@@ -25,27 +25,52 @@ const (
 // half is how many backends there are from the start, and how many follow.
 const half = world.Backends / 2
 
-// compile makes a snapshot of one service. Its flows go to the first half of
-// its backends until they are drained, and then to the other half.
-func compile(opt *Options, drained bool, i engine.InterfaceStatus, space *nat.Space) (*snapshot.Snapshot, error) {
+// states says in which state a backend is. New flows go to those that are active.
+type states func(slot int) snapshot.BackendState
+
+// firstHalf is how it is from the start.
+func firstHalf(slot int) snapshot.BackendState {
+	if slot < half {
+		return snapshot.Active
+	}
+	return snapshot.Keeps
+}
+
+// secondHalf is how it is when all backends with flows are drained.
+func secondHalf(slot int) snapshot.BackendState {
+	if slot < half {
+		return snapshot.Keeps
+	}
+	return snapshot.Active
+}
+
+// without is how it is with one backend out.
+func without(out int) states {
+	return func(slot int) snapshot.BackendState {
+		if slot == out {
+			return snapshot.Removed
+		}
+		return snapshot.Active
+	}
+}
+
+// compile makes a snapshot of one service.
+func compile(opt *Options, generation uint64, state states, i engine.InterfaceStatus, space *nat.Space) (*snapshot.Snapshot, error) {
 	svc := snapshot.Service{Name: string(opt.Mode), Empty: stats.NoBackend}
 	spec := snapshot.Spec{
-		Generation: 1,
+		Generation: generation,
 		Interfaces: []snapshot.Interface{{Name: i.Name, MAC: i.MAC, MTU: uint32(i.MTU)}},
 		NewFlows:   limit.Rate{PerSecond: opt.NewRate},
 	}
-	if drained {
-		spec.Generation = 2
-	}
 	var weights []maglev.Backend
-	for slot := range 2 * half {
+	for slot := range world.Backends {
 		b, err := backend(opt, slot, i)
 		if err != nil {
 			return nil, err
 		}
 		weight := uint32(0)
-		if drained == (slot >= half) {
-			b.State, weight = snapshot.Active, 1
+		if b.State = state(slot); b.State == snapshot.Active {
+			weight = 1
 		}
 		spec.Backends = append(spec.Backends, b)
 		svc.Members = append(svc.Members, uint32(slot))
@@ -78,11 +103,11 @@ func compile(opt *Options, drained bool, i engine.InterfaceStatus, space *nat.Sp
 	return snapshot.New(spec)
 }
 
-// backend returns a backend that keeps its flows and gets no new ones.
+// backend returns a backend of which only the state is missing.
 func backend(opt *Options, slot int, i engine.InterfaceStatus) (snapshot.Backend, error) {
 	addr, mac := world.Backend(slot, opt.IPv6)
 	link := rewrite.Link{Src: i.MAC, Dst: mac, MTU: i.MTU}
-	b := snapshot.Backend{State: snapshot.Keeps, Generation: 1, Addr: addr.As16()}
+	b := snapshot.Backend{Generation: 1, Addr: addr.As16()}
 	var err error
 	switch opt.Mode {
 	case NAT, Keep:

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
 	"weir/perf/measure"
 )
 
@@ -22,7 +23,7 @@ type Cell struct {
 	Seconds float64 `json:"seconds"`
 	CPU     float64 `json:"cpu"`    // all threads of weir
 	Kernel  float64 `json:"kernel"` // part of CPU that was the kernel's, by the kernel's own estimate
-	Waited  float64 `json:"waited"` // as in Cell, of all threads together
+	Waited  float64 `json:"waited"` // for a core, of the time: of all threads together, so it may be above 1
 	Made    float64 `json:"made"`   // checks per second that a server has seen
 	Served  served  `json:"served"` // in the window
 	Up      int     `json:"up"`     // backends, after the window

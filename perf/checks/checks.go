@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"weir/lab/netlab"
 	"weir/perf/measure"
 )
 
@@ -71,7 +70,7 @@ func (opt *Options) complete() error {
 	if opt.Window == 0 {
 		opt.Window = 10 * time.Second
 	}
-	return opt.Setup.Complete()
+	return opt.Setup.CompleteWithoutCPUs()
 }
 
 // cells returns what is measured in a round: the same backends each time, so
@@ -94,21 +93,21 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 	if err := opt.complete(); err != nil {
 		return Report{}, fmt.Errorf("measure health checks: %w", err)
 	}
-	if _, err := netlab.Sweep(); err != nil {
+	head, err := opt.Begin()
+	if err != nil {
 		return Report{}, fmt.Errorf("measure health checks: %w", err)
 	}
-	machine, err := measure.ThisMachine()
+	version, err := measure.VersionOf(ctx, opt.Weir)
 	if err != nil {
 		return Report{}, fmt.Errorf("measure health checks: %w", err)
 	}
 	report := Report{
-		Measured: time.Now().UTC().Truncate(time.Second),
-		Machine:  machine,
+		Head:     head,
+		Weir:     version,
 		Backends: opt.Backends,
 		Interval: opt.Interval.Seconds(),
 		Window:   opt.Window.Seconds(),
 		WarmUp:   opt.WarmUp.Seconds(),
-		Seed:     opt.Seed,
 	}
 	err = measure.Rounds(&opt.Setup, opt.cells(), func(round int, cell Cell) error {
 		cell.Round = round

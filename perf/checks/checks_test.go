@@ -7,8 +7,13 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"weir/lab/labtest"
 	"weir/perf/measure"
@@ -37,6 +42,9 @@ func TestChecks(t *testing.T) {
 	}
 	if want := 5; len(report.Cells) != want || len(report.Summary) != want {
 		t.Fatalf("%d cells, %d rows, want %d", len(report.Cells), len(report.Summary), want)
+	}
+	if !strings.HasPrefix(report.Weir, "weir version ") {
+		t.Errorf("what was measured is %q", report.Weir)
 	}
 	for _, c := range report.Cells {
 		t.Run(fmt.Sprintf("%d %s %s", c.Checked, c.Kind, c.To), func(t *testing.T) {
@@ -86,25 +94,52 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// The times of a process are those of its threads.
+// The times of a process are those of its threads: what getrusage says of the same
+// time is between a read before it and one behind it, as far as the scheduler's
+// account, which is as of each core's last tick, and the ticks themselves go.
 func TestReadWeir(t *testing.T) {
-	before, err := readWeir(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
+	const slack, spend = 100 * time.Millisecond, 500 * time.Millisecond
+	used := func() time.Duration {
+		t.Helper()
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
-	for start := time.Now(); time.Since(start) < 50*time.Millisecond; {
+	read := func() weirTime {
+		t.Helper()
+		w, err := readWeir(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
 	}
-	after, err := readWeir(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
+	outerBegin := used()
+	before := read()
+	begin := used()
+	// Two threads at once.
+	var done atomic.Bool
+	var spent sync.WaitGroup
+	for range 2 {
+		spent.Go(func() {
+			for !done.Load() {
+			}
+		})
 	}
-	if used := after.since(before); used.Ran <= 0 {
-		t.Errorf("ran %v in a busy loop", used.Ran)
+	for used() < begin+spend {
 	}
-	if share := after.ticks.Since(before.ticks).UserShare(); share < 0 || share > 1 {
-		t.Errorf("%v of it was spent in user mode", share)
+	end := used()
+	after := read()
+	outerEnd := used()
+	done.Store(true)
+	spent.Wait()
+	if ran := after.since(before).Ran; ran < end-begin-slack || ran > outerEnd-outerBegin+slack {
+		t.Errorf("ran %v, while getrusage has %v to %v", ran, end-begin, outerEnd-outerBegin)
 	}
-	if b, a := before.ticks, after.ticks; a.User < b.User || a.Kernel < b.Kernel || a.User+a.Kernel == 0 {
-		t.Errorf("ticks from %+v to %+v", b, a)
+	since := after.ticks.Since(before.ticks)
+	// USER_HZ is 100 on all architectures that Go knows.
+	if ticked := time.Duration((since.User + since.Kernel) * float64(10*time.Millisecond)); ticked < end-begin-slack || ticked > outerEnd-outerBegin+slack {
+		t.Errorf("%v of ticks, while getrusage has %v to %v", ticked, end-begin, outerEnd-outerBegin)
 	}
 }

@@ -22,9 +22,7 @@ func Command() *cli.Command {
 			&cli.PathFlag{Name: "weir", Value: "bin/weir", Usage: "the weir `BINARY` to measure"},
 			&cli.IntFlag{Name: "backends", Value: 5000, Usage: "how many there are"},
 			&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "of each check"},
-			&cli.IntFlag{Name: "repeats", Value: 3, Usage: "how often to measure each"},
-			&cli.DurationFlag{Name: "window", Value: 10 * time.Second, Usage: "how long to measure each"},
-			measure.SeedFlag(),
+			measure.RepeatsFlag(3), measure.WindowFlag(10*time.Second, "how long to measure each"), measure.SeedFlag("of the order"),
 		}, measure.ReportFlags()),
 		Action: func(c *cli.Context) error {
 			return measure.Act(c, func() (Report, int, error) {

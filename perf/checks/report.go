@@ -2,22 +2,20 @@ package checks
 
 import (
 	"fmt"
-	"io"
-	"time"
+
 	"weir/perf/measure"
 )
 
 // Report is the outcome of [Run], complete.
 type Report struct {
-	Measured time.Time       `json:"measured"`
-	Machine  measure.Machine `json:"machine"`
-	Backends int             `json:"backends"`
-	Interval float64         `json:"interval_seconds"` // of each check
-	Window   float64         `json:"window_seconds"`
-	WarmUp   float64         `json:"warm_up_seconds"`
-	Seed     uint64          `json:"seed"` // of the order
-	Summary  []Row           `json:"summary"`
-	Cells    []Cell          `json:"cells"` // in the order of measuring
+	measure.Head
+	Weir     string  `json:"weir"` // the measured binary's version
+	Backends int     `json:"backends"`
+	Interval float64 `json:"interval_seconds"` // of each check
+	Window   float64 `json:"window_seconds"`
+	WarmUp   float64 `json:"warm_up_seconds"`
+	Summary  []Row   `json:"summary"`
+	Cells    []Cell  `json:"cells"` // in the order of measuring
 }
 
 // Row sums up all rounds of one kind and number of checks.
@@ -45,10 +43,16 @@ type Row struct {
 func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
-	unchecked := r.of(Cell{Kind: None})
+	type key struct {
+		Kind
+		Target
+		checked int
+	}
+	groups := measure.GroupBy(r.Cells, func(c *Cell) key { return key{c.Kind, c.To, c.Checked} })
+	unchecked := groups[key{Kind: None}]
 	idle := measure.SpreadOf(unchecked, func(c *Cell) float64 { return c.CPU }).Median
 	for _, like := range (&Options{Backends: r.Backends}).cells() {
-		cells := r.of(like)
+		cells := groups[key{like.Kind, like.To, like.Checked}]
 		if len(cells) == 0 {
 			continue
 		}
@@ -80,29 +84,21 @@ func (r *Report) Add(c Cell) {
 	}
 }
 
-// of returns the cells of one row.
-func (r *Report) of(like Cell) (cells []Cell) {
-	for _, c := range r.Cells {
-		if c.Kind == like.Kind && c.To == like.To && c.Checked == like.Checked {
-			cells = append(cells, c)
-		}
-	}
-	return cells
-}
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return "checks" }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error {
-	return measure.WriteText(w, r.conditions(), r.table())
-}
-
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error {
-	return measure.WriteMarkdown(w, r.conditions(), r.table())
+// Tables is that of a [measure.Report]: the summary.
+func (r Report) Tables() []measure.Table {
+	return []measure.Table{{Title: r.conditions(), Lines: r.table()}}
 }
 
 func (r *Report) conditions() string {
-	return fmt.Sprintf("%s: veth, %d backends in mode ipip behind one router, each check every %g s, windows of %g s.",
-		r.Machine.At(r.Measured), r.Backends, r.Interval, r.Window)
+	text := fmt.Sprintf("%s: veth, %d backends in mode ipip behind one router, each check every %g s, windows of %g s.",
+		r.At(), r.Backends, r.Interval, r.Window)
+	if r.Weir != "" { // older reports do not know
+		text += fmt.Sprintf(" Measured: %s.", r.Weir)
+	}
+	return text
 }
 
 func (r *Report) table() [][]string {

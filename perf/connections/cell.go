@@ -54,6 +54,51 @@ func (a *Account) failed() (n uint64) {
 	return n
 }
 
+// Frames of a connection that is answered, at the least: SYN, an acknowledgement,
+// the byte and FIN from the client, and SYN, the byte and FIN to it.
+const (
+	framesThere = 4
+	framesBack  = 3
+)
+
+// stray is how many frames, of neighbour discovery and the like, may come to a
+// balancer that nobody asks.
+const stray = 100
+
+// check fails if this cannot be what a subject has done, whatever it is worth: a
+// figure of it would be wrong. Connections that have failed are no such thing.
+func (a *Account) check(subject Subject) error {
+	answered, served, failed := uint64(0), uint64(0), a.failed()
+	for i, n := range a.Answered {
+		answered, served = answered+n, served+a.Served[i]
+		if n > a.Served[i] {
+			return fmt.Errorf("clients have %d answers of backend %d, which has given %d", n, i, a.Served[i])
+		}
+	}
+	if answered+failed != a.Opened {
+		return fmt.Errorf("%d connections were opened, %d answered, and %d have failed", a.Opened, answered, failed)
+	}
+	if served-answered > failed {
+		return fmt.Errorf("backends have answered %d connections, clients know of %d and of %d that have failed", served, answered, failed)
+	}
+	in, out := uint64(framesThere), uint64(framesThere+framesBack)
+	switch {
+	case subject == Direct:
+		if n := a.FramesIn + a.FramesOut; n > stray && n >= answered {
+			return fmt.Errorf("%d frames went by a balancer that nobody was to ask, of %d connections", n, answered)
+		}
+		return nil
+	case subject.direct():
+		out = framesThere
+	default:
+		in = framesThere + framesBack
+	}
+	if a.FramesIn < in*answered || a.FramesOut < out*answered {
+		return fmt.Errorf("%d frames went to the balancer and %d came from it, too few for %d connections", a.FramesIn, a.FramesOut, answered)
+	}
+	return nil
+}
+
 // moment is all there is to read, at one time.
 type moment struct {
 	at      time.Time
@@ -61,8 +106,8 @@ type moment struct {
 	usage   usage
 }
 
-func (r *rig) read() (m moment, err error) {
-	if m.clients, err = r.clients.status(); err != nil {
+func (r *rig) read(ctx context.Context) (m moment, err error) {
+	if err := r.clients.Ask(ctx, askStatus, &m.clients); err != nil {
 		return m, err
 	}
 	m.at = time.Now()
@@ -80,14 +125,14 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 	if err := measure.Sleep(ctx, max(opt.Window/4, 100*time.Millisecond)); err != nil {
 		return err
 	}
-	before, err := r.read()
+	before, err := r.read(ctx)
 	if err != nil {
 		return err
 	}
 	if err := measure.Sleep(ctx, opt.Window); err != nil {
 		return err
 	}
-	after, err := r.read()
+	after, err := r.read(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,13 +142,13 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 		}
 	}
 	c.between(&before, &after)
-	return c.finish(r)
+	return c.finish(ctx, opt, r)
 }
 
 func (c *Cell) between(before, after *moment) {
 	seconds := after.at.Sub(before.at).Seconds()
 	used := after.usage.since(before.usage)
-	took := after.clients.Took.since(&before.clients.Took)
+	took := after.clients.Took.Since(&before.clients.Took)
 	c.Seconds = seconds
 	c.Answered = after.clients.answered() - before.clients.answered()
 	c.PerSecond = float64(c.Answered) / seconds
@@ -116,20 +161,24 @@ func (c *Cell) between(before, after *moment) {
 	c.Busy = 1 - min(used.idle.Seconds()/seconds, 1)
 	c.Others = max(c.Busy-(used.process+used.kernel+used.delivery).Seconds()/seconds, 0)
 	c.Clients = 1 - min(used.others.Seconds()/seconds, 1)
-	c.Median, c.P99 = took.quantile(0.5).Seconds(), took.quantile(0.99).Seconds()
+	c.Median, c.P99 = took.Percentile(50).Seconds(), took.Percentile(99).Seconds()
 }
 
 // finish has clients end what they have begun, and adds up.
-func (c *Cell) finish(r *rig) error {
-	clients, err := r.clients.stop()
-	if err != nil {
+func (c *Cell) finish(ctx context.Context, opt *Options, r *rig) (err error) {
+	var clients clientCounts
+	if err := r.clients.AskWithin(ctx, opt.Patience+measure.StopGrace, askFinish, &clients); err != nil {
 		return fmt.Errorf("end clients: %w", err)
 	}
-	served, err := r.servers.stop()
-	if err != nil {
+	c.Account = Account{Opened: clients.Opened, Answered: clients.Answered, Failed: clients.Failed}
+	if err := r.servers.Ask(ctx, askStatus, &c.Account.Served); err != nil {
 		return fmt.Errorf("end servers: %w", err)
 	}
-	c.Account = Account{Opened: clients.Opened, Answered: clients.Answered, Served: served, Failed: clients.Failed}
-	c.Account.FramesIn, c.Account.FramesOut, err = r.frames()
-	return err
+	if err := errors.Join(r.clients.Stop(measure.StopGrace), r.servers.Stop(measure.StopGrace)); err != nil {
+		return fmt.Errorf("end clients and servers: %w", err)
+	}
+	if c.Account.FramesIn, c.Account.FramesOut, err = r.frames(); err != nil {
+		return err
+	}
+	return c.Account.check(c.Subject)
 }

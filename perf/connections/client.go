@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weir/perf/measure"
 )
 
 // Clients of a measurement are one thread with an epoll set, and no more system
@@ -39,7 +41,7 @@ type clientCounts struct {
 	Answered []uint64          `json:"answered"` // as they should be, by backend
 	Failed   map[string]uint64 `json:"failed"`   // by reason
 	Late     uint64            `json:"late"`     // that had to wait for another to end, with a rate
-	Took     histogram         `json:"took"`     // from when they were to be opened to their end, of answered ones
+	Took     measure.Histogram `json:"took"`     // from when they were to be opened to their end, of answered ones
 }
 
 func (c *clientCounts) answered() (n uint64) {
@@ -51,12 +53,12 @@ func (c *clientCounts) answered() (n uint64) {
 
 // clientOptions says what clients do.
 type clientOptions struct {
-	to       []netip.AddrPort // in turn, IPv4
-	from     []netip.Addr     // in turn
-	number   int              // of clients
-	rate     int              // connections per second; 0 for as many as the clients can open
-	backends int              // that may answer
-	patience time.Duration    // after which a connection has failed
+	To       []netip.AddrPort // in turn, IPv4
+	From     []netip.Addr     // in turn
+	Number   int              // of clients
+	Rate     int              // connections per second; 0 for as many as the clients can open
+	Backends int              // that may answer
+	Patience time.Duration    // after which a connection has failed
 }
 
 // clients opens connections.
@@ -86,12 +88,12 @@ func newClients(opt clientOptions) (*clients, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new clients: %w", err)
 	}
-	c := &clients{clientOptions: opt, epoll: epoll, slots: make([]slot, opt.number)}
+	c := &clients{clientOptions: opt, epoll: epoll, slots: make([]slot, opt.Number)}
 	for i := range c.slots {
 		c.slots[i].fd = -1
 		c.free = append(c.free, int32(i))
 	}
-	c.counts.Answered, c.counts.Failed = make([]uint64, opt.backends), make(map[string]uint64)
+	c.counts.Answered, c.counts.Failed = make([]uint64, opt.Backends), make(map[string]uint64)
 	return c, nil
 }
 
@@ -122,8 +124,8 @@ func (c *clients) run() error {
 		}
 		for !stopping && len(c.free) > 0 {
 			due := now
-			if c.rate > 0 {
-				due = start.Add(time.Duration(scheduled) * time.Second / time.Duration(c.rate))
+			if c.Rate > 0 {
+				due = start.Add(time.Duration(scheduled) * time.Second / time.Duration(c.Rate))
 				if due.After(now) {
 					break
 				}
@@ -141,7 +143,7 @@ func (c *clients) run() error {
 		for _, e := range events[:max(n, 0)] {
 			c.proceed(e.Fd, e.Events)
 		}
-		if now.Sub(expired) > c.patience/10 {
+		if now.Sub(expired) > c.Patience/10 {
 			expired = now
 			c.expire(now)
 		}
@@ -164,7 +166,7 @@ func (c *clients) open(due, now time.Time) error {
 		return fmt.Errorf("open connection: %w", err)
 	}
 	n := int(c.counts.Opened)
-	from, to := c.from[n%len(c.from)], c.to[n%len(c.to)]
+	from, to := c.From[n%len(c.From)], c.To[n%len(c.To)]
 	err = errors.Join(
 		// The port is chosen when it is known who it is to.
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1),
@@ -223,7 +225,7 @@ func (c *clients) proceed(i int32, events uint32) {
 	case err != nil:
 		c.fail(i, err.Error())
 		return
-	case n == 1 && s.answer == 0 && b[0] >= answerOf(0) && b[0] < answerOf(c.backends):
+	case n == 1 && s.answer == 0 && b[0] >= answerOf(0) && b[0] < answerOf(c.Backends):
 		s.answer = b[0]
 	case n > 0:
 		c.fail(i, failedAnswer)
@@ -238,7 +240,7 @@ func (c *clients) proceed(i int32, events uint32) {
 		return
 	}
 	c.counts.Answered[s.answer-answerOf(0)]++
-	c.counts.Took[bucket(time.Since(s.due))]++
+	c.counts.Took.Add(time.Since(s.due))
 	c.end(i)
 }
 
@@ -257,7 +259,7 @@ func (c *clients) end(i int32) {
 // expire ends connections that take too long.
 func (c *clients) expire(now time.Time) {
 	for i := range c.slots {
-		if s := &c.slots[i]; s.fd >= 0 && now.Sub(s.opened) > c.patience {
+		if s := &c.slots[i]; s.fd >= 0 && now.Sub(s.opened) > c.Patience {
 			c.fail(int32(i), failedTime)
 		}
 	}

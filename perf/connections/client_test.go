@@ -60,7 +60,7 @@ func TestClientCounts(t *testing.T) {
 				patience = test.patience
 			}
 			c, err := newClients(clientOptions{
-				to: []netip.AddrPort{to}, from: []netip.Addr{to.Addr()}, number: 2, backends: 3, patience: patience,
+				To: []netip.AddrPort{to}, From: []netip.Addr{to.Addr()}, Number: 2, Backends: 3, Patience: patience,
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -94,11 +94,7 @@ func TestClientCounts(t *testing.T) {
 			if !maps.Equal(s.Failed, failed) {
 				t.Errorf("failed are %v, want %v", s.Failed, failed)
 			}
-			took := uint64(0)
-			for _, n := range s.Took {
-				took += n
-			}
-			if took != s.answered() {
+			if took := s.Took.Count(); took != s.answered() {
 				t.Errorf("%d times of %d answered connections", took, s.answered())
 			}
 		})
@@ -132,7 +128,7 @@ func TestRate(t *testing.T) {
 	to := l.Addr().(*net.TCPAddr).AddrPort()
 	const rate, want = 1000, 50
 	c, err := newClients(clientOptions{
-		to: []netip.AddrPort{to}, from: []netip.Addr{to.Addr()}, number: 2, rate: rate, backends: 1, patience: time.Minute,
+		To: []netip.AddrPort{to}, From: []netip.Addr{to.Addr()}, Number: 2, Rate: rate, Backends: 1, Patience: time.Minute,
 	})
 	if err != nil {
 		t.Fatal(err)

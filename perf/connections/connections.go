@@ -23,7 +23,6 @@ import (
 	"slices"
 	"time"
 
-	"weir/lab/netlab"
 	"weir/perf/measure"
 	"weir/perf/peers"
 )
@@ -126,7 +125,7 @@ func (opt *Options) complete() (err error) {
 // the report has what was measured until then. A subject that this kernel does
 // not have is in the report's Missing.
 func Measure(ctx context.Context, opt Options) (Report, error) {
-	report, err := prepare(&opt)
+	report, err := prepare(ctx, &opt)
 	if err != nil {
 		return Report{}, fmt.Errorf("measure connections: %w", err)
 	}
@@ -158,25 +157,26 @@ func Measure(ctx context.Context, opt Options) (Report, error) {
 	return report, err
 }
 
-func prepare(opt *Options) (Report, error) {
+func prepare(ctx context.Context, opt *Options) (Report, error) {
 	if err := opt.complete(); err != nil {
 		return Report{}, err
 	}
-	if _, err := netlab.Sweep(); err != nil {
-		return Report{}, err
-	}
-	machine, err := measure.ThisMachine()
+	head, err := opt.Begin()
 	if err != nil {
 		return Report{}, err
 	}
+	versions := programs()
+	if slices.Contains(opt.Subjects, WeirDSR) || slices.Contains(opt.Subjects, WeirNAT) {
+		if versions["weir"], err = measure.VersionOf(ctx, opt.Weir); err != nil {
+			return Report{}, err
+		}
+	}
 	return Report{
-		Measured: time.Now().UTC().Truncate(time.Second),
-		Machine:  machine,
-		Programs: programs(),
+		Head:     head,
+		Programs: versions,
 		Clients:  opt.Clients,
 		Rate:     opt.Rate,
 		Window:   opt.Window.Seconds(),
-		Seed:     opt.Seed,
 		Missing:  make(map[Subject]string),
 	}, nil
 }

@@ -1,17 +1,11 @@
 package connections
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"net"
-	"net/netip"
-	"os"
 	"os/exec"
-	"strconv"
 
 	"github.com/urfave/cli/v2"
 
@@ -19,67 +13,30 @@ import (
 	"weir/perf/measure"
 )
 
-// process is clients or servers as the measuring process sees them: each line on
-// its standard input is a question for its status, and at the end of it clients
-// finish what they have begun, and answer a last time.
-type process[S any] struct {
-	*measure.Child
-	input io.WriteCloser
-}
+// What the processes of clients and servers can be asked for.
+const (
+	askStatus = "status" // a clientCounts, or by how many connections each backend has answered
+	askFinish = "finish" // of clients: likewise, when all that they have begun has ended
+)
 
-func start[S any](host *netlab.Host, cmd *exec.Cmd) (*process[S], error) {
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	c, err := measure.StartChild(host, cmd)
-	if err != nil {
-		return nil, err
-	}
-	return &process[S]{c, input}, nil
-}
-
-func (p *process[S]) status() (s S, err error) {
-	if _, err := fmt.Fprintln(p.input); err != nil {
-		return s, err
-	}
-	return s, p.Read(&s)
-}
-
-// stop ends the process and returns its last status.
-func (p *process[S]) stop() (s S, err error) {
-	if err := p.input.Close(); err != nil {
-		return s, err
-	}
-	if err := p.Read(&s); err != nil {
-		return s, err
-	}
-	return s, p.Process.Wait()
-}
-
-// Names of the commands that start starts, below the command connections.
+// Names of the commands of these processes, below the command connections.
 const (
 	clientCommandName = "client"
 	serverCommandName = "server"
 )
 
-func startClients(host *netlab.Host, s *measure.Setup, opt clientOptions) (*process[clientCounts], error) {
-	args := []string{"perf", commandName, clientCommandName,
-		"--number", strconv.Itoa(opt.number), "--rate", strconv.Itoa(opt.rate), "--backends", strconv.Itoa(opt.backends),
-		"--patience", opt.patience.String()}
-	for _, a := range opt.to {
-		args = append(args, "--to", a.String())
+func startClients(host *netlab.Host, s *measure.Setup, opt clientOptions) (*measure.Asked, error) {
+	p, err := measure.StartAsked(host, exec.Command(s.Program, "perf", commandName, clientCommandName), opt)
+	if err != nil {
+		return nil, fmt.Errorf("start clients: %w", err)
 	}
-	for _, a := range opt.from {
-		args = append(args, "--from", a.String())
-	}
-	return start[clientCounts](host, exec.Command(s.Program, args...))
+	return p, nil
 }
 
 // startServers starts one process that serves at an address of several hosts: a
 // socket stays in the namespace where it was made.
-func startServers(ctx context.Context, s *measure.Setup, hosts []*netlab.Host, address string) (*process[[]uint64], error) {
-	cmd := exec.Command(s.Program, "perf", commandName, serverCommandName, "--listeners", strconv.Itoa(len(hosts)))
+func startServers(ctx context.Context, s *measure.Setup, hosts []*netlab.Host, address string) (*measure.Asked, error) {
+	cmd := exec.Command(s.Program, "perf", commandName, serverCommandName)
 	for _, h := range hosts {
 		l, err := h.Listen(ctx, "tcp4", address)
 		if err != nil {
@@ -93,94 +50,91 @@ func startServers(ctx context.Context, s *measure.Setup, hosts []*netlab.Host, a
 		defer file.Close()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, file)
 	}
-	return start[[]uint64](hosts[0], cmd)
+	p, err := measure.StartAsked(hosts[0], cmd, serverOptions{Listeners: len(hosts)})
+	if err != nil {
+		return nil, fmt.Errorf("start servers: %w", err)
+	}
+	return p, nil
+}
+
+// serverOptions says what a process that serves was given.
+type serverOptions struct {
+	Listeners int // sockets, its first extra files
 }
 
 // firstExtra is the number of the first of a process's extra files.
 const firstExtra = 3
 
 func clientCommand() *cli.Command {
-	return &cli.Command{
-		Name:   clientCommandName,
-		Hidden: true,
-		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "to", Required: true},
-			&cli.StringSliceFlag{Name: "from", Required: true},
-			&cli.IntFlag{Name: "number", Required: true},
-			&cli.IntFlag{Name: "rate", Required: true},
-			&cli.IntFlag{Name: "backends", Required: true},
-			&cli.DurationFlag{Name: "patience", Required: true},
-		},
-		Action: func(c *cli.Context) error {
-			opt := clientOptions{number: c.Int("number"), rate: c.Int("rate"), backends: c.Int("backends"), patience: c.Duration("patience")}
-			for _, text := range c.StringSlice("to") {
-				a, err := netip.ParseAddrPort(text)
-				if err != nil {
-					return err
-				}
-				opt.to = append(opt.to, a)
-			}
-			for _, text := range c.StringSlice("from") {
-				a, err := netip.ParseAddr(text)
-				if err != nil {
-					return err
-				}
-				opt.from = append(opt.from, a)
-			}
-			clients, err := newClients(opt)
-			if err != nil {
-				return err
-			}
-			ended := make(chan error, 1)
-			go func() { ended <- clients.run() }()
-			answers := json.NewEncoder(os.Stdout)
-			err = answer(answers, clients.status)
-			clients.stop()
-			if err := errors.Join(err, <-ended); err != nil {
-				return err
-			}
-			return answers.Encode(clients.status())
-		},
+	return measure.AskedCommand(clientCommandName, func(opt clientOptions, _ *slog.Logger) (measure.Server, error) {
+		clients, err := newClients(opt)
+		return &clientServer{clients: clients, ended: make(chan struct{})}, err
+	})
+}
+
+// clientServer has clients asked.
+type clientServer struct {
+	clients *clients
+	ended   chan struct{}
+}
+
+// Run implements [measure.Server]. Clients finish what they have begun.
+func (s *clientServer) Run(ctx context.Context) error {
+	defer close(s.ended)
+	defer context.AfterFunc(ctx, s.clients.stop)()
+	return s.clients.run()
+}
+
+// Threads implements [measure.Server]: nobody measures them.
+func (*clientServer) Threads(context.Context) ([]int, error) { return nil, nil }
+
+// Answer implements [measure.Server]. To finish takes as long as a connection may,
+// whatever ctx says.
+func (s *clientServer) Answer(_ context.Context, question string) (any, error) {
+	switch question {
+	case askFinish:
+		s.clients.stop()
+		<-s.ended
+	case askStatus:
+	default:
+		return nil, measure.ErrNoQuestion
 	}
+	return s.clients.status(), nil
 }
 
 func serverCommand() *cli.Command {
-	return &cli.Command{
-		Name:   serverCommandName,
-		Hidden: true,
-		Flags:  []cli.Flag{&cli.IntFlag{Name: "listeners", Required: true}},
-		Action: func(c *cli.Context) error {
-			var listeners []int
-			for i := range c.Int("listeners") {
-				listeners = append(listeners, firstExtra+i)
-			}
-			servers, err := newServers(listeners)
-			if err != nil {
-				return err
-			}
-			go func() {
-				fmt.Fprintln(os.Stderr, servers.run())
-				os.Exit(1)
-			}()
-			answers := json.NewEncoder(os.Stdout)
-			if err := answer(answers, servers.status); err != nil {
-				return err
-			}
-			return answers.Encode(servers.status())
-		},
+	return measure.AskedCommand(serverCommandName, func(opt serverOptions, _ *slog.Logger) (measure.Server, error) {
+		var listeners []int
+		for i := range opt.Listeners {
+			listeners = append(listeners, firstExtra+i)
+		}
+		servers, err := newServers(listeners)
+		return serverServer{servers}, err
+	})
+}
+
+// serverServer has servers asked.
+type serverServer struct{ servers *servers }
+
+// Run implements [measure.Server]. The servers' thread ends with the process.
+func (s serverServer) Run(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.servers.run() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return nil
 	}
 }
 
-// answer answers each line of the standard input with a status.
-func answer[S any](answers *json.Encoder, status func() S) error {
-	if err := answers.Encode(measure.Started{}); err != nil {
-		return err
+// Threads implements [measure.Server]: nobody measures them.
+func (serverServer) Threads(context.Context) ([]int, error) { return nil, nil }
+
+// Answer implements [measure.Server].
+func (s serverServer) Answer(_ context.Context, question string) (any, error) {
+	if question != askStatus {
+		return nil, measure.ErrNoQuestion
 	}
-	lines := bufio.NewScanner(os.Stdin)
-	for lines.Scan() {
-		if err := answers.Encode(status()); err != nil {
-			return err
-		}
-	}
-	return lines.Err()
+	return s.servers.status(), nil
 }

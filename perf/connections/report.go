@@ -2,24 +2,20 @@ package connections
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"weir/perf/measure"
 )
 
 // Report is the outcome of [Measure], complete.
 type Report struct {
-	Measured time.Time          `json:"measured"`
-	Machine  measure.Machine    `json:"machine"`
-	Programs map[string]string  `json:"programs"` // versions of the peers'
+	measure.Head
+	Programs map[string]string  `json:"programs"` // versions of the peers', and of the measured weir
 	Clients  int                `json:"clients"`  // connections at a time, paced at most
 	Rate     int                `json:"rate"`     // connections per second, paced
 	Window   float64            `json:"window_seconds"`
-	Seed     uint64             `json:"seed"`              // of the order
 	Missing  map[Subject]string `json:"missing,omitempty"` // why a subject was not measured
 	Summary  []Row              `json:"summary"`
 	Cells    []Cell             `json:"cells"` // in the order of measuring
@@ -54,16 +50,15 @@ type Row struct {
 func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
+	type key struct {
+		Subject
+		Load
+	}
+	cells := measure.GroupBy(r.Cells, func(c *Cell) key { return key{c.Subject, c.Load} })
 	for _, load := range Loads() {
 		for _, subject := range Subjects() {
-			var cells []Cell
-			for _, c := range r.Cells {
-				if c.Subject == subject && c.Load == load {
-					cells = append(cells, c)
-				}
-			}
-			if len(cells) > 0 {
-				r.Summary = append(r.Summary, rowOf(cells))
+			if mine := cells[key{subject, load}]; len(mine) > 0 {
+				r.Summary = append(r.Summary, rowOf(mine))
 			}
 		}
 	}
@@ -102,25 +97,31 @@ func rowOf(cells []Cell) Row {
 	return row
 }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error {
-	return measure.WriteText(w, r.conditions(), r.table())
+// Reasons returns what was not measured, and why.
+func (r Report) Reasons() (all []string) {
+	for _, subject := range slices.Sorted(maps.Keys(r.Missing)) {
+		all = append(all, fmt.Sprintf("%s: %s", subject, r.Missing[subject]))
+	}
+	return all
 }
 
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error {
-	return measure.WriteMarkdown(w, r.conditions(), r.table())
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return commandName }
+
+// Tables is that of a [measure.Report]: the summary.
+func (r Report) Tables() []measure.Table {
+	return []measure.Table{{Title: r.conditions(), Lines: r.table()}}
 }
 
 func (r *Report) conditions() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: veth, one CPU for the balancer and one for all others, %d backends, closed: %d clients, paced: %d connections/s, windows of %g s.",
-		r.Machine.At(r.Measured), backends, r.Clients, r.Rate, r.Window)
+		r.At(), backends, r.Clients, r.Rate, r.Window)
 	for _, name := range slices.Sorted(maps.Keys(r.Programs)) {
 		fmt.Fprintf(&b, " %s: %s.", name, r.Programs[name])
 	}
-	for _, subject := range slices.Sorted(maps.Keys(r.Missing)) {
-		fmt.Fprintf(&b, " Without %s: %s.", subject, r.Missing[subject])
+	for _, reason := range r.Reasons() {
+		fmt.Fprintf(&b, " Without %s.", reason)
 	}
 	return b.String()
 }

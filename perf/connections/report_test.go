@@ -2,14 +2,12 @@ package connections
 
 import (
 	"bytes"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"weir/perf/measure"
 	"weir/perf/peers"
@@ -46,10 +44,10 @@ func TestReport(t *testing.T) {
 		t.Errorf("cpu %s", got)
 	}
 	var text, page bytes.Buffer
-	if err := r.WriteText(&text); err != nil {
+	if err := measure.WriteText(&text, r.Tables()); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.WriteMarkdown(&page); err != nil {
+	if err := measure.WriteMarkdown(&page, r.Tables()); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"1 refused, 5 reset", "3 late", "Without ipvs: not there.", "haproxy: version 3."} {
@@ -59,40 +57,6 @@ func TestReport(t *testing.T) {
 	}
 	if want := "| closed | nft-dnat | 1 | 10 (10-10) | 0 | 30.0 (30.0-30.0) | - | 30.0 | "; !strings.Contains(page.String(), want) {
 		t.Errorf("%q is not in\n%s", want, &page)
-	}
-}
-
-// A bucket holds what it says, no duration is a sixteenth away from its bucket's
-// largest, and quantiles are those of the sorted durations.
-func TestHistogram(t *testing.T) {
-	for b := range buckets - 1 {
-		if bucket(upper(b)) != b || bucket(upper(b)+time.Microsecond) != b+1 {
-			t.Fatalf("bucket %d ends at %v, which is in %d, and what follows in %d", b, upper(b), bucket(upper(b)), bucket(upper(b)+time.Microsecond))
-		}
-	}
-	if b := bucket(24 * time.Hour); b != buckets-1 {
-		t.Errorf("a day is in bucket %d", b)
-	}
-	random := rand.New(rand.NewPCG(1, 2))
-	var before, h histogram
-	before[7], h[7] = 100, 100
-	var all []time.Duration
-	for range 1000 {
-		d := time.Duration(1) << (10 + random.IntN(24))
-		d += time.Duration(random.Int64N(int64(d)))
-		all = append(all, d)
-		h[bucket(d)]++
-	}
-	slices.Sort(all)
-	h = h.since(&before)
-	for _, share := range []float64{0.001, 0.5, 0.99, 1} {
-		exact := all[int(share*1000)-1]
-		if got := h.quantile(share); got < exact-time.Microsecond || got > exact+exact/16+time.Microsecond {
-			t.Errorf("quantile %v is %v, want %v", share, got, exact)
-		}
-	}
-	if (&histogram{}).quantile(0.5) != 0 {
-		t.Error("there is a median of nothing")
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"weir/lab/netlab"
+	"weir/perf/measure"
 	"weir/perf/peers"
 )
 
@@ -40,8 +41,8 @@ type rig struct {
 	clientsAt []netip.Addr
 	dir       string // of a subject's files
 	cores     *cores
-	servers   *process[[]uint64]
-	clients   *process[clientCounts]
+	servers   *measure.Asked
+	clients   *measure.Asked
 	subject   *running
 }
 
@@ -173,9 +174,9 @@ func (r *rig) serve(ctx context.Context, opt *Options) (err error) {
 
 // connect starts the clients.
 func (r *rig) connect(opt *Options, load Load) (err error) {
-	c := clientOptions{to: r.subject.to, from: r.clientsAt, number: opt.Clients, backends: backends, patience: opt.Patience}
+	c := clientOptions{To: r.subject.to, From: r.clientsAt, Number: opt.Clients, Backends: backends, Patience: opt.Patience}
 	if load == Paced {
-		c.rate = opt.Rate
+		c.Rate = opt.Rate
 	}
 	if r.clients, err = startClients(r.client, &opt.Setup, c); err != nil {
 		return err

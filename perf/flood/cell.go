@@ -46,8 +46,8 @@ type Cell struct {
 	MemoryBefore uint64 `json:"memory_before"` // bytes of the whole process
 	MemoryAfter  uint64 `json:"memory_after"`
 
-	WorkerWaited    float64 `json:"worker_waited"` // as in Cell
-	GeneratorWaited float64 `json:"generator_waited"`
+	WorkerWaited    float64 `json:"worker_waited"`    // share of the time in which the worker was ready to run and had no core
+	GeneratorWaited float64 `json:"generator_waited"` // the same of the generator
 
 	Account Account `json:"account"` // of the whole life of the balancer
 }

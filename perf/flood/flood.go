@@ -10,10 +10,9 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
-	"time"
 
-	"weir/lab/netlab"
 	"weir/perf/balancer"
 	"weir/perf/generator"
 	"weir/perf/measure"
@@ -73,6 +72,11 @@ func (opt *Options) complete() error {
 	if len(opt.Modes) == 0 {
 		opt.Modes = Modes()
 	}
+	for _, m := range opt.Modes {
+		if !slices.Contains(balancer.Modes(), m) {
+			return fmt.Errorf("no mode %q: there are %v", m, balancer.Modes())
+		}
+	}
 	if len(opt.Rates) == 0 {
 		opt.Rates = Rates()
 	}
@@ -98,16 +102,12 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 	if err := opt.complete(); err != nil {
 		return Report{}, fmt.Errorf("measure floods: %w", err)
 	}
-	if _, err := netlab.Sweep(); err != nil {
-		return Report{}, fmt.Errorf("measure floods: %w", err)
-	}
-	machine, err := measure.ThisMachine()
+	head, err := opt.Begin()
 	if err != nil {
 		return Report{}, fmt.Errorf("measure floods: %w", err)
 	}
 	report := Report{
-		Measured:    time.Now().UTC().Truncate(time.Second),
-		Machine:     machine,
+		Head:        head,
 		Driver:      "veth",
 		Mode:        "copy",
 		FrameLen:    generator.FrameLen,
@@ -119,7 +119,6 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 		Window:      opt.Window.Seconds(),
 		GeneratorOn: opt.CPUs[0],
 		WorkerOn:    opt.CPUs[1],
-		Seed:        opt.Seed,
 	}
 	var cells []Cell
 	for _, mode := range opt.Modes {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,6 +112,22 @@ func TestSummary(t *testing.T) {
 	}
 	if got := r.Summary[0]; !reflect.DeepEqual(got, want) {
 		t.Errorf("\n%+v, want\n%+v", got, want)
+	}
+}
+
+// What cannot be measured is refused before a network is built, so also without
+// root.
+func TestOptions(t *testing.T) {
+	for _, test := range []struct {
+		opt  Options
+		want string
+	}{
+		{Options{Modes: []balancer.Mode{balancer.DSR, "dsr6"}}, `no mode "dsr6": there are [dsr`},
+		{Options{Setup: measure.Setup{Repeats: -1}}, "-1 rounds"},
+	} {
+		if _, err := Run(t.Context(), test.opt); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: %v, want %q", test.opt, err, test.want)
+		}
 	}
 }
 

@@ -3,9 +3,8 @@ package flood
 import (
 	"cmp"
 	"fmt"
-	"io"
+	"maps"
 	"slices"
-	"time"
 
 	"weir/perf/balancer"
 	"weir/perf/measure"
@@ -13,22 +12,20 @@ import (
 
 // Report is the outcome of [Run], complete. Rates are per second.
 type Report struct {
-	Measured    time.Time       `json:"measured"`
-	Machine     measure.Machine `json:"machine"`
-	Driver      string          `json:"driver"`
-	Mode        string          `json:"mode"`
-	FrameLen    int             `json:"frame_len"`      // bytes
-	Flows       uint32          `json:"flows"`          // established before the flood
-	FlowsRate   int             `json:"flows_pps"`      // of these
-	Entries     int             `json:"entries"`        // of the flow table
-	NewRate     int             `json:"new_rate"`       // entries made per second, at most
-	Limit       int             `json:"limit"`          // new flows per second, in the mode with limits
-	Window      float64         `json:"window_seconds"` // of a flood
-	GeneratorOn int             `json:"generator_cpu"`
-	WorkerOn    int             `json:"worker_cpu"`
-	Seed        uint64          `json:"seed"` // of the order, and of the floods
-	Summary     []Row           `json:"summary"`
-	Cells       []Cell          `json:"cells"` // in the order of measuring
+	measure.Head
+	Driver      string  `json:"driver"`
+	Mode        string  `json:"mode"`
+	FrameLen    int     `json:"frame_len"`      // bytes
+	Flows       uint32  `json:"flows"`          // established before the flood
+	FlowsRate   int     `json:"flows_pps"`      // of these
+	Entries     int     `json:"entries"`        // of the flow table
+	NewRate     int     `json:"new_rate"`       // entries made per second, at most
+	Limit       int     `json:"limit"`          // new flows per second, in the mode with limits
+	Window      float64 `json:"window_seconds"` // of a flood
+	GeneratorOn int     `json:"generator_cpu"`
+	WorkerOn    int     `json:"worker_cpu"`
+	Summary     []Row   `json:"summary"`
+	Cells       []Cell  `json:"cells"` // in the order of measuring
 }
 
 // Row sums up all rounds of one rate in one mode.
@@ -62,19 +59,10 @@ type Row struct {
 func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
+	modes := measure.GroupBy(r.Cells, func(c *Cell) balancer.Mode { return c.Mode })
 	for _, mode := range balancer.Modes() {
-		var rates []Rate // in order
-		cells := make(map[Rate][]Cell)
-		for _, c := range r.Cells {
-			if c.Mode == mode {
-				if cells[c.Rate] == nil {
-					rates = append(rates, c.Rate)
-				}
-				cells[c.Rate] = append(cells[c.Rate], c)
-			}
-		}
-		slices.SortFunc(rates, func(a, b Rate) int { return cmp.Compare(a.generators(), b.generators()) })
-		for _, rate := range rates {
+		cells := measure.GroupBy(modes[mode], func(c *Cell) Rate { return c.Rate })
+		for _, rate := range slices.SortedFunc(maps.Keys(cells), func(a, b Rate) int { return cmp.Compare(a.generators(), b.generators()) }) {
 			r.Summary = append(r.Summary, sumUp(cells[rate]))
 		}
 	}
@@ -110,19 +98,17 @@ func sumUp(cells []Cell) Row {
 	return row
 }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error {
-	return measure.WriteText(w, r.conditions(), r.table())
-}
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return "flood" }
 
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error {
-	return measure.WriteMarkdown(w, r.conditions(), r.table())
+// Tables is that of a [measure.Report]: the summary.
+func (r Report) Tables() []measure.Table {
+	return []measure.Table{{Title: r.conditions(), Lines: r.table()}}
 }
 
 func (r *Report) conditions() string {
 	return fmt.Sprintf("%s: %s, %s mode, one worker, frames of %d bytes, %d flows with %d packets/s, flow table of %d, new_rate %d, limit %d, floods of %g s.",
-		r.Machine.At(r.Measured), r.Driver, r.Mode, r.FrameLen, r.Flows, r.FlowsRate, r.Entries, r.NewRate, r.Limit, r.Window)
+		r.At(), r.Driver, r.Mode, r.FrameLen, r.Flows, r.FlowsRate, r.Entries, r.NewRate, r.Limit, r.Window)
 }
 
 func (r *Report) table() [][]string {

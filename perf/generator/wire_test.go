@@ -55,7 +55,7 @@ func newWire(t testing.TB) wire {
 	}
 	var s *sink.Sink
 	err = w.far.Do(func() (err error) {
-		s, err = sink.OpenWith(sink.Options{Interface: link.Index, Port: 1, Hook: sink.XDP})
+		s, err = sink.Open(sink.Options{Interface: link.Index, Port: 1, Hook: sink.XDP})
 		return err
 	})
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"weir/dataplane/forward"
 )
 
 // Rung is how much is done to a packet. Each includes those before it, up to
@@ -70,8 +72,9 @@ type Cell struct {
 	Backends  int      `json:"backends"` // of each service
 	Entries   int      `json:"entries"`  // of the flow table; 0 without one
 	Buffers   int      `json:"buffers"`
-	Scattered bool     `json:"scattered"` // flows come in pseudo-random order, not in turn
-	Other     bool     `json:"other"`     // for no VIP
+	Few       bool     `json:"few_buffers"` // so few that packets stay in the innermost caches
+	Scattered bool     `json:"scattered"`   // flows come in pseudo-random order, not in turn
+	Other     bool     `json:"other"`       // for no VIP
 }
 
 func (c Cell) String() string {
@@ -83,6 +86,9 @@ func (c Cell) String() string {
 		return strings.Join(parts, " ")
 	}
 	parts = append(parts, fmt.Sprintf("flows=%d services=%d backends=%d entries=%d buffers=%d", c.Flows, c.Services, c.Backends, c.Entries, c.Buffers))
+	if c.Few {
+		parts = append(parts, "few")
+	}
 	if c.Scattered {
 		parts = append(parts, "scattered")
 	}
@@ -97,12 +103,16 @@ const (
 	// Where services are varied: so that there are not a million backends.
 	fewBackends = 4
 
-	// fewBuffers stay in the innermost caches.
-	fewBuffers = 64
+	// oldFewBuffers are those of the rows with few, in reports that do not mark them.
+	oldFewBuffers = 64
 
 	// smallTable is one that fits into the second-level cache, or nearly.
 	smallTable = 1 << 16
 )
+
+// fewBuffers returns how many stay in the innermost caches. There have to be as
+// many as packets in a batch.
+func fewBuffers(batch int) int { return max(64, batch) }
 
 // grid returns all cells.
 func grid(opt *Options) (cells []Cell) {
@@ -130,7 +140,12 @@ func grid(opt *Options) (cells []Cell) {
 	at := func(r Rung, m Mode) func(*Cell) { return func(c *Cell) { c.Rung, c.Mode = r, m } }
 	tcp := func(c *Cell) { c.Protocol = TCP }
 	scattered := func(c *Cell) { c.Scattered = true }
-	buffers := func(c *Cell) { c.Buffers = fewBuffers }
+	few := fewBuffers(forward.BatchSize)
+	buffers := func(c *Cell) {
+		if few < opt.Buffers { // else all rows have as few
+			c.Buffers, c.Few = few, true
+		}
+	}
 	for _, m := range []Mode{DSR4, DSR6} {
 		add(at(Restore, m))
 		add(at(Parse, m))

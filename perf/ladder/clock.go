@@ -21,6 +21,20 @@ func threadTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
+// lastCPU returns the last CPU that is allowed: interrupts prefer the first.
+func lastCPU() (int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return 0, fmt.Errorf("get allowed cpus: %w", err)
+	}
+	for cpu := len(set)*64 - 1; cpu >= 0; cpu-- {
+		if set.IsSet(cpu) {
+			return cpu, nil
+		}
+	}
+	return 0, errors.New("get allowed cpus: there are none")
+}
+
 // hold keeps the calling goroutine on its thread, and that on a CPU, until it is
 // released.
 func hold(cpu int) (release func(), err error) {

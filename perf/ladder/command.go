@@ -1,6 +1,8 @@
 package ladder
 
 import (
+	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -17,16 +19,14 @@ func Command() *cli.Command {
 		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
 			"It needs root for the XDP program only, and leaves that out without.",
 		Flags: append([]cli.Flag{
-			&cli.IntFlag{Name: "repeats", Value: 5, Usage: "how often to measure each"},
-			&cli.DurationFlag{Name: "window", Value: 80 * time.Millisecond, Usage: "CPU time to measure each"},
-			&cli.IntFlag{Name: "cpu", Value: -1, Usage: "to measure on (default: the last allowed)"},
-			measure.SeedFlag(),
+			measure.RepeatsFlag(5), measure.WindowFlag(80*time.Millisecond, "CPU time to measure each"), measure.SeedFlag("of the order"),
+			&cli.IntFlag{Name: "cpu", Value: -1, Usage: "to measure on", DefaultText: "the last allowed"},
 			&cli.StringSliceFlag{Name: "rung", Usage: "measure only this, such as hit (default: all)"},
 			&cli.StringSliceFlag{Name: "mode", Usage: "measure only this, such as nat44 (default: all)"},
 			&cli.StringSliceFlag{Name: "protocol", Usage: "measure only this: udp or tcp (default: both)"},
-			&cli.IntSliceFlag{Name: "flows", Usage: "powers of two (default: 1, 1024, 65536, 1048576)"},
-			&cli.IntSliceFlag{Name: "services", Usage: "(default: 1, 100, 10000)"},
-			&cli.IntSliceFlag{Name: "backends", Usage: "of a service (default: 3, 100, 1000)"},
+			&cli.StringSliceFlag{Name: "flows", Usage: "how many; powers of two (default: 1, 1024, 65536, 1048576)"},
+			&cli.IntSliceFlag{Name: "services", Usage: "how many (default: 1, 100, 10000)"},
+			&cli.IntSliceFlag{Name: "backends", Usage: "how many each service has (default: 3, 100, 1000)"},
 			&cli.IntFlag{Name: "entries", Value: 1 << 20, Usage: "of the flow table, at least; there are four for each flow"},
 			&cli.IntFlag{Name: "buffers", Value: 4096, Usage: "for packets, of 2 KiB, taken in turn"},
 			&cli.BoolFlag{Name: "no-memory", Usage: "leave out what memory is taken"},
@@ -37,13 +37,17 @@ func Command() *cli.Command {
 
 func act(c *cli.Context) error {
 	return measure.Act(c, func() (Report, int, error) {
-		report, err := Run(c.Context, options(c))
+		opt, err := optionsOf(c)
+		if err != nil {
+			return Report{}, 0, err
+		}
+		report, err := Run(c.Context, opt)
 		return report, len(report.Samples) + len(report.Memory), err
 	})
 }
 
-func options(c *cli.Context) Options {
-	opt := Options{
+func optionsOf(c *cli.Context) (opt Options, err error) {
+	opt = Options{
 		Repeats:  c.Int("repeats"),
 		Window:   c.Duration("window"),
 		CPU:      c.Int("cpu"),
@@ -64,8 +68,12 @@ func options(c *cli.Context) Options {
 	for _, p := range c.StringSlice("protocol") {
 		opt.Protocols = append(opt.Protocols, Protocol(p))
 	}
-	for _, n := range c.IntSlice("flows") {
+	for _, text := range c.StringSlice("flows") {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return opt, fmt.Errorf("%q is no number of flows", text)
+		}
 		opt.Flows = append(opt.Flows, uint32(n))
 	}
-	return opt
+	return opt, nil
 }

@@ -23,12 +23,12 @@ const (
 )
 
 const (
-	// firstRuns is enough to tell how long one takes.
-	firstRuns = 1 << 14
+	// fewestRuns are measured at once, at least.
+	fewestRuns = 1 << 14
 
 	// kernelSlice is longer than other slices: every call takes the kernel some
-	// milliseconds on top, in which it waits (bpf_prog_change_xdp).
-	kernelSlice = 20 * time.Millisecond
+	// milliseconds on top, most of which it waits (bpf_prog_change_xdp).
+	kernelSlice = 8 * time.Millisecond
 )
 
 // kernel is weir's XDP program with a socket to redirect to, and an empty program
@@ -105,30 +105,17 @@ func (k *kernel) measure(c Cell, window time.Duration) (Sample, error) {
 	f := queue.Frame{Buf: make([]byte, bufferSize)}
 	t.put(&f, key{srcPort: 1000, dstPort: servicePort})
 
-	s := Sample{Cell: c}
-	repeat := uint32(firstRuns)
-	took, err := k.run(k.filter.XDP(), f.Bytes(), repeat, want)
-	if err != nil {
-		return s, err
-	}
-	repeat = max(repeat, uint32(float64(repeat)*float64(min(kernelSlice, window))/float64(took)))
-	var gross, empty time.Duration
-	slices := 0
-	for ; slices == 0 || gross < window; slices++ {
-		took, err := k.run(k.empty, f.Bytes(), repeat, xdpPass)
-		if err != nil {
-			return s, err
+	m := meter{packets: 1, fewest: fewestRuns, longest: kernelSlice, same: true, loop: func(n int, restore bool) (time.Duration, error) {
+		if restore {
+			return k.run(k.empty, f.Bytes(), uint32(n), xdpPass)
 		}
-		empty += took
-		if took, err = k.run(k.filter.XDP(), f.Bytes(), repeat, want); err != nil {
-			return s, err
-		}
-		gross += took
+		return k.run(k.filter.XDP(), f.Bytes(), uint32(n), want)
+	}}
+	if err := m.calibrate(window); err != nil {
+		return Sample{}, err
 	}
-	s.Packets = uint64(slices) * uint64(repeat)
-	s.Gross = float64(gross) / float64(s.Packets)
-	s.Restore = float64(empty) / float64(s.Packets)
-	return s, nil
+	figures, err := m.measure(window)
+	return newSample(c, figures), err
 }
 
 // run returns how long the thread has run for a number of runs of a program.

@@ -17,7 +17,9 @@
 //     so packets are in the cache no more than they would be there. Beside it
 //     there are rows with a few buffers only: what is measured by running a BPF
 //     program again and again (BPF_PROG_TEST_RUN) has a single one.
-//   - Gross is all of it; own is gross without the restoring.
+//   - Gross is all of it; own is gross without the restoring. Both are measured in
+//     pairs of short slices, and own is the median of what the slices of a pair
+//     differ by.
 //   - Time is the thread's on the CPU (CLOCK_THREAD_CPUTIME_ID), and Go's
 //     collector does not run meanwhile.
 //   - Every single measurement has a flow table of its own, at a new address and
@@ -33,8 +35,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"weir/dataplane/flow"
 	"weir/dataplane/forward"
 	"weir/perf/measure"
@@ -43,7 +43,7 @@ import (
 // Options says what to measure.
 type Options struct {
 	Repeats   int           // of each cell; default 5
-	Window    time.Duration // of CPU time for each; default 80 ms
+	Window    time.Duration // of CPU time for each, restoring included; default 80 ms
 	CPU       int           // that everything is pinned to; negative for the last allowed one
 	Seed      uint64        // of the order; default random
 	Flows     []uint32      // powers of two; default 1, 1 Ki, 64 Ki, 1 Mi
@@ -57,6 +57,10 @@ type Options struct {
 	NoMemory  bool          // leaves out what memory is taken
 	Log       *slog.Logger  // default: nothing is logged
 }
+
+// maxEntries is what four for each of the most flows come to. Package flow would
+// take more.
+const maxEntries = placesPerFlow << 24
 
 // MaxServices is how many there may be: a VIP each, told apart by 16 bits.
 const MaxServices = 1 << 16
@@ -101,6 +105,15 @@ func (opt *Options) complete() error {
 func (opt *Options) check() error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if opt.Repeats < 1 {
+		fail("%d repeats: there has to be one", opt.Repeats)
+	}
+	if opt.Window <= 0 {
+		fail("a window of %v: it has to be some time", opt.Window)
+	}
+	if opt.Entries < 1 || opt.Entries > maxEntries {
+		fail("%d entries: from 1 to %d are possible", opt.Entries, maxEntries)
+	}
 	for _, n := range opt.Flows {
 		if n == 0 || n&(n-1) != 0 || n > 1<<24 {
 			fail("%d flows: it has to be a power of two, up to 16 Mi", n)
@@ -137,20 +150,6 @@ func (opt *Options) check() error {
 	return errors.Join(errs...)
 }
 
-// lastCPU returns the last CPU that is allowed: interrupts prefer the first.
-func lastCPU() (int, error) {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return 0, fmt.Errorf("get allowed cpus: %w", err)
-	}
-	for cpu := len(set)*64 - 1; cpu >= 0; cpu-- {
-		if set.IsSet(cpu) {
-			return cpu, nil
-		}
-	}
-	return 0, errors.New("get allowed cpus: there are none")
-}
-
 // Run measures each cell as often as asked, in rounds: all of them once, in
 // random order, before any of them again. It needs root for the kernel's rung
 // only, and says why where that is left out. If it fails, or ctx ends, the
@@ -183,7 +182,7 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 			return report, fmt.Errorf("measure memory: %w", err)
 		}
 	}
-	setup := measure.Setup{Repeats: opt.Repeats, Seed: opt.Seed}
+	setup := measure.Setup{Repeats: opt.Repeats, Seed: opt.Seed, Log: opt.Log}
 	err = measure.Rounds(&setup, cells, func(round int, cell Cell) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -194,7 +193,7 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 		}
 		s.Round = round
 		report.Samples = append(report.Samples, s)
-		opt.Log.Info("measured", "cell", cell.String(), "round", round, "gross", round1(s.Gross), "own", round1(s.Own()))
+		setup.Log.Info("measured", "cell", cell.String(), "round", round, "gross", round1(s.Gross), "own", round1(s.Own()))
 		return nil
 	})
 	report.SumUp()

@@ -69,7 +69,7 @@ func TestRun(t *testing.T) {
 		t.Error("the summary is not that of the samples in the file")
 	}
 	var markdown bytes.Buffer
-	if err := again.WriteMarkdown(&markdown); err != nil || !strings.Contains(markdown.String(), "| --- |") {
+	if err := measure.WriteMarkdown(&markdown, again.Tables()); err != nil || !strings.Contains(markdown.String(), "| --- |") {
 		t.Errorf("no table for a page: %v", err)
 	}
 	var chart bytes.Buffer
@@ -86,7 +86,7 @@ func TestRun(t *testing.T) {
 func text(t *testing.T, r Report) string {
 	t.Helper()
 	var b strings.Builder
-	if err := r.WriteText(&b); err != nil {
+	if err := measure.WriteText(&b, r.Tables()); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -98,6 +98,9 @@ func TestOptions(t *testing.T) {
 		"services": {Services: []int{1<<16 + 1}},
 		"backends": {Backends: []int{0}},
 		"buffers":  {Buffers: 65},
+		"entries":  {Entries: -1},
+		"repeats":  {Repeats: -1},
+		"window":   {Window: -time.Second},
 		"protocol": {Protocols: []Protocol{"sctp"}},
 		"rung":     {Rungs: []Rung{"ring"}},
 		"mode":     {Modes: []Mode{"dsr"}},

@@ -1,17 +1,16 @@
 package ladder
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
 
 	"weir/dataplane/flow"
-	"weir/dataplane/forward"
 	"weir/dataplane/maglev"
 	"weir/dataplane/nat"
 	"weir/dataplane/snapshot"
-	"weir/dataplane/stats"
 	"weir/perf/measure"
 )
 
@@ -63,19 +62,11 @@ func (l *ladder) flowMemory() ([]Memory, error) {
 	index.What = "index of answers, with NAT, for the same"
 
 	space := nat.NewSpace()
-	spec, err := l.spec(NAT44, 1, usualBackends, space)
+	snap, err := l.snapshot(NAT44, 1, usualBackends, space)
 	if err != nil {
 		return nil, err
 	}
-	snap, err := snapshot.New(spec)
-	if err != nil {
-		return nil, err
-	}
-	f := forward.New(forward.Config{Flows: flows, Space: space, Counters: new(stats.Counters), Outbox: new(nowhere)})
-	all, err := heap(func() (any, error) {
-		f.Adopt(snap)
-		return f, nil
-	})
+	all, err := adopting(snap, flows, space)
 	all.What = "all that a worker allocates when NAT is used first, index included"
 	return []Memory{table, index, all}, err
 }
@@ -89,11 +80,8 @@ func (l *ladder) snapshotMemory() ([]Memory, error) {
 			return nil, err
 		}
 		var snap *snapshot.Snapshot
-		m, err := heap(func() (any, error) {
-			spec, err := l.spec(DSR4, thousand, backends, nil)
-			if err == nil {
-				snap, err = snapshot.New(spec)
-			}
+		m, err := heap(func() (_ any, err error) {
+			snap, err = l.snapshot(DSR4, thousand, backends, nil)
 			return snap, err
 		})
 		if err != nil {
@@ -101,20 +89,12 @@ func (l *ladder) snapshotMemory() ([]Memory, error) {
 		}
 		m.What = fmt.Sprintf("snapshot of %d services, %d backends each, without Maglev tables", thousand, backends)
 
-		counters := new(stats.Counters)
 		flows, err := flow.New(8, flow.DefaultTimeouts())
 		if err != nil {
 			return nil, err
 		}
-		f := forward.New(forward.Config{Flows: flows, Space: nat.NewSpace(), Counters: counters, Outbox: new(nowhere)})
-		w, err := heap(func() (any, error) {
-			f.Adopt(snap)
-			return f, nil
-		})
-		if err := flows.Close(); err != nil {
-			return nil, err
-		}
-		if err != nil {
+		w, err := adopting(snap, flows, nat.NewSpace())
+		if err := errors.Join(err, flows.Close()); err != nil {
 			return nil, err
 		}
 		w.What = "what each worker has for these"
@@ -129,6 +109,15 @@ func (l *ladder) maglevMemory() ([]Memory, error) {
 	m, err := heap(func() (any, error) { return maglev.Build(maglev.DefaultSize, members(0, usualBackends)) })
 	m.What = fmt.Sprintf("Maglev table of %d backends, one for each set of backends and weights", usualBackends)
 	return []Memory{m}, err
+}
+
+// adopting returns what a forwarder takes to work with a snapshot.
+func adopting(snap *snapshot.Snapshot, flows *flow.Table, space *nat.Space) (Memory, error) {
+	f, _, _ := newForwarder(flows, space)
+	return heap(func() (any, error) {
+		f.Adopt(snap)
+		return f, nil
+	})
 }
 
 // heap returns what is left on the heap of what build makes.

@@ -15,7 +15,7 @@ import (
 func (r Report) Plot(w io.Writer) error {
 	chart := plot.Lines{
 		Title:  "weir's own work per packet",
-		Note:   fmt.Sprintf("No I/O, UDP, packets of known flows; medians, smallest to largest. %s.", r.Machine.At(r.Measured)),
+		Note:   fmt.Sprintf("No I/O, UDP, packets of known flows; medians, smallest to largest. %s.", r.At()),
 		XLabel: "flows",
 		YLabel: "ns per packet",
 	}
@@ -52,9 +52,7 @@ func (r Report) Plot(w io.Writer) error {
 		for _, n := range flows {
 			v := plot.None()
 			if s, ok := lines[name][n]; ok {
-				// Restoring is measured beside it and taken off, so that nothing at all
-				// can come out below zero.
-				v = plot.Value{Y: max(s.Median, 0), Low: max(s.Min, 0), High: max(s.Max, 0)}
+				v = plot.Value{Y: s.Median, Low: s.Min, High: s.Max}
 			}
 			l.Values = append(l.Values, v)
 		}
@@ -68,7 +66,7 @@ func (r Report) Plot(w io.Writer) error {
 
 // plotted returns the name of the line that a row is a point of.
 func (r *Row) plotted() (line string, ok bool) {
-	if !r.tabled() || r.Protocol != UDP || r.Buffers == fewBuffers || r.Mode.answer() {
+	if !r.tabled() || r.Protocol != UDP || r.Few || r.Mode.answer() {
 		return "", false
 	}
 	switch r.Rung {

@@ -13,85 +13,80 @@ import (
 	"weir/dataplane/worker"
 )
 
-// job is what a source is told to do. done gets how long the worker's thread has
-// run for it.
+// job is what a source is told to do.
 type job struct {
 	batches int
 	restore bool // make packets, and do no more
-	done    chan time.Duration
 }
 
 // source is a queue in memory that has packets when it has a job, and forgets
 // what it is sent. It neither locks nor copies, unlike queuetest's, which is
 // there to find mistakes. Its counts are the worker's until it is idle.
 type source struct {
-	buffers *buffers
-	fill    filler // written before a job, by who gives it
+	*stream // of who gives the jobs, who lets it be while there is one
 
 	jobs    chan job
+	done    chan time.Duration // how long the worker's thread has run for a job
 	wake    chan struct{}
-	current job
-	left    int // batches of current
+	timeout *time.Timer // the worker's
+	busy    bool        // with a job
+	left    int         // batches of it
 	started time.Duration
 
 	sent, released uint64
 }
 
-func newSource(b *buffers) *source {
-	return &source{buffers: b, jobs: make(chan job, 1), wake: make(chan struct{}, 1)}
+func newSource(s *stream) *source {
+	return &source{stream: s, jobs: make(chan job, 1), done: make(chan time.Duration, 1), wake: make(chan struct{}, 1), timeout: time.NewTimer(0)}
 }
 
 // Receive implements [queue.Queue]. A job has ended when the worker asks for
 // more: then it is done with the last batch.
 func (s *source) Receive(frames []queue.Frame) (int, error) {
+	batch := (*[forward.BatchSize]queue.Frame)(frames)
 	if s.left == 0 {
 		s.finish()
-		if !s.begin() {
+		if !s.begin(batch) {
 			return 0, nil
 		}
 	}
 	s.left--
-	frames = frames[:min(len(frames), forward.BatchSize)]
-	s.buffers.lend(frames)
-	s.fill.fill(frames)
-	return len(frames), nil
+	s.restore(batch, 1)
+	return len(batch), nil
 }
 
 func (s *source) finish() {
-	if s.current.done != nil {
-		s.current.done <- threadTime() - s.started
-		s.current = job{}
+	if s.busy {
+		s.done <- threadTime() - s.started
+		s.busy = false
 	}
 }
 
 // begin takes the next job, and reports whether it has packets for the worker.
-func (s *source) begin() bool {
+// Those of others are made in the worker's frames, too.
+func (s *source) begin(batch *[forward.BatchSize]queue.Frame) bool {
+	var j job
 	select {
-	case s.current = <-s.jobs:
+	case j = <-s.jobs:
 	default:
 		return false
 	}
-	s.started = threadTime()
-	if s.current.restore {
-		var frames [forward.BatchSize]queue.Frame
-		for range s.current.batches {
-			s.buffers.lend(frames[:])
-			s.fill.fill(frames[:])
-		}
+	s.busy, s.started = true, threadTime()
+	if j.restore {
+		s.restore(batch, j.batches)
 		s.finish()
 		return false
 	}
-	s.left = s.current.batches
+	s.left = j.batches
 	return s.left > 0
 }
 
 // do has the worker's thread do a job, and returns how long it has run for it.
 func (s *source) do(j job, ended <-chan error) (time.Duration, error) {
-	j.done = make(chan time.Duration, 1)
 	s.jobs <- j
 	s.Wake()
 	select {
-	case took := <-j.done:
+	case took := <-s.done:
 		return took, nil
 	case err := <-ended:
 		return 0, fmt.Errorf("worker has ended: %w", err)
@@ -112,9 +107,10 @@ func (s *source) Release(frames []queue.Frame) { s.released += uint64(len(frames
 
 // Wait implements [queue.Queue].
 func (s *source) Wait(timeout time.Duration) error {
+	s.timeout.Reset(timeout)
 	select {
 	case <-s.wake:
-	case <-time.After(timeout):
+	case <-s.timeout.C:
 	}
 	return nil
 }
@@ -135,7 +131,7 @@ func (s *source) Close() error { return nil }
 
 // worker is a turn of the worker.
 func (r *rig) worker(cpu int) error {
-	source := newSource(r.buffers)
+	source := newSource(&r.stream)
 	var snap atomic.Pointer[snapshot.Snapshot]
 	snap.Store(r.snap)
 	w := worker.New(worker.Config{
@@ -149,7 +145,6 @@ func (r *rig) worker(cpu int) error {
 		return <-ended
 	})
 	r.loop = func(batches int, restore bool) (time.Duration, error) {
-		source.fill = r.fill
 		took, err := source.do(job{batches: batches, restore: restore}, ended)
 		if err != nil {
 			ended <- err // for close

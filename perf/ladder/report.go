@@ -2,27 +2,26 @@ package ladder
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
-	"time"
 
+	"weir/dataplane/forward"
 	"weir/perf/measure"
 )
 
 // Report is the outcome of a run, complete. Times are in ns of CPU per packet.
 type Report struct {
-	Measured time.Time       `json:"measured"`
-	Machine  measure.Machine `json:"machine"`
-	FrameLen int             `json:"frame_len"` // bytes, of IPv4
-	Window   float64         `json:"window_seconds"`
-	CPU      int             `json:"cpu"`
-	Seed     uint64          `json:"seed"`    // of the order
-	Skipped  []string        `json:"skipped"` // and why
-	Memory   []Memory        `json:"memory"`
-	Summary  []Row           `json:"summary"`
-	Samples  []Sample        `json:"samples"` // in the order of measuring
+	measure.Head
+	FrameLen int      `json:"frame_len"` // bytes, of IPv4
+	Batch    int      `json:"batch"`     // packets; 0: earlier reports do not say
+	Window   float64  `json:"window_seconds"`
+	CPU      int      `json:"cpu"`
+	Skipped  []string `json:"skipped"` // and why
+	Memory   []Memory `json:"memory"`
+	Summary  []Row    `json:"summary"`
+	Samples  []Sample `json:"samples"` // in the order of measuring
 }
 
 // Row sums up all rounds of a cell.
@@ -38,15 +37,33 @@ type Row struct {
 func (r *Row) Missed() bool { return r.Target > 0 && r.Own.Median > r.Target }
 
 func newReport(opt *Options) (Report, error) {
-	machine, err := measure.ThisMachine()
+	head, err := measure.NewHead(opt.Seed)
 	return Report{
-		Measured: time.Now().UTC().Truncate(time.Second),
-		Machine:  machine,
+		Head:     head,
 		FrameLen: frameLen,
+		Batch:    forward.BatchSize,
 		Window:   opt.Window.Seconds(),
 		CPU:      opt.CPU,
-		Seed:     opt.Seed,
 	}, err
+}
+
+// UnmarshalJSON reads earlier reports too, which do not mark the
+// rows with few buffers.
+func (r *Report) UnmarshalJSON(b []byte) error {
+	type plain Report
+	if err := json.Unmarshal(b, (*plain)(r)); err != nil {
+		return err
+	}
+	if r.Batch > 0 {
+		return nil
+	}
+	for i := range r.Samples {
+		r.Samples[i].Few = r.Samples[i].Buffers == oldFewBuffers
+	}
+	for i := range r.Summary {
+		r.Summary[i].Few = r.Summary[i].Buffers == oldFewBuffers
+	}
+	return nil
 }
 
 // SumUp makes the summary of the samples.
@@ -105,36 +122,27 @@ func (r *Report) Row(c Cell) (Row, bool) {
 	return Row{}, false
 }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
+// Reasons returns what was not measured, and why.
+func (r Report) Reasons() []string { return r.Skipped }
 
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error { return r.write(w, measure.WriteMarkdown) }
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return "ladder" }
 
-func (r *Report) write(w io.Writer, table func(io.Writer, string, [][]string) error) error {
-	if _, err := fmt.Fprintf(w, "%s\n", r.conditions()); err != nil {
-		return err
-	}
-	for _, t := range []struct {
-		title string
-		lines [][]string
-	}{
-		{"Own work in ns per packet, by the number of flows: median (smallest-largest), and a target (≤).", r.byFlows()},
-		{"Gross, with the restoring of packets: median.", r.grossByFlows()},
-		{"Own work in ns per packet where something else varies.", r.others()},
-		{"Memory, and the CPU time to make it.", r.memory()},
+// Tables is that of a [measure.Report]: the summary, in those tables that have
+// something in them.
+func (r Report) Tables() []measure.Table {
+	tables := []measure.Table{{Title: r.conditions()}}
+	for _, t := range []measure.Table{
+		{Title: "Own work in ns per packet, by the number of flows: median (smallest-largest), and a target (≤).", Lines: r.byFlows()},
+		{Title: "Gross, with the restoring of packets: median.", Lines: r.grossByFlows()},
+		{Title: "Own work in ns per packet where something else varies.", Lines: r.others()},
+		{Title: "Memory, and the CPU time to make it.", Lines: r.memory()},
 	} {
-		if len(t.lines) < 2 {
-			continue
-		}
-		if _, err := fmt.Fprintln(w); err != nil {
-			return err
-		}
-		if err := table(w, t.title, t.lines); err != nil {
-			return err
+		if len(t.Lines) > 1 {
+			tables = append(tables, t)
 		}
 	}
-	return nil
+	return tables
 }
 
 func (r *Report) conditions() string {
@@ -143,7 +151,7 @@ func (r *Report) conditions() string {
 		rounds = max(rounds, row.Rounds)
 	}
 	s := fmt.Sprintf("%s: no I/O, frames of %d bytes (IPv4), %d rounds of %g ms each.",
-		r.Machine.At(r.Measured), r.FrameLen, rounds, r.Window*1000)
+		r.At(), r.FrameLen, rounds, r.Window*1000)
 	for _, skipped := range r.Skipped {
 		s += " Left out: " + skipped + "."
 	}
@@ -220,8 +228,8 @@ func (r *Report) pivot(value func(*Row) string) [][]string {
 // packets says what packets there are.
 func packets(c Cell) string {
 	s := string(c.Protocol)
-	if c.Buffers == fewBuffers {
-		s += fmt.Sprintf(", in %d buffers", fewBuffers)
+	if c.Few {
+		s += fmt.Sprintf(", in %d buffers", c.Buffers)
 	}
 	return s
 }

@@ -16,30 +16,41 @@ import (
 	"weir/dataplane/stats"
 )
 
-// Sample is one measurement. Times are in ns per packet.
+// Sample is one measurement, in pairs of slices: restoring, and everything. Times
+// are medians of the pairs, in ns per packet; in earlier reports, which have no
+// pairs, means of all slices.
 type Sample struct {
 	Cell
 	Round   int     `json:"round"`
-	Packets uint64  `json:"packets"`
+	Packets uint64  `json:"packets"` // with everything
+	Pairs   int     `json:"pairs"`
 	Gross   float64 `json:"gross_ns"`
-	Restore float64 `json:"restore_ns"` // measured beside it, in turns
+	Restore float64 `json:"restore_ns"`
+	Paired  float64 `json:"own_ns"` // gross without restoring, in each pair
+}
+
+// newSample returns the sample of what was measured.
+func newSample(c Cell, f figures) Sample {
+	return Sample{Cell: c, Packets: f.packets, Pairs: f.pairs, Gross: f.gross, Restore: f.restore, Paired: f.own}
 }
 
 // Own is what is left without restoring.
 func (s *Sample) Own() float64 {
-	if s.Rung == Restore {
+	switch {
+	case s.Rung == Restore:
 		return s.Gross
+	case s.Pairs > 0:
+		return s.Paired
 	}
 	return s.Gross - s.Restore
 }
 
 // rig is what one measurement runs on.
 type rig struct {
+	stream
 	cell    Cell
 	frames  [forward.BatchSize]queue.Frame
-	buffers *buffers
-	fill    filler
-	loop    loop
+	loop    loop // of batches
 	step    step // what loop does with a batch; not of the worker, which has its own
 	snap    *snapshot.Snapshot
 	space   *nat.Space
@@ -47,10 +58,6 @@ type rig struct {
 	count   func() (counts, error)
 	closers []func() error
 }
-
-// loop runs batches on one thread and returns how long that thread has run. With
-// restore it makes the packets and does no more.
-type loop func(batches int, restore bool) (time.Duration, error)
 
 // step does what a rung is about to a batch.
 type step func(frames []queue.Frame)
@@ -64,17 +71,16 @@ type counts struct {
 
 // newRig makes what a cell needs, with all flows in the table.
 func (l *ladder) newRig(c Cell) (r *rig, err error) {
-	r = &rig{cell: c, buffers: newBuffers(c.Buffers), space: nat.NewSpace()}
+	r = &rig{cell: c, space: nat.NewSpace()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	spec, err := l.spec(c.Mode, c.Services, c.Backends, r.space)
-	if err != nil {
+	if r.buffers, err = newBuffers(c.Buffers, forward.BatchSize); err != nil {
 		return r, err
 	}
-	if r.snap, err = snapshot.New(spec); err != nil {
+	if r.snap, err = l.snapshot(c.Mode, c.Services, c.Backends, r.space); err != nil {
 		return r, err
 	}
 	if c.Entries > 0 {
@@ -120,14 +126,10 @@ func (r *rig) close() (err error) {
 func (r *rig) alone(batches int, restore bool) (time.Duration, error) {
 	start := threadTime()
 	if restore {
-		for range batches {
-			r.buffers.lend(r.frames[:])
-			r.fill.fill(r.frames[:])
-		}
+		r.restore(&r.frames, batches)
 	} else {
 		for range batches {
-			r.buffers.lend(r.frames[:])
-			r.fill.fill(r.frames[:])
+			r.restore(&r.frames, 1)
 			r.step(r.frames[:])
 		}
 	}
@@ -174,8 +176,7 @@ func (r *rig) turnRound(batches int) error {
 	v6 := r.cell.Mode.backend6()
 	a := &answers{template: newTemplate(weirMAC, backendMAC(0), backendOf(v6, 0), address(v6, snatNet, 0), r.cell.Protocol, packet.TCPAck)}
 	for range batches {
-		r.buffers.lend(r.frames[:])
-		r.fill.fill(r.frames[:])
+		r.restore(&r.frames, 1)
 		r.step(r.frames[:])
 		for i := range r.frames {
 			if b := r.frames[i].Bytes(); packet.Ethernet(b).Src() == weirMAC { // else it was dropped
@@ -202,65 +203,37 @@ func answerTo(f []byte, v6 bool) key {
 	return key{src: word(dst), dst: word(src), srcPort: word(l4 + 2), dstPort: word(l4)}
 }
 
-// tolerated is 1 in how many packets may be something else than what its rung is
-// about: of a flow that did not fit, say.
-const tolerated = 200
-
 const (
-	slice     = 5 * time.Millisecond // what a measurement is cut into
-	calibrate = 2 * time.Millisecond
+	// tolerated is 1 in how many packets may be something else than what its rung is
+	// about: of a flow that did not fit, say.
+	tolerated = 200
+
+	// fewestBatches is how many are measured at once, at least.
+	fewestBatches = 16
+
+	longestSlice = 2 * time.Millisecond
 )
 
-// measure measures for a time, restoring alone and everything in turns, so that
-// whatever changes meanwhile, the CPU's frequency say, is in both.
+// measure measures for a time of the thread.
 func (r *rig) measure(window time.Duration) (Sample, error) {
-	s := Sample{Cell: r.cell}
-	whole, err := r.batchesFor(slice, false)
-	if err != nil {
-		return s, err
-	}
-	restores, err := r.batchesFor(slice/4, true)
-	if err != nil {
-		return s, err
+	m := meter{loop: r.loop, packets: forward.BatchSize, fewest: fewestBatches, longest: longestSlice}
+	if err := m.calibrate(window); err != nil {
+		return Sample{}, err
 	}
 	before, err := r.count()
 	if err != nil {
-		return s, err
+		return Sample{}, err
 	}
-	var gross, restore time.Duration
-	slices := 0
-	for ; slices == 0 || gross < window; slices++ {
-		took, err := r.loop(restores, true)
-		if err != nil {
-			return s, err
-		}
-		restore += took
-		if took, err = r.loop(whole, false); err != nil {
-			return s, err
-		}
-		gross += took
+	f, err := m.measure(window)
+	if err != nil {
+		return Sample{}, err
 	}
-	s.Packets = uint64(slices*whole) * forward.BatchSize
-	s.Gross = float64(gross) / float64(s.Packets)
-	s.Restore = float64(restore) / float64(slices*restores*forward.BatchSize)
 	after, err := r.count()
 	if err != nil {
-		return s, err
+		return Sample{}, err
 	}
+	s := newSample(r.cell, f)
 	return s, r.check(s.Packets, counts{after.packets - before.packets, after.known - before.known, after.dropped - before.dropped})
-}
-
-// batchesFor returns how many batches take about that long, and is a warm-up.
-func (r *rig) batchesFor(d time.Duration, restore bool) (int, error) {
-	for n := 1; ; n *= 2 {
-		took, err := r.loop(n, restore)
-		if err != nil {
-			return 0, err
-		}
-		if took >= calibrate {
-			return max(1, int(float64(n)*float64(d)/float64(took))), nil
-		}
-	}
 }
 
 // check fails if the packets were not what the cell says.

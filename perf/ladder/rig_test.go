@@ -2,6 +2,9 @@ package ladder
 
 import (
 	"fmt"
+	"maps"
+	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -9,6 +12,7 @@ import (
 
 	"weir/dataplane/forward"
 	"weir/dataplane/packet/packettest"
+	"weir/dataplane/queue"
 )
 
 func newTestRig(t *testing.T, c Cell) *rig {
@@ -105,10 +109,62 @@ func networkOf(e gopacket.Endpoint) byte {
 	return e.Raw()[0]
 }
 
+// watched is a filler that notes who asks for packets, and into which frames.
+type watched struct {
+	filler
+	batches int
+	callers map[string]bool
+	frames  map[*queue.Frame]bool
+	buffers map[*byte]bool
+}
+
+func (w *watched) fill(frames []queue.Frame) {
+	pc, _, _, _ := runtime.Caller(1)
+	w.callers[runtime.FuncForPC(pc).Name()] = true
+	w.frames[&frames[0]] = true
+	for i := range frames {
+		w.buffers[&frames[i].Buf[0]] = true
+	}
+	w.batches++
+	w.filler.fill(frames)
+}
+
+// Packets are restored by the same function, into the same frames and buffers,
+// alone and with everything, in the worker as in the other rungs.
+func TestRestore(t *testing.T) {
+	const batches = 5
+	by := make(map[string]bool)
+	for _, rung := range []Rung{Restore, Hit, Worker} {
+		c := Cell{Rung: rung, Mode: DSR4, Protocol: UDP, Flows: 1 << 8, Services: 1, Backends: 3, Buffers: 2 * forward.BatchSize}
+		if rung != Restore {
+			c.Entries = 1 << 10
+		}
+		r := newTestRig(t, c)
+		frames, buffers := make(map[*queue.Frame]bool), make(map[*byte]bool)
+		for _, restore := range []bool{true, false} {
+			w := &watched{filler: r.fill, callers: by, frames: frames, buffers: buffers}
+			r.fill = w
+			if _, err := r.loop(batches, restore); err != nil {
+				t.Fatal(err)
+			}
+			if w.batches != batches {
+				t.Errorf("%s, restoring alone %v: %d batches, want %d", rung, restore, w.batches, batches)
+			}
+			r.fill = w.filler
+		}
+		if len(frames) != 1 || len(buffers) != 2*forward.BatchSize {
+			t.Errorf("%s: batches were made in %d places and %d buffers, want 1 and %d", rung, len(frames), len(buffers), 2*forward.BatchSize)
+		}
+	}
+	if len(by) != 1 {
+		t.Errorf("packets are restored by %v", slices.Sorted(maps.Keys(by)))
+	}
+}
+
 // Nothing is allocated while it is measured: the collector is off then, and what
 // it would have to do would be nobody's.
 func TestNoAllocs(t *testing.T) {
-	for _, rung := range []Rung{Restore, Parse, Service, Table, Hit, Miss, Map} {
+	for _, rung := range []Rung{Restore, Parse, Service, Table, Hit, Miss, Worker, Map} {
 		for _, mode := range []Mode{DSR4, NAT46} {
 			c := Cell{Rung: rung, Mode: mode, Protocol: UDP, Flows: 1 << 8, Services: 1, Backends: 3, Entries: 1 << 10, Buffers: 256}
 			switch rung {
@@ -118,13 +174,15 @@ func TestNoAllocs(t *testing.T) {
 				c.Entries = 0
 			}
 			r := newTestRig(t, c)
-			allocs := testing.AllocsPerRun(100, func() {
-				if _, err := r.loop(1, false); err != nil {
-					t.Fatal(err)
+			for _, restore := range []bool{true, false} {
+				allocs := testing.AllocsPerRun(100, func() {
+					if _, err := r.loop(1, restore); err != nil {
+						t.Fatal(err)
+					}
+				})
+				if allocs != 0 {
+					t.Errorf("%s, restoring alone %v: %v allocations for a batch", c, restore, allocs)
 				}
-			})
-			if allocs != 0 {
-				t.Errorf("%s: %v allocations for a batch", c, allocs)
 			}
 		}
 	}

@@ -3,7 +3,9 @@ package ladder
 import (
 	"fmt"
 
+	"weir/dataplane/flow"
 	"weir/dataplane/forward"
+	"weir/dataplane/nat"
 	"weir/dataplane/packet"
 	"weir/dataplane/queue"
 	"weir/dataplane/snapshot"
@@ -61,10 +63,16 @@ func serviceOf(s *snapshot.Snapshot, p *packet.Parsed, f *queue.Frame) uint32 {
 	return vip.Service(p.Proto, p.DstPort)
 }
 
+// newForwarder returns the forwarder of a worker that is alone, and where it counts
+// what it does and what it has for others.
+func newForwarder(flows *flow.Table, space *nat.Space) (*forward.Forwarder, *stats.Counters, *nowhere) {
+	counters, out := new(stats.Counters), new(nowhere)
+	return forward.New(forward.Config{Flows: flows, Space: space, Counters: counters, Outbox: out}), counters, out
+}
+
 // forward is everything.
 func (r *rig) forward() {
-	counters, out := new(stats.Counters), new(nowhere)
-	f := forward.New(forward.Config{Flows: r.flows, Space: r.space, Counters: counters, Outbox: out})
+	f, counters, out := newForwarder(r.flows, r.space)
 	f.SetPeers([]uint16{0})
 	f.Adopt(r.snap)
 	var (

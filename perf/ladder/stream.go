@@ -2,6 +2,7 @@ package ladder
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 
 	"weir/dataplane/forward"
@@ -169,20 +170,45 @@ func (s *answers) fill(frames []queue.Frame) {
 	}
 }
 
+// stream is where packets come from.
+type stream struct {
+	buffers *buffers
+	fill    filler
+}
+
+// restore makes the packets of some batches, one after the other in the same
+// frames. Whatever makes packets calls it, so that restoring is the same in all
+// rungs, by itself and with something else.
+//
+//go:noinline
+func (s *stream) restore(frames *[forward.BatchSize]queue.Frame, batches int) {
+	for range batches {
+		s.buffers.lend(frames[:])
+		s.fill.fill(frames[:])
+	}
+}
+
 // bufferSize is that of the AF_XDP driver, in bytes.
 const bufferSize = 2048
 
 // buffers lends packet memory, one batch after the other and round and round.
 type buffers struct {
 	memory []byte
+	batch  int // bytes of the buffers of one
 	next   int
 }
 
-func newBuffers(n int) *buffers { return &buffers{memory: make([]byte, n*bufferSize)} }
+// newBuffers returns n buffers, which are lent a batch at a time.
+func newBuffers(n, batch int) (*buffers, error) {
+	if n < batch {
+		return nil, fmt.Errorf("%d buffers: a batch takes %d", n, batch)
+	}
+	return &buffers{memory: make([]byte, n*bufferSize), batch: batch * bufferSize}, nil
+}
 
 // lend gives frames their buffers; there are as many as in a batch, or fewer.
 func (b *buffers) lend(frames []queue.Frame) {
-	if b.next+forward.BatchSize*bufferSize > len(b.memory) {
+	if b.next+b.batch > len(b.memory) {
 		b.next = 0
 	}
 	at := b.next
@@ -190,5 +216,5 @@ func (b *buffers) lend(frames []queue.Frame) {
 		frames[i].Buf = b.memory[at : at+bufferSize : at+bufferSize]
 		at += bufferSize
 	}
-	b.next += forward.BatchSize * bufferSize
+	b.next += b.batch
 }

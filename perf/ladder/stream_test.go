@@ -58,7 +58,11 @@ func roundOf(t *testing.T, c Cell) map[packet.Tuple]string {
 	t.Helper()
 	frames := make(map[packet.Tuple]string)
 	r := &rig{cell: c}
-	s, b := r.clients(packet.TCPAck), newBuffers(2*forward.BatchSize)
+	s := r.clients(packet.TCPAck)
+	b, err := newBuffers(2*forward.BatchSize, forward.BatchSize)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var batch [forward.BatchSize]queue.Frame
 	for round := range 2 {
 		for range c.Flows / forward.BatchSize {
@@ -106,27 +110,45 @@ func TestTemplate(t *testing.T) {
 }
 
 // Packets of two batches that follow each other lie in different buffers, and
-// all buffers are used.
+// all buffers are used, whatever the size of a batch. With too few there are none.
 func TestBuffers(t *testing.T) {
-	const batches = 3
-	b := newBuffers(batches * forward.BatchSize)
-	var frames [forward.BatchSize]queue.Frame
-	seen := make(map[*byte]int)
-	for range 2 * batches {
-		b.lend(frames[:])
-		for i := range frames {
-			if len(frames[i].Buf) != bufferSize {
-				t.Fatalf("buffer of %d bytes", len(frames[i].Buf))
+	for _, test := range []struct{ buffers, batch, lent int }{
+		{3 * forward.BatchSize, forward.BatchSize, 3 * forward.BatchSize},
+		{fewBuffers(forward.BatchSize), forward.BatchSize, fewBuffers(forward.BatchSize) / forward.BatchSize * forward.BatchSize},
+		{fewBuffers(8), 8, 64},
+		{fewBuffers(64), 64, 64},
+		{fewBuffers(256), 256, 256},
+		{64, 48, 48}, // the rest is no batch
+		{64, 128, 0},
+		{0, 1, 0},
+	} {
+		t.Run(fmt.Sprintf("%+v", test), func(t *testing.T) {
+			b, err := newBuffers(test.buffers, test.batch)
+			if (err == nil) != (test.lent > 0) {
+				t.Fatalf("error %v", err)
 			}
-			seen[&frames[i].Buf[0]]++
-		}
-	}
-	if len(seen) != batches*forward.BatchSize {
-		t.Errorf("%d buffers were lent, want %d", len(seen), batches*forward.BatchSize)
-	}
-	for _, n := range seen {
-		if n != 2 {
-			t.Fatalf("a buffer was lent %d times, want 2", n)
-		}
+			if err != nil {
+				return
+			}
+			frames := make([]queue.Frame, test.batch)
+			seen := make(map[*byte]int)
+			for range 2 * test.lent / test.batch {
+				b.lend(frames)
+				for i := range frames {
+					if len(frames[i].Buf) != bufferSize {
+						t.Fatalf("buffer of %d bytes", len(frames[i].Buf))
+					}
+					seen[&frames[i].Buf[0]]++
+				}
+			}
+			if len(seen) != test.lent {
+				t.Errorf("%d buffers were lent, want %d", len(seen), test.lent)
+			}
+			for _, n := range seen {
+				if n != 2 {
+					t.Fatalf("a buffer was lent %d times, want 2", n)
+				}
+			}
+		})
 	}
 }

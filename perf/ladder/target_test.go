@@ -3,6 +3,7 @@ package ladder
 import (
 	"testing"
 
+	"weir/dataplane/forward"
 	"weir/perf/measure"
 )
 
@@ -16,7 +17,7 @@ func TestTargets(t *testing.T) {
 		return c
 	}
 	few := at(Hit, DSR4, 1<<10)
-	few.Buffers = fewBuffers
+	few.Buffers, few.Few = fewBuffers(forward.BatchSize), true
 	tcp := at(Hit, NAT44, 1<<10)
 	tcp.Protocol = TCP
 	r := Report{Summary: []Row{

@@ -95,6 +95,15 @@ func members(first, n int) []maglev.Backend {
 	return all
 }
 
+// snapshot returns the snapshot of a world.
+func (l *ladder) snapshot(m Mode, services, backends int, space *nat.Space) (*snapshot.Snapshot, error) {
+	spec, err := l.spec(m, services, backends, space)
+	if err != nil {
+		return nil, err
+	}
+	return snapshot.New(spec)
+}
+
 // spec returns what the snapshot of a world is made of: a number of services, one
 // on the TCP and the UDP port of a VIP of its own.
 func (l *ladder) spec(m Mode, services, backends int, space *nat.Space) (spec snapshot.Spec, err error) {

@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weir/perf/measure"
 	"weir/perf/splice"
 )
 
@@ -78,11 +79,18 @@ type Counters struct {
 	HandedOver uint64 `json:"handed_over,omitempty"`
 }
 
+// Status is what a loop has counted, and how long its thread has run for that.
+type Status struct {
+	Counters
+	Ran time.Duration `json:"ran_ns"`
+}
+
 // sendLen is the length of the frames of [Send], in bytes.
 const sendLen = 60
 
-// idle is how long a loop sleeps at most without looking whether it is to end.
-const idle = 50 * time.Millisecond
+// idle is how long a loop sleeps at most without looking whether it is to end, or
+// is asked.
+const idle = 10 * time.Millisecond
 
 // A loop is one library at work. None of its methods may run at the same time
 // as another.
@@ -95,8 +103,9 @@ type loop interface {
 }
 
 // Run opens the interface, calls ready with the id of its thread, and works
-// until ctx ends. It takes the calling goroutine's thread with it.
-func Run(ctx context.Context, opt Options, ready func(thread int)) (_ Counters, err error) {
+// until ctx ends. Between two batches it calls what comes by asked. It takes the
+// calling goroutine's thread with it.
+func Run(ctx context.Context, opt Options, ready func(thread int), asked <-chan func(Status)) (_ Counters, err error) {
 	runtime.LockOSThread() // never unlocked: the thread's affinity is not for others
 	var set unix.CPUSet
 	set.Set(opt.CPU)
@@ -124,7 +133,24 @@ func Run(ctx context.Context, opt Options, ready func(thread int)) (_ Counters, 
 		if last && l.taken() == before { // what had come before the end is worked
 			return l.counters()
 		}
+		select {
+		case answer := <-asked:
+			s, err := status(l)
+			if err != nil {
+				return Counters{}, fmt.Errorf("run loop %s: %w", opt.Kind, err)
+			}
+			answer(s)
+		default:
+		}
 	}
+}
+
+func status(l loop) (s Status, err error) {
+	if s.Counters, err = l.counters(); err != nil {
+		return s, err
+	}
+	s.Ran, err = measure.OwnTime()
+	return s, err
 }
 
 func open(opt *Options) (loop, error) {

@@ -1,13 +1,14 @@
 package loops
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
-	"os/signal"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -15,8 +16,15 @@ import (
 	"weir/perf/measure"
 )
 
+// askStatus is what a loop's process can be asked for, a line on its standard
+// input. At the end of that it ends, and writes its Counters.
+const askStatus = "status" // a Status
+
 // Process is a loop in a process of its own, as the measuring one sees it.
-type Process struct{ *measure.Child }
+type Process struct {
+	*measure.Child
+	input io.WriteCloser
+}
 
 // Start starts a loop in the host. The program has to have [Command].
 func Start(host *netlab.Host, program string, opt Options) (*Process, error) {
@@ -24,17 +32,32 @@ func Start(host *netlab.Host, program string, opt Options) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start loop: %w", err)
 	}
-	c, err := measure.StartChild(host, exec.Command(program, "perf", commandName, string(arg)))
+	cmd := exec.Command(program, "perf", commandName, string(arg))
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start loop: %w", err)
+	}
+	c, err := measure.StartChild(host, cmd)
 	if err != nil {
 		return nil, fmt.Errorf("start loop %s: %w", opt.Kind, err)
 	}
-	return &Process{c}, nil
+	return &Process{c, input}, nil
+}
+
+// Status returns what the loop has counted until it answers, which it does when
+// it has its core.
+func (p *Process) Status() (s Status, err error) {
+	if _, err := fmt.Fprintln(p.input, askStatus); err != nil {
+		return s, fmt.Errorf("ask loop: %w", err)
+	}
+	err = p.Read(&s)
+	return s, err
 }
 
 // Stop ends the loop and returns what it has counted.
 func (p *Process) Stop() (c Counters, err error) {
-	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
-		return c, err
+	if err := p.input.Close(); err != nil {
+		return c, fmt.Errorf("stop loop: %w", err)
 	}
 	if err := p.Read(&c); err != nil {
 		return c, err
@@ -44,8 +67,7 @@ func (p *Process) Stop() (c Counters, err error) {
 
 const commandName = "loop"
 
-// Command is what Start starts, below a program's command perf. It writes its
-// Counters after SIGTERM.
+// Command is what Start starts, below a program's command perf.
 func Command() *cli.Command {
 	return &cli.Command{
 		Name:   commandName,
@@ -55,16 +77,54 @@ func Command() *cli.Command {
 			if err := json.Unmarshal([]byte(c.Args().First()), &opt); err != nil {
 				return fmt.Errorf("run loop: options: %w", err)
 			}
-			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-			defer stop()
-			output := json.NewEncoder(os.Stdout)
-			counters, err := Run(ctx, opt, func(thread int) {
-				_ = output.Encode(measure.Started{Threads: []int{thread}}) // nobody listens: SIGTERM is next
-			})
-			if err != nil {
-				return err
-			}
-			return output.Encode(counters)
+			return serve(c.Context, opt, os.Stdin, json.NewEncoder(os.Stdout))
 		},
 	}
+}
+
+// serve runs a loop and answers what is asked until there is nothing more.
+func serve(ctx context.Context, opt Options, questions io.Reader, answers *json.Encoder) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var counters Counters
+	ready, asked, ended := make(chan int, 1), make(chan func(Status)), make(chan error, 1)
+	go func() {
+		var err error
+		counters, err = Run(ctx, opt, func(thread int) { ready <- thread }, asked)
+		ended <- err
+		stop() // whoever waits for an answer
+	}()
+	err := answer(ctx, ready, asked, questions, answers)
+	stop()
+	if err := errors.Join(<-ended, err); err != nil {
+		return err
+	}
+	return answers.Encode(counters)
+}
+
+// answer answers until there are no questions any more, or ctx ends.
+func answer(ctx context.Context, ready <-chan int, asked chan<- func(Status), questions io.Reader, answers *json.Encoder) error {
+	select {
+	case thread := <-ready:
+		if err := answers.Encode(measure.Started{Threads: []int{thread}}); err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	status := make(chan Status, 1)
+	for lines := bufio.NewScanner(questions); lines.Scan(); {
+		if lines.Text() != askStatus {
+			return fmt.Errorf("%s: no such question", lines.Text())
+		}
+		select {
+		case asked <- func(s Status) { status <- s }:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := answers.Encode(<-status); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,12 +1,14 @@
 package measure
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -44,7 +46,15 @@ type Child struct {
 	Process *netlab.Process
 	output  *json.Decoder
 	threads []int
+	killed  bool // for it did not answer
 }
+
+// How long a child may take, on a machine that has other work as well. One that
+// takes longer is killed: it hangs, and nobody would end it.
+const (
+	startWithin  = time.Minute  // its tables may be large
+	answerWithin = 2 * patience // more than it gives itself
+)
 
 // StartChild starts a command and waits until it works.
 func StartChild(host *netlab.Host, cmd *exec.Cmd) (*Child, error) {
@@ -60,20 +70,39 @@ func StartChild(host *netlab.Host, cmd *exec.Cmd) (*Child, error) {
 	}()
 	c := &Child{Process: process, output: json.NewDecoder(reader)}
 	var s Started
-	if err := c.Read(&s); err != nil {
+	if err := c.read(context.Background(), startWithin, &s); err != nil {
 		return nil, err
 	}
 	c.threads = s.Threads
 	return c, nil
 }
 
-// Read reads what the process writes next.
-func (c *Child) Read(v any) error {
-	if err := c.output.Decode(v); err != nil {
-		return fmt.Errorf("what is measured has ended: %w: %s", err, c.Process.Output())
+// Read reads what the process writes next. It kills one that does not in good
+// time.
+func (c *Child) Read(v any) error { return c.read(context.Background(), answerWithin, v) }
+
+func (c *Child) read(ctx context.Context, within time.Duration, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	decoded := make(chan error, 1)
+	go func() { decoded <- c.output.Decode(v) }()
+	select {
+	case err := <-decoded:
+		if err != nil {
+			return fmt.Errorf("what is measured has ended: %w: %s", err, c.Process.Output())
+		}
+		return nil
+	case <-ctx.Done():
+		// What it still wrote would be taken for the answer to another question.
+		c.kill()
+		c.killed = true
+		<-decoded
+		return fmt.Errorf("what is measured does not answer: %w: %s", ctx.Err(), c.Process.Output())
 	}
-	return nil
 }
+
+// kill ends a process without giving it the time to do so by itself.
+func (c *Child) kill() { _ = c.Process.Stop(0) } // an error says that it was killed
 
 // Time returns how long the process's threads have run in all, and how long
 // they have waited.

@@ -2,24 +2,24 @@ package measure
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Machine is where a measurement was made, and of what.
+// Machine is where a measurement was made, and by what.
 type Machine struct {
 	Kernel string `json:"kernel"`
 	CPU    string `json:"cpu"` // model
 	CPUs   int    `json:"cpus"`
 	Go     string `json:"go"`
-	Commit string `json:"commit"` // of weir; "+" if there were changes
+	Commit string `json:"commit"` // that the measuring program was built from; "+" if there were changes
 	Load   string `json:"load"`   // /proc/loadavg as the measurement began
 }
 
@@ -33,20 +33,18 @@ func ThisMachine() (Machine, error) {
 	if err != nil {
 		return Machine{}, fmt.Errorf("read load: %w", err)
 	}
+	var noted []debug.BuildSetting
+	if info, ok := debug.ReadBuildInfo(); ok {
+		noted = info.Settings
+	}
 	return Machine{
 		Kernel: unix.ByteSliceToString(uts.Release[:]),
 		CPU:    cpuModel(),
 		CPUs:   runtime.NumCPU(),
 		Go:     runtime.Version(),
-		Commit: commit(),
+		Commit: builtFrom(commit, noted),
 		Load:   strings.TrimSpace(string(load)),
 	}, nil
-}
-
-// At says for a reader where and when something was measured.
-func (m *Machine) At(measured time.Time) string {
-	return fmt.Sprintf("%s, Linux %s, %d x %s, %s, weir %s",
-		measured.Format(time.DateOnly), m.Kernel, m.CPUs, m.CPU, m.Go, shortCommit(m.Commit))
 }
 
 // cpuModel returns what the kernel calls the CPU, or the architecture where it
@@ -66,29 +64,37 @@ func cpuModel() string {
 	return runtime.GOARCH
 }
 
-// commit returns what the program was built from, or, where that is not in it
-// (go run, go test), what the working directory is at.
-func commit() string {
-	settings := make(map[string]string)
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			settings[s.Key] = s.Value
+// commit is set by the linker (see the Makefile): what the program was built from,
+// with "+" if there were changes.
+var commit string
+
+// builtFrom returns what the program was built from: what the linker was told, or
+// else what go build has noted. Where the program happens to run says nothing of
+// it, so it is unknown if neither is there (go run, go test).
+func builtFrom(stamp string, noted []debug.BuildSetting) string {
+	if stamp != "" {
+		return stamp
+	}
+	revision, changes := "unknown", ""
+	for _, s := range noted {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			changes = "+"
 		}
 	}
-	revision, dirty := settings["vcs.revision"], settings["vcs.modified"] == "true"
-	if revision == "" {
-		out, err := exec.Command("git", "rev-parse", "HEAD").Output()
-		if err != nil {
-			return "unknown"
-		}
-		revision = strings.TrimSpace(string(out))
-		status, err := exec.Command("git", "status", "--porcelain").Output()
-		dirty = err != nil || len(status) > 0
+	return revision + changes
+}
+
+// VersionOf returns what a program answers to --version: which weir it is that was
+// measured, where that is a binary of its own.
+func VersionOf(ctx context.Context, program string) (string, error) {
+	out, err := exec.CommandContext(ctx, program, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask %s for its version: %w", program, err)
 	}
-	if dirty {
-		revision += "+"
-	}
-	return revision
+	return strings.TrimSpace(string(out)), nil
 }
 
 // shortCommit is a commit for a reader, who also wants to know of changes.

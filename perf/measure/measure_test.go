@@ -3,6 +3,8 @@ package measure
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"runtime/debug"
 	"testing"
 )
 
@@ -19,6 +21,51 @@ func TestSpread(t *testing.T) {
 		if got := SpreadOf(test.values, func(v *float64) float64 { return *v }); got != test.want {
 			t.Errorf("%v: %v, want %v", test.values, got, test.want)
 		}
+	}
+}
+
+// What the linker was told goes before what go build has noted, and there is
+// nothing else.
+func TestBuiltFrom(t *testing.T) {
+	revision := debug.BuildSetting{Key: "vcs.revision", Value: "0123"}
+	changed, unchanged := debug.BuildSetting{Key: "vcs.modified", Value: "true"}, debug.BuildSetting{Key: "vcs.modified", Value: "false"}
+	for _, test := range []struct {
+		stamp string
+		noted []debug.BuildSetting
+		want  string
+	}{
+		{"abcd+", []debug.BuildSetting{revision}, "abcd+"},
+		{"", []debug.BuildSetting{{Key: "GOOS", Value: "linux"}, revision, unchanged}, "0123"},
+		{"", []debug.BuildSetting{changed, revision}, "0123+"},
+		{"", nil, "unknown"},
+	} {
+		if got := builtFrom(test.stamp, test.noted); got != test.want {
+			t.Errorf("%q and %v: %q, want %q", test.stamp, test.noted, got, test.want)
+		}
+	}
+}
+
+// A program that says its version is asked for it, and one that cannot is an error.
+func TestVersionOf(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "weir")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n[ \"$*\" = --version ] && echo weir version 0123\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := VersionOf(t.Context(), program); err != nil || got != "weir version 0123" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, err := VersionOf(t.Context(), program+"-not"); err == nil {
+		t.Errorf("%q of a program that is not there", got)
+	}
+}
+
+func TestGroupBy(t *testing.T) {
+	got := GroupBy([]int{7, 2, 5, 4, 1}, func(n *int) bool { return *n%2 == 0 })
+	if want := map[bool][]int{true: {2, 4}, false: {7, 5, 1}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := GroupBy(nil, func(n *int) int { return *n }); len(got) != 0 {
+		t.Errorf("of nothing: %v", got)
 	}
 }
 

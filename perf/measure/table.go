@@ -1,11 +1,9 @@
 package measure
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -33,6 +31,17 @@ func SpreadOf[C any](cells []C, value func(*C) float64) Spread {
 	return Spread{Median: (values[(n-1)/2] + values[n/2]) / 2, Min: values[0], Max: values[n-1]}
 }
 
+// GroupBy returns the cells of each key, in their order: those that are summed up in
+// one row.
+func GroupBy[C any, K comparable](cells []C, key func(*C) K) map[K][]C {
+	groups := make(map[K][]C)
+	for i := range cells {
+		k := key(&cells[i])
+		groups[k] = append(groups[k], cells[i])
+	}
+	return groups
+}
+
 // Format writes the median and, in brackets, smallest and largest.
 func (s Spread) Format(scale float64, digits int) string {
 	f := func(v float64) string { return fmt.Sprintf("%.*f", digits, v*scale) }
@@ -43,62 +52,65 @@ func (s Spread) Format(scale float64, digits int) string {
 // says little.
 const disturbed = 0.01
 
-// FormatWaited writes the share of time waited for a core.
+// FormatWaited writes the share of time waited for a core, and marks it if most
+// rounds, or some, say little.
 func (s Spread) FormatWaited() string {
-	if s.Median > disturbed {
-		return s.Format(100, 1) + " disturbed"
+	switch text := s.Format(100, 1); {
+	case s.Median > disturbed:
+		return text + " disturbed"
+	case s.Max > disturbed:
+		return text + " disturbed in some rounds"
+	default:
+		return text
 	}
-	return s.Format(100, 1)
 }
 
-// WriteText writes a table for a terminal.
-func WriteText(w io.Writer, conditions string, table [][]string) error {
-	if _, err := fmt.Fprintln(w, conditions); err != nil {
-		return err
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, line := range table {
-		fmt.Fprintln(t, strings.Join(line, "\t"))
-	}
-	return t.Flush()
+// Table is a part of a report: a text, and a table below it, whose first line is its
+// heading. It may be one of the two alone.
+type Table struct {
+	Title string
+	Lines [][]string
 }
 
-// WriteMarkdown writes a table for a page.
-func WriteMarkdown(w io.Writer, conditions string, table [][]string) error {
-	rule := make([]string, len(table[0]))
-	for i := range rule {
-		rule[i] = "---"
-	}
+// WriteText writes tables for a terminal.
+func WriteText(w io.Writer, tables []Table) error {
+	return write(w, tables, func(b *strings.Builder, lines [][]string) {
+		t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+		for _, line := range lines {
+			fmt.Fprintln(t, strings.Join(line, "\t"))
+		}
+		t.Flush()
+	})
+}
+
+// WriteMarkdown writes tables for a page.
+func WriteMarkdown(w io.Writer, tables []Table) error {
+	return write(w, tables, func(b *strings.Builder, lines [][]string) {
+		b.WriteString("\n")
+		for n, line := range lines {
+			fmt.Fprintf(b, "| %s |\n", strings.Join(line, " | "))
+			if n == 0 {
+				fmt.Fprintf(b, "|%s\n", strings.Repeat(" --- |", len(line)))
+			}
+		}
+	})
+}
+
+func write(w io.Writer, tables []Table, table func(*strings.Builder, [][]string)) error {
 	var b strings.Builder
-	for _, line := range slices.Insert(table, 1, rule) {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(line, " | "))
+	for n, t := range tables {
+		if n > 0 {
+			b.WriteString("\n")
+		}
+		if t.Title != "" {
+			fmt.Fprintln(&b, t.Title)
+		}
+		if len(t.Lines) > 0 {
+			table(&b, t.Lines)
+		}
 	}
-	_, err := fmt.Fprintf(w, "%s\n\n%s", conditions, b.String())
+	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// ReadFile reads a report that was written by WriteFile.
-func ReadFile[R any](path string) (report R, err error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return report, fmt.Errorf("read report: %w", err)
-	}
-	if err := json.Unmarshal(b, &report); err != nil {
-		return report, fmt.Errorf("read report %s: %w", path, err)
-	}
-	return report, nil
-}
-
-// WriteFile writes a report as JSON.
-func WriteFile(path string, report any) error {
-	b, err := json.MarshalIndent(report, "", "\t")
-	if err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	if err := os.WriteFile(path, append(b, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	return nil
 }
 
 // Round3 makes a rate readable in a log.

@@ -120,7 +120,28 @@ const (
 	conntrackDir     = "/proc/sys/net/netfilter"
 	conntrackMax     = "nf_conntrack_max"
 	conntrackBuckets = "nf_conntrack_buckets"
+	conntrackCount   = "net/netfilter/nf_conntrack_count" // of the network namespace
 )
+
+// Connections returns how many connections the host's kernel tracks; it is false
+// of a kind that does not have it track any.
+func (p *Peer) Connections() (n int, ok bool, err error) {
+	if p.opt.Kind != NftDNAT {
+		return 0, false, nil
+	}
+	err = p.host.Do(func() error {
+		text, err := read(conntrackCount)
+		if err != nil {
+			return err
+		}
+		n, err = strconv.Atoi(text)
+		return err
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("count connections of peer %s: %w", p.opt.Kind, err)
+	}
+	return n, true, nil
+}
 
 func (p *Peer) sizeConntrack() error {
 	if p.opt.Conntrack == 0 {

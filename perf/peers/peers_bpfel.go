@@ -17,7 +17,6 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	peersProgIpip        = "ipip"
-	peersProgIpipUndone  = "ipip_undone"
 	peersProgTx          = "tx"
 	peersVarBackends     = "backends"
 	peersVarNumber       = "number"
@@ -68,9 +67,8 @@ type peersSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type peersProgramSpecs struct {
-	Ipip       *ebpf.ProgramSpec `ebpf:"ipip"`
-	IpipUndone *ebpf.ProgramSpec `ebpf:"ipip_undone"`
-	Tx         *ebpf.ProgramSpec `ebpf:"tx"`
+	Ipip *ebpf.ProgramSpec `ebpf:"ipip"`
+	Tx   *ebpf.ProgramSpec `ebpf:"tx"`
 }
 
 // peersMapSpecs contains maps before they are loaded into the kernel.
@@ -131,15 +129,13 @@ type peersVariables struct {
 //
 // It can be passed to loadPeersObjects or ebpf.CollectionSpec.LoadAndAssign.
 type peersPrograms struct {
-	Ipip       *ebpf.Program `ebpf:"ipip"`
-	IpipUndone *ebpf.Program `ebpf:"ipip_undone"`
-	Tx         *ebpf.Program `ebpf:"tx"`
+	Ipip *ebpf.Program `ebpf:"ipip"`
+	Tx   *ebpf.Program `ebpf:"tx"`
 }
 
 func (p *peersPrograms) Close() error {
 	return _PeersClose(
 		p.Ipip,
-		p.IpipUndone,
 		p.Tx,
 	)
 }

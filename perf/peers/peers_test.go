@@ -291,23 +291,3 @@ func TestMissingProgram(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
-
-// A program that is run has done what it is to do, again and again: otherwise
-// there is an error.
-func TestRunTime(t *testing.T) {
-	newRig(t, 0) // needs root
-	for _, kind := range Kinds() {
-		each, err := RunTime(kind)
-		if kind.Place() != Driver {
-			if !errors.Is(err, ErrNotSupported) {
-				t.Errorf("%s: %v", kind, err)
-			}
-			continue
-		}
-		check(t, err)
-		if each <= 0 {
-			t.Errorf("%s takes %v", kind, each)
-		}
-		t.Logf("%s takes %v", kind, each)
-	}
-}

@@ -3,10 +3,7 @@ package peers
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
-	"slices"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -102,70 +99,4 @@ func (p *Peer) tunnelSource(on netlink.Link) (netip.Addr, error) {
 		}
 	}
 	return p.opt.VIP.Addr(), nil
-}
-
-// Runs of RunTime are done in several calls of a few milliseconds each, for a
-// signal that comes in a call ends it, and it has to start again.
-const (
-	runsPerCall = 100_000
-	calls       = 5
-)
-
-// RunTime returns how long an XDP kind's program takes for a frame of 60 bytes,
-// without driver, receiving or sending: the median of calls of BPF_PROG_TEST_RUN
-// (Documentation/bpf/bpf_prog_run.rst), all with the same frame, which is in the
-// caches then. For XDPIPIP the way back is in it: the outer header is taken off
-// again, so that the next run finds the same packet.
-func RunTime(kind Kind) (time.Duration, error) {
-	program := peersProgTx
-	switch kind {
-	case XDPTX:
-	case XDPIPIP:
-		program = peersProgIpipUndone
-	default:
-		return 0, fmt.Errorf("run %s: %w: it is no XDP program", kind, ErrNotSupported)
-	}
-	opt := Options{Kind: kind, VIP: netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, 10}), 9)}
-	for i := range byte(8) {
-		opt.Backends = append(opt.Backends, Backend{Addr: netip.AddrFrom4([4]byte{10, 0, 0, 10 + i}), MAC: net.HardwareAddr{2, 0, 0, 0, 1, i}})
-	}
-	objects, err := load(&opt, opt.VIP.Addr())
-	if err != nil {
-		return 0, fmt.Errorf("run %s: %w", kind, err)
-	}
-	defer objects.Close()
-	var times []time.Duration
-	for range calls {
-		verdict, each, err := objects.Programs[program].Benchmark(frame(opt.VIP), runsPerCall, func() {})
-		if err != nil {
-			return 0, fmt.Errorf("run %s: %w", kind, err)
-		}
-		if verdict != xdpTX {
-			return 0, fmt.Errorf("run %s: verdict %d, want %d", kind, verdict, xdpTX)
-		}
-		times = append(times, each)
-	}
-	slices.Sort(times)
-	return times[len(times)/2], nil
-}
-
-const xdpTX = 3 // linux/bpf.h
-
-// frame returns a UDP datagram to an address of IPv4, the shortest that Ethernet
-// has. No program looks at its checksums.
-func frame(to netip.AddrPort) []byte {
-	b := make([]byte, 60)
-	binary.BigEndian.PutUint16(b[12:], 0x0800)
-	ip := b[14:] // RFC 791, section 3.1
-	ip[0] = 0x45
-	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
-	ip[8], ip[9] = 64, 17
-	copy(ip[12:], []byte{198, 18, 0, 1})
-	dst := to.Addr().As4()
-	copy(ip[16:], dst[:])
-	udp := ip[20:] // RFC 768
-	binary.BigEndian.PutUint16(udp, 1024)
-	binary.BigEndian.PutUint16(udp[2:], to.Port())
-	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
-	return b
 }

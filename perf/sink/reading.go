@@ -1,6 +1,10 @@
 package sink
 
-import "fmt"
+import (
+	"fmt"
+
+	"weir/perf/measure"
+)
 
 // Kind is what a frame is.
 type Kind struct {
@@ -70,9 +74,9 @@ type Reading struct {
 	arrived [kinds]Tally
 
 	Bad       Bad
-	Others    uint64    // frames that were not the sink's to take
-	Latency   Histogram // with Options.Latency
-	Reordered uint64    // with Options.Latency: frames with a lower number than one that had arrived before
+	Others    uint64            // frames that were not the sink's to take
+	Latency   measure.Histogram // with Options.Latency
+	Reordered uint64            // with Options.Latency: frames with a lower number than one that had arrived before
 }
 
 // Bad is frames that the sink has taken for wrong, each for the first reason

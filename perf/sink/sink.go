@@ -14,6 +14,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
+
+	"weir/perf/measure"
 )
 
 // The object does not depend on where the checkout is, see dataplane/steer.
@@ -59,7 +61,7 @@ type Options struct {
 type stamps struct {
 	Greatest  time.Duration
 	Reordered uint64
-	Buckets   [buckets]uint64
+	Buckets   [measure.Buckets]uint64
 }
 
 // Sink is a counter at one interface.
@@ -68,16 +70,11 @@ type Sink struct {
 	link    link.Link
 }
 
-// Open attaches a sink that counts only, with TCX, as OpenWith does.
-func Open(ifindex int, port uint16) (*Sink, error) {
-	return OpenWith(Options{Interface: ifindex, Port: port})
-}
-
-// OpenWith attaches a sink to an interface. It takes UDP datagrams and TCP
+// Open attaches a sink to an interface. It takes UDP datagrams and TCP
 // segments to the port, whoever they are addressed to, in IPv4 and IPv6, alone
 // or in one IPv4 or IPv6 packet, and leaves everything else alone: also packets
 // with IPv4 options or IPv6 extension headers, and fragments.
-func OpenWith(opt Options) (*Sink, error) {
+func Open(opt Options) (*Sink, error) {
 	_ = rlimit.RemoveMemlock() // counts only before Linux 5.11, where there is no TCX
 	spec, err := loadSink()
 	if err != nil {

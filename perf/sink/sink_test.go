@@ -61,7 +61,7 @@ func openOn(t testing.TB, h *netlab.Host, opt Options) *Sink {
 	opt.Interface, opt.Port = link.Index, port
 	var s *Sink
 	err = h.Do(func() (err error) {
-		s, err = OpenWith(opt)
+		s, err = Open(opt)
 		return err
 	})
 	if errors.Is(err, ebpf.ErrNotSupported) {
@@ -262,7 +262,7 @@ func TestArrived(t *testing.T) {
 	}
 	var s *Sink
 	err = host.Do(func() (err error) {
-		s, err = Open(link.Index, port)
+		s, err = Open(Options{Interface: link.Index, Port: port})
 		return err
 	})
 	if err != nil {
@@ -461,7 +461,7 @@ func TestPaged(t *testing.T) {
 func TestNoSuchHook(t *testing.T) {
 	labtest.NeedRoot(t)
 	for _, opt := range []Options{{Interface: 1, Hook: 2}, {Interface: 1 << 30}, {Interface: 1 << 30, Hook: XDP}} {
-		if s, err := OpenWith(opt); err == nil {
+		if s, err := Open(opt); err == nil {
 			s.Close()
 			t.Errorf("%+v is accepted", opt)
 		}

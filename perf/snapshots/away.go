@@ -30,6 +30,8 @@ const (
 	Collecting While = "collector" // garbage collections, one right after the other
 )
 
+func whiles() []While { return []While{Quiet, Changing, Collecting} }
+
 // long is how long a worker is away that is counted: what a queue of 2,048 frames
 // takes to fill at ten million a second is twice that.
 const long = 100 * time.Microsecond
@@ -60,36 +62,27 @@ type spinner struct {
 	err     error
 }
 
-// watchWorker watches a worker while each of these goes on.
-func (w *world) watchWorker(ctx context.Context, rec *reconcile.Reconciler, round, changes int) ([]Away, error) {
-	var all []Away
-	for _, task := range []struct {
-		while While
-		do    func() error
-	}{
-		{Quiet, func() error { return measure.Sleep(ctx, time.Second) }},
-		{Changing, func() error {
+// watchWorker watches a worker while what the Away says goes on.
+func (w *world) watchWorker(ctx context.Context, rec *reconcile.Reconciler, a Away, changes int) (Away, error) {
+	return w.watch(a, func() error {
+		switch a.While {
+		case Quiet:
+			return measure.Sleep(ctx, time.Second)
+		case Changing:
 			for n := range changes {
 				if _, err := w.change(ctx, rec, Health, n); err != nil {
 					return err
 				}
 			}
 			return nil
-		}},
-		{Collecting, func() error {
+		case Collecting:
 			for range collections {
 				runtime.GC()
 			}
 			return ctx.Err()
-		}},
-	} {
-		away, err := w.watch(Away{While: task.while, Round: round}, task.do)
-		if err != nil {
-			return all, err
 		}
-		all = append(all, away)
-	}
-	return all, nil
+		return fmt.Errorf("watch a worker while %q: there is no such thing", a.While)
+	})
 }
 
 const collections = 5
@@ -99,6 +92,7 @@ func (w *world) watch(a Away, do func() error) (Away, error) {
 	if err != nil {
 		return a, err
 	}
+	defer flows.Close()
 	s := &spinner{from: &w.snap, away: a, forward: forward.New(forward.Config{
 		Flows: flows, Space: w.space, Counters: &stats.Counters{}, Outbox: nobody{},
 	})}

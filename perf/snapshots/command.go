@@ -15,7 +15,7 @@ func Command() *cli.Command {
 		Description: "Without an argument it measures. With the file of an earlier run it only shows that.\n" +
 			"It needs no root and no network: everybody but the Reconciler is played.",
 		Flags: append([]cli.Flag{
-			&cli.IntFlag{Name: "repeats", Value: 3, Usage: "how often to measure all"},
+			measure.RepeatsFlag(3), measure.SeedFlag("of the order"),
 			&cli.IntFlag{Name: "services", Value: 1000, Usage: "how many there are"},
 			&cli.IntFlag{Name: "backends", Value: 100, Usage: "of each service"},
 			&cli.IntFlag{Name: "changes", Value: 200, Usage: "of each kind"},
@@ -27,8 +27,8 @@ func Command() *cli.Command {
 func act(c *cli.Context) error {
 	return measure.Act(c, func() (Report, int, error) {
 		report, err := Run(c.Context, Options{
-			Repeats: c.Int("repeats"), Services: c.Int("services"), Backends: c.Int("backends"),
-			Changes: c.Int("changes"), Adopts: c.Int("changes"), Log: measure.Log(c),
+			Setup: measure.SetupOf(c), Services: c.Int("services"), Backends: c.Int("backends"),
+			Changes: c.Int("changes"), Adopts: c.Int("changes"),
 		})
 		return report, len(report.Cells), err
 	})

@@ -2,23 +2,20 @@ package snapshots
 
 import (
 	"fmt"
-	"io"
-	"time"
 
 	"weir/perf/measure"
 )
 
 // Report is the outcome of [Run], complete.
 type Report struct {
-	Measured time.Time       `json:"measured"`
-	Machine  measure.Machine `json:"machine"`
-	Services int             `json:"services"`
-	Backends int             `json:"backends"`
-	Summary  []Row           `json:"summary"`
-	Workers  []AwayRow       `json:"workers"`
-	Heap     []float64       `json:"heap_bytes"` // of all that is kept for the services, in each round
-	Cells    []Cell          `json:"cells"`      // in the order of measuring
-	Away     []Away          `json:"away"`
+	measure.Head
+	Services int       `json:"services"`
+	Backends int       `json:"backends"`
+	Summary  []Row     `json:"summary"`
+	Workers  []AwayRow `json:"workers"`
+	Heap     []float64 `json:"heap_bytes"` // of all that is kept for the services, in each round
+	Cells    []Cell    `json:"cells"`      // in the order of measuring
+	Away     []Away    `json:"away"`
 }
 
 // Row sums up all rounds of one kind of change.
@@ -45,10 +42,8 @@ type AwayRow struct {
 }
 
 func newReport(o *Options) (Report, error) {
-	machine, err := measure.ThisMachine()
-	return Report{
-		Measured: time.Now().UTC().Truncate(time.Second), Machine: machine, Services: o.Services, Backends: o.Backends,
-	}, err
+	head, err := measure.NewHead(o.Seed)
+	return Report{Head: head, Services: o.Services, Backends: o.Backends}, err
 }
 
 // Add adds a cell and sums up again.
@@ -66,16 +61,15 @@ func (r *Report) AddAway(a Away) {
 func (r *Report) sumUp() {
 	r.Summary, r.Workers = nil, nil
 	plain := func(v *float64) float64 { return *v }
-	for _, kind := range []Change{All, Health, Weight, Hop} {
-		var cells []Cell
-		var took []float64
-		for _, c := range r.Cells {
-			if c.Change == kind {
-				cells, took = append(cells, c), append(took, c.Took...)
-			}
-		}
+	byChange := measure.GroupBy(r.Cells, func(c *Cell) Change { return c.Change })
+	for _, kind := range changes() {
+		cells := byChange[kind]
 		if len(cells) == 0 {
 			continue
+		}
+		var took []float64
+		for _, c := range cells {
+			took = append(took, c.Took...)
 		}
 		row := Row{
 			Change: kind, Changes: len(took), Took: measure.SpreadOf(took, plain), Target: 0.005,
@@ -88,16 +82,15 @@ func (r *Report) sumUp() {
 		}
 		r.Summary = append(r.Summary, row)
 	}
-	for _, while := range []While{Quiet, Changing, Collecting} {
-		var all []Away
-		var adopts []float64
-		for _, a := range r.Away {
-			if a.While == while {
-				all, adopts = append(all, a), append(adopts, a.Adopts...)
-			}
-		}
+	byWhile := measure.GroupBy(r.Away, func(a *Away) While { return a.While })
+	for _, while := range whiles() {
+		all := byWhile[while]
 		if len(all) == 0 {
 			continue
+		}
+		var adopts []float64
+		for _, a := range all {
+			adopts = append(adopts, a.Adopts...)
 		}
 		over := func(value func(*Away) float64) measure.Spread { return measure.SpreadOf(all, value) }
 		r.Workers = append(r.Workers, AwayRow{
@@ -111,27 +104,21 @@ func (r *Report) sumUp() {
 	}
 }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error {
-	return r.write(w, measure.WriteText)
-}
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return "snapshots" }
 
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error {
-	return r.write(w, measure.WriteMarkdown)
-}
-
-func (r *Report) write(w io.Writer, table func(io.Writer, string, [][]string) error) error {
-	if err := table(w, r.conditions(), r.changes()); err != nil {
-		return err
+// Tables is that of a [measure.Report]: the summary.
+func (r Report) Tables() []measure.Table {
+	return []measure.Table{
+		{Title: r.conditions(), Lines: r.changes()},
+		{Title: "A worker that looks at its queue all the time, meanwhile:", Lines: r.workers()},
 	}
-	return table(w, "\nA worker that looks at its queue all the time, meanwhile:", r.workers())
 }
 
 func (r *Report) conditions() string {
 	heap := measure.SpreadOf(r.Heap, func(v *float64) float64 { return *v })
 	return fmt.Sprintf("%s: %d services with %d backends each, tables of 65537; %s MB of heap are kept for them.",
-		r.Machine.At(r.Measured), r.Services, r.Backends, heap.Format(1e-6, 0))
+		r.At(), r.Services, r.Backends, heap.Format(1e-6, 0))
 }
 
 func (r *Report) changes() [][]string {

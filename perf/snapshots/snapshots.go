@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"runtime"
@@ -37,14 +36,15 @@ const (
 	Hop    Change = "hop"    // one backend is at another station
 )
 
+func changes() []Change { return []Change{All, Health, Weight, Hop} }
+
 // Options says how to measure.
 type Options struct {
-	Repeats  int // default 3
-	Services int // default 1,000
-	Backends int // of each, its own; default 100
-	Changes  int // of each kind and round, one after the other; default 200
-	Adopts   int // that a worker is watched for; default 200
-	Log      *slog.Logger
+	measure.Setup     // default of Repeats 3; Window and CPUs are not used
+	Services      int // default 1,000
+	Backends      int // of each, its own; default 100
+	Changes       int // of each kind and round, one after the other; default 200
+	Adopts        int // that a worker is watched for; default 200
 }
 
 func (o *Options) complete() error {
@@ -63,10 +63,7 @@ func (o *Options) complete() error {
 	if o.Services*o.Backends > 1<<20 {
 		return errors.New("more than a million backends")
 	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	return nil
+	return o.CompleteWithoutCPUs()
 }
 
 // Cell is one kind of change in one round.
@@ -83,51 +80,36 @@ type Cell struct {
 	Waited    float64 `json:"waited"`          // share of time in which threads waited for a core
 }
 
-// Run measures. On an error the report has what was measured before.
+// Run measures each kind of change, and a worker while each of some things goes on,
+// in rounds of random order, each time in a new process. If it fails, or ctx ends,
+// the report has what was measured until then.
 func Run(ctx context.Context, o Options) (Report, error) {
 	if err := o.complete(); err != nil {
-		return Report{}, err
+		return Report{}, fmt.Errorf("measure snapshots: %w", err)
 	}
 	r, err := newReport(&o)
 	if err != nil {
-		return r, err
+		return r, fmt.Errorf("measure snapshots: %w", err)
 	}
-	for round := 1; round <= o.Repeats; round++ {
-		if err := measureRound(ctx, &o, &r, round); err != nil {
-			return r, err
+	err = measure.Rounds(&o.Setup, o.parts(), func(round int, p part) error {
+		p.Round = round
+		out, err := p.start(ctx, o.Program)
+		switch {
+		case err != nil:
+			return fmt.Errorf("measure snapshots, %s, round %d: %w", p, round, err)
+		case out.Away != nil:
+			r.AddAway(*out.Away)
+			o.Log.Info("measured", "while", p.While, "round", round, "longest_seconds", out.Away.Longest, "waited", out.Away.Waited)
+			return nil
 		}
-	}
-	return r, nil
-}
-
-func measureRound(ctx context.Context, o *Options, r *Report, round int) error {
-	w := newWorld(o.Services, o.Backends)
-	before := heap()
-	rec := reconcile.New(w.config, w.parts(), slog.New(slog.DiscardHandler))
-	all, err := watched(Cell{Change: All, Round: round}, 1, func(int) (time.Duration, error) { return w.first(ctx, rec) })
-	if err != nil {
-		return err
-	}
-	defer w.end()
-	r.Add(all)
-	r.Heap = append(r.Heap, float64(heap()-before))
-	o.Log.Info("measured", "change", All, "round", round, "seconds", all.Took)
-	for _, kind := range []Change{Health, Weight, Hop} {
-		cell, err := watched(Cell{Change: kind, Round: round}, o.Changes, func(n int) (time.Duration, error) { return w.change(ctx, rec, kind, n) })
-		if err != nil {
-			return err
+		r.Add(*out.Cell)
+		if p.Change == All {
+			r.Heap = append(r.Heap, out.Heap)
 		}
-		r.Add(cell)
-		o.Log.Info("measured", "change", kind, "round", round, "median_seconds", median(cell.Took))
-	}
-	away, err := w.watchWorker(ctx, rec, round, o.Adopts)
-	if err != nil {
-		return err
-	}
-	for _, a := range away {
-		r.AddAway(a)
-	}
-	return nil
+		o.Log.Info("measured", "change", p.Change, "round", round, "median_seconds", median(out.Cell.Took), "waited", out.Cell.Waited)
+		return nil
+	})
+	return r, err
 }
 
 // watched makes so many changes, and notes what they cost.

@@ -5,13 +5,15 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"weir/perf/measure"
 )
 
 // All is measured, every change ends in a snapshot of its own, and the worker has
 // adopted those that it was there for.
 func TestRun(t *testing.T) {
 	const changes = 6
-	report, err := Run(t.Context(), Options{Repeats: 2, Services: 3, Backends: 4, Changes: changes, Adopts: changes})
+	report, err := Run(t.Context(), Options{Setup: measure.Setup{Repeats: 2}, Services: 3, Backends: 4, Changes: changes, Adopts: changes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +44,7 @@ func TestRun(t *testing.T) {
 		}
 	}
 	var text, again bytes.Buffer
-	if err := report.WriteMarkdown(&text); err != nil {
+	if err := measure.WriteMarkdown(&text, report.Tables()); err != nil {
 		t.Fatal(err)
 	}
 	b, err := json.Marshal(report)
@@ -53,7 +55,7 @@ func TestRun(t *testing.T) {
 	if err := json.Unmarshal(b, &read); err != nil {
 		t.Fatal(err)
 	}
-	if err := read.WriteMarkdown(&again); err != nil || text.String() != again.String() {
+	if err := measure.WriteMarkdown(&again, read.Tables()); err != nil || text.String() != again.String() {
 		t.Errorf("from the file it is another report, error %v:\n%s\n%s", err, text.String(), again.String())
 	}
 	if n := strings.Count(text.String(), "\n| "); n < 9 {
@@ -62,7 +64,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	for _, o := range []Options{{Services: -1}, {Backends: 5000}, {Services: 16384, Backends: 4096}} {
+	for _, o := range []Options{{Setup: measure.Setup{Repeats: -1}}, {Services: -1}, {Backends: 5000}, {Services: 16384, Backends: 4096}} {
 		if _, err := Run(t.Context(), o); err == nil {
 			t.Errorf("%+v was measured", o)
 		}

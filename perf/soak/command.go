@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"weir/perf/balancer"
 	"weir/perf/measure"
 )
 
@@ -25,13 +26,12 @@ func Command() *cli.Command {
 		Flags: append([]cli.Flag{
 			&cli.DurationFlag{Name: "for", Value: 30 * time.Minute, Usage: "how long"},
 			&cli.DurationFlag{Name: "every", Value: time.Second, Usage: "how often to apply a snapshot and to look"},
-			&cli.StringFlag{Name: "mode", Value: string(DSR), Usage: "dsr or nat"},
+			&cli.StringFlag{Name: "mode", Value: string(balancer.DSR), Usage: "dsr or nat"},
 			&cli.UintFlag{Name: "flows", Value: 1 << 16, Usage: "that stay"},
 			&cli.Float64Flag{Name: "new", Value: 0.05, Usage: "share of packets that begin another flow"},
-			&cli.IntFlag{Name: "rate", Usage: "packets per second (default: as many as possible)"},
+			&cli.IntFlag{Name: "rate", Usage: "packets per second", DefaultText: "as many as possible"},
 			&cli.IntFlag{Name: "entries", Value: 1 << 20, Usage: "of the flow table"},
-			&cli.IntSliceFlag{Name: "cpus", Usage: "of the generator and of the worker (default: the first two allowed)"},
-			&cli.Uint64Flag{Name: "seed", Usage: "of the traffic (default: random)"},
+			measure.CPUsFlag("of the generator and of the worker"), measure.SeedFlag("of the traffic"),
 		}, measure.ReportFlags()...),
 		Action: act,
 	}
@@ -42,10 +42,10 @@ func act(c *cli.Context) error {
 	err := measure.Act(c, func() (Report, int, error) {
 		report, err := Run(c.Context, Options{
 			Setup: measure.SetupOf(c),
-			For:   c.Duration("for"), Every: c.Duration("every"), Mode: Mode(c.String("mode")), Flows: uint32(c.Uint("flows")),
+			For:   c.Duration("for"), Every: c.Duration("every"), Mode: balancer.Mode(c.String("mode")), Flows: uint32(c.Uint("flows")),
 			New: c.Float64("new"), Rate: c.Int("rate"), Entries: c.Int("entries"),
 		})
-		failed = len(report.Samples) > 0 && !report.OK()
+		failed = err == nil && !report.OK()
 		return report, len(report.Samples), err
 	})
 	if failed {

@@ -26,22 +26,26 @@ type quantity struct {
 	what, unit string
 	value      func(*Sample) float64
 
-	// slack is by how much the half's end may be above its beginning: what the
-	// collector and the kernel do at some time or other.
-	slack func(mean float64) float64
+	// slack is by how much the half's end may be above its beginning, in which so
+	// many snapshots were applied.
+	slack func(snapshots int) float64
 }
 
 const mebi = 1 << 20
 
+// leak is the smallest one to be seen, in bytes for each snapshot: half of what
+// the smallest thing that is worth the name takes.
+const leak = 512
+
 func quantities() []quantity {
-	bytes := func(mean float64) float64 { return max(mebi, mean/100) }
-	one := func(float64) float64 { return 1 }
+	bytes := func(snapshots int) float64 { return float64(leak * snapshots) }
+	one := func(int) float64 { return 1 }
 	return []quantity{
 		{"memory resident", "bytes", func(s *Sample) float64 { return float64(s.Memory) }, bytes},
 		{"heap in use", "bytes", func(s *Sample) float64 { return float64(s.Heap) }, bytes},
 		{"goroutines", "", func(s *Sample) float64 { return float64(s.Goroutines) }, one},
 		{"file descriptors", "", func(s *Sample) float64 { return float64(s.FDs) }, one},
-		{"frames with the kernel for receiving", "", func(s *Sample) float64 { return float64(s.Frames.Receiving) }, func(float64) float64 { return 64 }},
+		{"frames with the kernel for receiving", "", func(s *Sample) float64 { return float64(s.Frames.Receiving) }, func(int) float64 { return 64 }},
 	}
 }
 
@@ -61,8 +65,27 @@ func growthOf(samples []Sample, q quantity) Growth {
 		What: q.what, Unit: q.unit, Slope: slope, Error: stderr, Min: slices.Min(y), Max: slices.Max(y),
 		Begin: at(x[0]), End: at(x[len(x)-1]),
 	}
-	g.Grew = slope > significant*stderr && g.End-g.Begin > q.slack((g.Begin+g.End)/2)
+	slack := q.slack(half[len(half)-1].Snapshots - half[0].Snapshots)
+	g.Grew = slope > significant*stderr && g.End-g.Begin > slack && steady(y, slack)
 	return g
+}
+
+// steady tells a leak, which goes on for as long as the program runs, from a step
+// that the collector or the kernel takes at some time: the median of each third
+// is above that of the one before, by most of what slack leaves for a third. One
+// step is in a single third, and moves one of the medians at most.
+func steady(y []float64, slack float64) bool {
+	n := len(y) / 3
+	if n == 0 {
+		return false
+	}
+	first, second, third := median(y[:n]), median(y[n:len(y)-n]), median(y[len(y)-n:])
+	return min(second-first, third-second) > slack/4
+}
+
+func median(y []float64) float64 {
+	sorted := slices.Sorted(slices.Values(y))
+	return sorted[len(sorted)/2]
 }
 
 // fit returns the slope of the line that fits best by least squares, its values,

@@ -20,7 +20,7 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// Half an hour with a sample each second, of which memory does this.
+// Half an hour with a snapshot and a sample each second, of which memory does this.
 func TestGrowth(t *testing.T) {
 	const n, base = 1800, 100 << 20
 	random := rand.New(rand.NewPCG(1, 2))
@@ -29,18 +29,24 @@ func TestGrowth(t *testing.T) {
 		memory func(i int) float64
 		grew   bool
 	}{
-		"level":               {func(int) float64 { return base }, false},
-		"noise":               {func(int) float64 { return base + noise() }, false},
-		"warm-up":             {func(i int) float64 { return base + math.Min(float64(i)*1e6, 300e6) + noise() }, false},
-		"saw":                 {func(i int) float64 { return base + float64(i%60)*100e3 }, false},
-		"slow and within":     {func(i int) float64 { return base + float64(i)*500 }, false},
-		"2 KiB a second":      {func(i int) float64 { return base + float64(i)*2048 }, true},
-		"2 KiB, in the noise": {func(i int) float64 { return base + float64(i)*2048 + noise() }, true},
-		"less and less":       {func(i int) float64 { return base - float64(i)*2048 }, false},
+		"level":                {func(int) float64 { return base }, false},
+		"noise":                {func(int) float64 { return base + noise() }, false},
+		"warm-up":              {func(i int) float64 { return base + math.Min(float64(i)*1e6, 300e6) + noise() }, false},
+		"saw":                  {func(i int) float64 { return base + float64(i%60)*100e3 }, false},
+		"one step":             {func(i int) float64 { return base + float64(i/1350)*2e6 }, false},
+		"a step, in the noise": {func(i int) float64 { return base + float64(i/1500)*2e6 + noise() }, false},
+		"500 bytes a second":   {func(i int) float64 { return base + float64(i)*500 }, false},
+		"1 KiB a second":       {func(i int) float64 { return base + float64(i)*1024 }, true},
+		"1 KiB, in the noise":  {func(i int) float64 { return base + float64(i)*1024 + noise() }, true},
+		"1 KiB, by the page":   {func(i int) float64 { return base + float64(i/4)*4096 }, true},
+		"1 KiB, of a lot":      {func(i int) float64 { return 100*base + float64(i)*1024 + noise() }, true},
+		"2 KiB a second":       {func(i int) float64 { return base + float64(i)*2048 }, true},
+		"2 KiB, in the noise":  {func(i int) float64 { return base + float64(i)*2048 + noise() }, true},
+		"less and less":        {func(i int) float64 { return base - float64(i)*2048 }, false},
 	} {
 		var samples []Sample
 		for i := range n {
-			samples = append(samples, Sample{Seconds: float64(i), Memory: uint64(test.memory(i))})
+			samples = append(samples, Sample{Seconds: float64(i), Snapshots: i, Memory: uint64(test.memory(i))})
 		}
 		if g := growthOf(samples, quantities()[0]); g.Grew != test.grew {
 			t.Errorf("%s: %+v, want grew %v", name, g, test.grew)

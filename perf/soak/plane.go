@@ -2,161 +2,52 @@ package soak
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"runtime"
 	"runtime/metrics"
 
+	"github.com/urfave/cli/v2"
+
 	"weir/dataplane/afxdp"
-	"weir/dataplane/engine"
-	"weir/dataplane/flow"
-	"weir/dataplane/limit"
-	"weir/dataplane/maglev"
-	"weir/dataplane/nat"
-	"weir/dataplane/nic"
-	"weir/dataplane/packet"
-	"weir/dataplane/rewrite"
-	"weir/dataplane/snapshot"
-	"weir/dataplane/stats"
-	"weir/dataplane/steer"
-	"weir/perf/world"
+	"weir/perf/balancer"
+	"weir/perf/measure"
 )
 
-// Mode is what is done to packets.
-type Mode string
-
-// The modes.
+// What a plane's process can be asked for. The answer is a Sample.
 const (
-	DSR Mode = "dsr"
-	NAT Mode = "nat" // IPv4 to IPv4
+	askSample = "sample"
+	askTurn   = "turn" // and has applied the next snapshot before
 )
 
-// Modes returns all modes.
-func Modes() []Mode { return []Mode{DSR, NAT} }
+const planeName = "soak-plane"
 
-func (m Mode) check() error {
-	for _, mode := range Modes() {
-		if m == mode {
-			return nil
-		}
-	}
-	return fmt.Errorf("no mode %q: there are %v", m, Modes())
-}
-
-// planeOptions says what to run, and on what.
-type planeOptions struct {
-	Mode      Mode
-	Interface string
-	CPU       int
-	Entries   int
-}
-
-// plane is weir's data plane as an appliance has it, engine and all, on one
-// interface with one queue. Its methods belong to one goroutine, but for run.
-type plane struct {
-	opt    planeOptions
-	engine *engine.Engine
-	turns  int
-}
-
-// newRate is the default of flows.new_rate, entries per second.
-const newRate = 125_000
-
-// snats is how many SNAT addresses there are.
-const snats = 4
-
-func openPlane(opt planeOptions, log *slog.Logger) (*plane, error) {
-	e, err := engine.New(engine.Config{
-		Interfaces: []engine.Interface{{
-			Name: opt.Interface, Driver: nic.AFXDP, XDPModes: []afxdp.Mode{afxdp.Copy}, Queues: 1, CPUs: []int{opt.CPU},
-		}},
-		FlowEntries: opt.Entries,
-		Timeouts:    flow.DefaultTimeouts(),
-		Log:         log,
+// PlaneCommand is what Run starts, below a program's command perf: in a process of
+// its own, so that what it takes can be told from what the measuring takes.
+func PlaneCommand() *cli.Command {
+	return measure.AskedCommand(planeName, func(opt balancer.Options, log *slog.Logger) (measure.Server, error) {
+		opt.Log = log
+		b, err := balancer.Open(opt)
+		return &plane{b}, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := e.Open(); err != nil {
-		return nil, err
-	}
-	p := &plane{opt: opt, engine: e}
-	if err := p.turn(); err != nil {
-		ended, cancel := context.WithCancel(context.Background())
-		cancel()
-		return nil, errors.Join(err, e.Run(ended)) // which closes it
-	}
-	return p, nil
 }
 
-func (p *plane) run(ctx context.Context) error { return p.engine.Run(ctx) }
+// plane is a balancer that says what it takes.
+type plane struct{ *balancer.Balancer }
 
-// turn applies the next snapshot.
-func (p *plane) turn() error {
-	snap, err := compile(p.opt.Mode, p.turns, p.engine.Interfaces()[0], p.engine.NATSpace())
-	if err != nil {
-		return err
-	}
-	p.turns++
-	return p.engine.Apply(snap, steer.Set{VIPs: []netip.Addr{world.VIP4}})
-}
-
-// compile makes the snapshot of a turn, of one service. One backend is out, each
-// time the next one: its flows go elsewhere, and a new Maglev table is built.
-func compile(mode Mode, turn int, i engine.InterfaceStatus, space *nat.Space) (*snapshot.Snapshot, error) {
-	svc := snapshot.Service{Name: string(mode), Empty: stats.NoBackend}
-	spec := snapshot.Spec{
-		Generation: uint64(turn + 1),
-		Interfaces: []snapshot.Interface{{Name: i.Name, MAC: i.MAC, MTU: uint32(i.MTU)}},
-		NewFlows:   limit.Rate{PerSecond: newRate},
-	}
-	var weights []maglev.Backend
-	for slot := range world.Backends {
-		addr, mac := world.Backend(slot, false)
-		link := rewrite.Link{Src: i.MAC, Dst: mac, MTU: i.MTU}
-		b := snapshot.Backend{State: snapshot.Active, Generation: 1, Addr: addr.As16()}
-		weight := uint32(1)
-		if slot == turn%world.Backends {
-			b.State, weight = snapshot.Removed, 0
-		}
-		var err error
-		if mode == NAT {
-			b.Rewrite, err = rewrite.NAT(link, false)
-		} else {
-			b.Rewrite, err = rewrite.DSR(link, false)
-		}
-		if err != nil {
+// Answer implements [measure.Server].
+func (p *plane) Answer(ctx context.Context, question string) (any, error) {
+	switch question {
+	case askTurn:
+		if err := p.Turn(); err != nil {
 			return nil, err
 		}
-		spec.Backends = append(spec.Backends, b)
-		svc.Members = append(svc.Members, uint32(slot))
-		weights = append(weights, maglev.Backend{Name: fmt.Sprint(slot), Weight: weight})
+	case askSample:
+	default:
+		return nil, measure.ErrNoQuestion
 	}
-	if mode == NAT {
-		svc.Mode = snapshot.NAT
-		var addrs [][16]byte
-		for n := range snats {
-			addrs = append(addrs, world.SNAT(n, false).As16())
-		}
-		slots, err := space.Slots(addrs)
-		if err != nil {
-			return nil, err
-		}
-		for n, slot := range slots {
-			spec.SNAT = append(spec.SNAT, snapshot.SNAT{Addr: addrs[n], Range: nat.Range{Slot: slot, Lo: 1024, Hi: 65535}})
-		}
-	}
-	var err error
-	if svc.Table, err = maglev.Build(maglev.DefaultSize, weights); err != nil {
-		return nil, err
-	}
-	spec.Services = []snapshot.Service{svc}
-	vip := world.VIP(false)
-	spec.VIPs = []snapshot.VIPSpec{{Addr: vip.Addr().As16(), Proto: packet.ProtoTCP, Lo: vip.Port(), Hi: vip.Port()}}
-	return snapshot.New(spec)
+	return p.sample(ctx)
 }
 
 // Sample is how things are at one moment. Counts are since the start.
@@ -191,34 +82,23 @@ func totalOf(a afxdp.Account) int {
 
 // sample looks at everything but what is seen from outside.
 func (p *plane) sample(ctx context.Context) (s Sample, err error) {
-	workers := p.engine.Workers()
-	if len(workers) != 1 {
-		return s, fmt.Errorf("%d workers instead of one: %v", len(workers), p.engine.Interfaces()[0].Err)
-	}
-	w := workers[0]
-	var fault error
-	err = w.Do(ctx, func() { s.Frames, fault = afxdp.AccountOf(w.Queue()) })
+	frames, err := p.Frames(ctx)
 	if err != nil {
 		return s, err
 	}
-	s.Total = totalOf(s.Frames)
-	if fault != nil {
-		s.Fault = fault.Error()
-	}
-	status, err := w.Status(ctx)
+	f := frames[0] // there is one queue
+	s.Frames, s.Total, s.Fault = f.Account, totalOf(f.Account), f.Fault
+	status, err := p.Status(ctx)
 	if err != nil {
 		return s, err
 	}
-	c := &status.Counters
-	s.Received, s.Sent = c.Received.Packets, c.Transmitted.Packets
-	s.ReceiveDropped, s.TransmitDropped = status.Queue.ReceiveDropped, status.Queue.TransmitDropped
-	for _, n := range c.Drops {
+	s.Received, s.Sent = status.Received, status.Sent
+	s.ReceiveDropped, s.TransmitDropped = status.ReceiveDropped, status.TransmitDropped
+	for _, n := range status.Drops {
 		s.Dropped += n
 	}
-	for i := range c.Backends {
-		s.NewFlows += c.Backends[i].NewFlows
-	}
-	s.Flows, s.SNATFlows, s.Snapshots = status.Flows, c.NATFlows, p.turns
+	s.NewFlows, s.Flows, s.SNATFlows = status.Decided, status.Flows, status.SNATFlows
+	s.Snapshots = p.Snapshots()
 	s.Goroutines = runtime.NumGoroutine()
 	s.Heap = liveHeap()
 	s.FDs, err = openFiles()

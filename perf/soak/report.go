@@ -2,28 +2,26 @@ package soak
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
 
+	"weir/perf/balancer"
 	"weir/perf/measure"
 	"weir/perf/sink"
 )
 
 // Report is the outcome of a run, complete.
 type Report struct {
-	Measured    time.Time       `json:"measured"`
-	Machine     measure.Machine `json:"machine"`
-	Driver      string          `json:"driver"`
-	Mode        Mode            `json:"mode"`
-	Flows       uint32          `json:"flows"`
-	New         float64         `json:"new"` // share of packets
-	Entries     int             `json:"entries"`
-	Every       float64         `json:"every_seconds"`
-	GeneratorOn int             `json:"generator_cpu"`
-	WorkerOn    int             `json:"worker_cpu"`
-	Seed        uint64          `json:"seed"`
+	measure.Head
+	Driver      string        `json:"driver"`
+	Mode        balancer.Mode `json:"mode"`
+	Flows       uint32        `json:"flows"`
+	New         float64       `json:"new"` // share of packets
+	Entries     int           `json:"entries"`
+	Every       float64       `json:"every_seconds"`
+	GeneratorOn int           `json:"generator_cpu"`
+	WorkerOn    int           `json:"worker_cpu"`
 
 	Growth  []Growth `json:"growth"`
 	Faults  []string `json:"faults"` // what is not accounted for
@@ -41,10 +39,9 @@ type Rest struct {
 }
 
 func newReport(opt *Options) (Report, error) {
-	machine, err := measure.ThisMachine()
+	head, err := opt.Begin()
 	return Report{
-		Measured:    time.Now().UTC().Truncate(time.Second),
-		Machine:     machine,
+		Head:        head,
 		Driver:      "AF_XDP, copy mode, veth",
 		Mode:        opt.Mode,
 		Flows:       opt.Flows,
@@ -53,7 +50,6 @@ func newReport(opt *Options) (Report, error) {
 		Every:       opt.Every.Seconds(),
 		GeneratorOn: opt.CPUs[0],
 		WorkerOn:    opt.CPUs[1],
-		Seed:        opt.Seed,
 	}, err
 }
 
@@ -74,15 +70,19 @@ func (r *Report) Conclude() {
 	if len(r.Samples) > 0 && r.Samples[len(r.Samples)-1].Received == r.Samples[0].Received {
 		fault("nothing was received")
 	}
+	total := 0 // of frames, from the first sample to the last
+	if len(r.Samples) > 0 {
+		total = r.Samples[0].Total
+	}
 	for _, s := range r.Samples {
-		for _, f := range s.faults(r.Samples[0].Total) {
+		for _, f := range s.faults(total) {
 			fault("after %.0f s: %s", s.Seconds, f)
 		}
 	}
 	if r.Rest == nil {
 		return
 	}
-	for _, f := range r.Rest.faults(r.Rest.Total) {
+	for _, f := range r.Rest.faults(total) {
 		fault("at rest: %s", f)
 	}
 	if s := r.Gone; s != nil && (s.Flows > int(r.Flows) || s.SNATFlows > int64(s.Flows)) {
@@ -120,18 +120,12 @@ func (s *Sample) faults(total int) (all []string) {
 	return all
 }
 
-// WriteText writes the outcome for a terminal.
-func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return "soak" }
 
-// WriteMarkdown writes the outcome for a page.
-func (r Report) WriteMarkdown(w io.Writer) error { return r.write(w, measure.WriteMarkdown) }
-
-func (r *Report) write(w io.Writer, table func(io.Writer, string, [][]string) error) error {
-	if err := table(w, r.conditions(), r.table()); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(w, "\n%s\n", strings.Join(r.verdict(), "\n"))
-	return err
+// Tables is that of a [measure.Report]: the outcome, and what it means.
+func (r Report) Tables() []measure.Table {
+	return []measure.Table{{Title: r.conditions(), Lines: r.table()}, {Title: strings.Join(r.verdict(), "\n")}}
 }
 
 func (r *Report) conditions() string {
@@ -140,7 +134,7 @@ func (r *Report) conditions() string {
 		seconds, packets = r.Samples[n-1].Seconds, r.Samples[n-1].Received
 	}
 	return fmt.Sprintf("%s: %s, mode %s, %s with %.1f million packets, %d flows and %g %% of the packets of new ones, flow table of %d, a snapshot every %g s.",
-		r.Machine.At(r.Measured), r.Driver, r.Mode, time.Duration(seconds*float64(time.Second)).Round(time.Second), float64(packets)/1e6,
+		r.At(), r.Driver, r.Mode, time.Duration(seconds*float64(time.Second)).Round(time.Second), float64(packets)/1e6,
 		r.Flows, r.New*100, r.Entries, r.Every)
 }
 

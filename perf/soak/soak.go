@@ -14,10 +14,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
+	"slices"
 	"time"
 
 	"weir/dataplane/flow"
-	"weir/lab/netlab"
+	"weir/perf/balancer"
 	"weir/perf/generator"
 	"weir/perf/measure"
 	"weir/perf/sink"
@@ -30,7 +32,7 @@ type Options struct {
 	measure.Setup               // but Repeats and Window
 	For           time.Duration // default 30 min
 	Every         time.Duration // between two snapshots, at each of which is looked; default 1 s
-	Mode          Mode          // default DSR
+	Mode          balancer.Mode // of Modes; default DSR
 	Flows         uint32        // that stay; default 65,536
 	New           float64       // share of packets that begin another flow; default 0.05
 	Rate          int           // packets per second; default as many as possible
@@ -45,7 +47,7 @@ func (opt *Options) complete() error {
 		opt.Every = time.Second
 	}
 	if opt.Mode == "" {
-		opt.Mode = DSR
+		opt.Mode = balancer.DSR
 	}
 	if opt.Flows == 0 {
 		opt.Flows = 1 << 16
@@ -62,8 +64,14 @@ func (opt *Options) complete() error {
 	if opt.For < minTurns*opt.Every {
 		return fmt.Errorf("%v with a snapshot every %v: it takes %d of them to tell what grows", opt.For, opt.Every, minTurns)
 	}
-	return errors.Join(opt.Mode.check(), opt.Setup.Complete())
+	if !slices.Contains(Modes(), opt.Mode) {
+		return fmt.Errorf("no mode %q: there are %v", opt.Mode, Modes())
+	}
+	return opt.Setup.Complete()
 }
+
+// Modes returns the modes to soak in.
+func Modes() []balancer.Mode { return []balancer.Mode{balancer.DSR, balancer.NAT} }
 
 // minTurns is how many samples there have to be.
 const minTurns = 16
@@ -73,9 +81,6 @@ const minTurns = 16
 // seen until then.
 func Run(ctx context.Context, opt Options) (report Report, err error) {
 	if err := opt.complete(); err != nil {
-		return Report{}, fmt.Errorf("soak: %w", err)
-	}
-	if _, err := netlab.Sweep(); err != nil {
 		return Report{}, fmt.Errorf("soak: %w", err)
 	}
 	if report, err = newReport(&opt); err != nil {
@@ -102,10 +107,13 @@ func Run(ctx context.Context, opt Options) (report Report, err error) {
 // rig is a data plane at the far end of a wire.
 type rig struct {
 	*testbed.Bed
-	plane   *process
+	plane   *measure.Asked
 	silence context.CancelFunc // ends the generator
 	start   time.Time
 }
+
+// snats is how many SNAT addresses there are.
+const snats = 4
 
 func newRig(ctx context.Context, opt *Options) (_ *rig, err error) {
 	bed, err := testbed.New()
@@ -122,11 +130,12 @@ func newRig(ctx context.Context, opt *Options) (_ *rig, err error) {
 	if err := r.Cable(1); err != nil {
 		return nil, err
 	}
-	r.plane, err = start(r.Far, opt.Program, planeOptions{
-		Mode: opt.Mode, Interface: testbed.FarName, CPU: opt.CPUs[1], Entries: opt.Entries,
+	r.plane, err = measure.StartAsked(r.Far, exec.Command(opt.Program, "perf", planeName), balancer.Options{
+		Mode: opt.Mode, Interface: testbed.FarName, Queues: 1, CPU: opt.CPUs[1], Entries: opt.Entries,
+		NewRate: balancer.NewRate, SNAT: snats,
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("start data plane: %w", err)
 	}
 	return r, r.OpenEnds(ctx, generator.Options{
 		To: world.VIP(false), TCP: true, Flows: opt.Flows, SYNShare: opt.New, Seed: opt.Seed, CPU: opt.CPUs[0],
@@ -137,7 +146,7 @@ func (r *rig) close() error {
 	r.silence()
 	var err error
 	if r.plane != nil {
-		err = r.plane.stop()
+		err = r.plane.Stop(measure.StopGrace)
 	}
 	return errors.Join(err, r.Close())
 }
@@ -152,7 +161,7 @@ func (r *rig) soak(ctx context.Context, opt *Options, report *Report) error {
 		if err := measure.Sleep(ctx, time.Until(next)); err != nil {
 			return err
 		}
-		s, err := r.sample(askTurn)
+		s, err := r.sample(ctx, askTurn)
 		if err != nil {
 			return err
 		}
@@ -181,7 +190,7 @@ func (r *rig) rest(ctx context.Context, report *Report) error {
 		if last.Arrived, err = r.Sink.Arrived(); err != nil {
 			return m, err
 		}
-		last.Sample, err = r.sample(askSample)
+		last.Sample, err = r.sample(ctx, askSample)
 		return moved{last.Offered, last.Received, last.Arrived}, err
 	})
 	if err != nil {
@@ -203,7 +212,7 @@ func (r *rig) outlive(ctx context.Context, report *Report) error {
 	const sweep = 8 * time.Second // of the worker, over its table
 	deadline := time.Now().Add(2 * (flow.DefaultTimeouts().TCPSYN + sweep))
 	for {
-		s, err := r.sample(askSample)
+		s, err := r.sample(ctx, askSample)
 		if err != nil {
 			return err
 		}
@@ -217,8 +226,8 @@ func (r *rig) outlive(ctx context.Context, report *Report) error {
 }
 
 // sample asks the plane for a sample. What is seen from outside is added here.
-func (r *rig) sample(question string) (s Sample, err error) {
-	if err := r.plane.ask(question, &s); err != nil {
+func (r *rig) sample(ctx context.Context, question string) (s Sample, err error) {
+	if err := r.plane.Ask(ctx, question, &s); err != nil {
 		return s, err
 	}
 	s.Seconds = time.Since(r.start).Seconds()

@@ -13,15 +13,10 @@ import (
 	"github.com/cilium/ebpf"
 
 	"weir/dataplane/afxdp"
-	"weir/dataplane/engine"
-	"weir/dataplane/flow"
-	"weir/dataplane/nat"
-	"weir/dataplane/packet"
-	"weir/dataplane/snapshot"
 	"weir/lab/labtest"
+	"weir/perf/balancer"
 	"weir/perf/measure"
 	"weir/perf/sink"
-	"weir/perf/world"
 )
 
 // TestMain makes the test program one that has the command, for Run starts
@@ -56,7 +51,7 @@ func TestSoak(t *testing.T) {
 			if rest.Snapshots != 41 || rest.NewFlows == 0 || rest.Flows == 0 || rest.Memory == 0 || rest.Heap == 0 || rest.Total == 0 {
 				t.Errorf("at rest: %+v", rest)
 			}
-			if (rest.SNATFlows > 0) != (mode == NAT) {
+			if (rest.SNATFlows > 0) != (mode == balancer.NAT) {
 				t.Errorf("%d flows have a SNAT port", rest.SNATFlows)
 			}
 			for _, g := range report.Growth {
@@ -81,37 +76,10 @@ func TestSoak(t *testing.T) {
 				t.Error("the file does not say the same")
 			}
 			var text strings.Builder
-			if err := again.WriteMarkdown(&text); err != nil || !strings.Contains(text.String(), "| memory resident |") {
+			if err := measure.WriteMarkdown(&text, again.Tables()); err != nil || !strings.Contains(text.String(), "| memory resident |") {
 				t.Errorf("%v:\n%s", err, text.String())
 			}
 		})
-	}
-}
-
-// Each turn has another backend out, which gets no new flow.
-func TestCompile(t *testing.T) {
-	at := engine.InterfaceStatus{Name: "loop", MAC: packet.MAC{2, 0, 0, 0, 0, 2}, MTU: 1500}
-	for _, mode := range Modes() {
-		space := nat.NewSpace()
-		for turn := range 2 * world.Backends {
-			snap, err := compile(mode, turn, at, space)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if snap.Generation != uint64(turn+1) {
-				t.Errorf("turn %d: generation %d", turn, snap.Generation)
-			}
-			vip := world.VIP4.As16()
-			svc := &snap.Services[snap.VIP(&vip).Service(packet.ProtoTCP, world.Port)]
-			picked := make(map[uint32]bool)
-			for port := range uint16(1000) {
-				picked[svc.Pick(flow.HashStable(&packet.Tuple{SrcPort: port}))] = true
-			}
-			out := uint32(turn % world.Backends)
-			if picked[out] || len(picked) != world.Backends-1 || snap.Backend(out).State != snapshot.Removed {
-				t.Errorf("turn %d: flows go to %v, and backend %d is %v", turn, picked, out, snap.Backend(out).State)
-			}
-		}
 	}
 }
 
@@ -131,6 +99,7 @@ func TestConclude(t *testing.T) {
 		"given back too often": {func(r *Report) { r.Samples[9].Frames.Sending = -1 }, "more than it took"},
 		"fewer frames":         {func(r *Report) { r.Samples[9].Total-- }, "and there were"},
 		"lost at rest":         {func(r *Report) { f := &r.Rest.Frames; f.Free--; f.Held++ }, "at rest: 1 frames are lost"},
+		"fewer frames at rest": {func(r *Report) { r.Rest.Total-- }, "at rest: 12149 frames, and there were 12150"},
 		"under way at rest":    {func(r *Report) { f := &r.Rest.Frames; f.Free--; f.Sending++ }, "under way"},
 		"a packet is missing":  {func(r *Report) { r.Rest.Sent-- }, "were received, "},
 		"more than offered":    {func(r *Report) { r.Rest.Refused += 400 }, "were offered"},

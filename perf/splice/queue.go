@@ -4,11 +4,12 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"weir/dataplane/forward"
 	"weir/dataplane/queue"
 )
 
-// most is how many frames are moved at a time: the worker's batch.
-const most = 64
+// most is how many frames are moved at a time.
+const most = forward.BatchSize
 
 // spliced is a queue that receives by one queue and sends by another. Frames that
 // its user holds are those of in.

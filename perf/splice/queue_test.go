@@ -20,7 +20,7 @@ func TestSplice(t *testing.T) {
 		{frames: 10, out: 64, limit: 3, want: 3},          // no room in the NIC
 	} {
 		t.Run(fmt.Sprintf("%+v", test), func(t *testing.T) {
-			in, out := queuetest.New(256), queuetest.New(test.out)
+			in, out := queuetest.New(4*most), queuetest.New(test.out)
 			if test.limit > 0 {
 				out.LimitSend(test.limit)
 			}
@@ -65,7 +65,7 @@ func TestSplice(t *testing.T) {
 
 // An error of the queue that sends is one of the splice, which keeps no frame.
 func TestSendFails(t *testing.T) {
-	in, out := queuetest.New(256), queuetest.New(64)
+	in, out := queuetest.New(4*most), queuetest.New(64)
 	q := New(in, out)
 	const frames = most + 10
 	for range frames {

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 
 	"weir/dataplane/afxdp"
@@ -103,9 +102,6 @@ func openNIC(name string, driver Driver, log *slog.Logger) (*nic.NIC, error) {
 
 // Steer makes set what the queue gets, and everything else the kernel's.
 func (p *Port) Steer(set steer.Set) error { return errors.Join(p.in.Steer(set), p.in.Beat()) }
-
-// SetMAC has the queue get only what is sent to this address.
-func (p *Port) SetMAC(mac net.HardwareAddr) error { return p.in.SetMAC(mac) }
 
 // Run shows the kernel's side that somebody is there, until ctx ends.
 func (p *Port) Run(ctx context.Context) error {

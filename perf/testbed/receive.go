@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/safchain/ethtool"
 	"golang.org/x/sys/unix"
@@ -37,8 +38,8 @@ func (b *Bed) ReceiveByNAPI() error {
 // returns the thread that does the work there while it has too much to do: that
 // CPU's ksoftirqd.
 func (b *Bed) ReceiveOn(ctx context.Context, cpu int) (*Thread, error) {
-	if err := b.write(ctx, "queues/rx-0/rps_cpus", fmt.Sprintf("%x", 1<<cpu)); err != nil {
-		return nil, fmt.Errorf("set RPS (needs a kernel with CONFIG_RPS): %w", err)
+	if err := b.write(ctx, "queues/rx-0/rps_cpus", mask(cpu)); err != nil {
+		return nil, fmt.Errorf("set RPS to cpu %d (needs a kernel with CONFIG_RPS): %w", cpu, err)
 	}
 	pids, err := threads(fmt.Sprintf("ksoftirqd/%d\n", cpu))
 	if err != nil {
@@ -48,6 +49,12 @@ func (b *Bed) ReceiveOn(ctx context.Context, cpu int) (*Thread, error) {
 		return &Thread{pid}, nil
 	}
 	return nil, fmt.Errorf("cpu %d has no ksoftirqd", cpu)
+}
+
+// mask writes a set of one CPU as the kernel reads it: hexadecimal, in words of 32
+// bits, the highest first (Documentation/core-api/printk-formats.rst, bitmap).
+func mask(cpu int) string {
+	return fmt.Sprintf("%x", 1<<(cpu%32)) + strings.Repeat(",00000000", cpu/32)
 }
 
 // write sets an attribute of the far end of the wire.
@@ -62,6 +69,25 @@ type Thread struct{ pid int }
 
 // Time returns the scheduler's account of the thread.
 func (t *Thread) Time() (measure.ThreadTime, error) { return measure.ReadThread(t.pid, t.pid) }
+
+// Rest waits until the thread sleeps, which it does as soon as it has worked all
+// frames that it was given, and fails if it does not within a time.
+func (t *Thread) Rest(ctx context.Context) error {
+	for deadline := time.Now().Add(restWithin); ; {
+		runnable, err := measure.Runnable(t.pid)
+		if err != nil || !runnable {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("a thread of the kernel has work after %v without new frames", restWithin)
+		}
+		if err := measure.Sleep(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+const restWithin = 10 * time.Second
 
 // ReceiveByThread has the far end of the wire receive in a thread of its own, on
 // a CPU: threaded NAPI (Documentation/networking/napi.rst). It has to receive by

@@ -18,6 +18,7 @@ import (
 
 	"weir/lab/netlab"
 	"weir/perf/generator"
+	"weir/perf/measure"
 	"weir/perf/sink"
 	"weir/perf/world"
 )
@@ -113,7 +114,7 @@ func (b *Bed) OpenEnds(ctx context.Context, opt generator.Options, look sink.Opt
 	}
 	err = b.near.Do(func() (err error) {
 		look.Interface, look.Port = link.Index, world.Port
-		b.Sink, err = sink.OpenWith(look)
+		b.Sink, err = sink.Open(look)
 		return err
 	})
 	if err != nil {
@@ -127,14 +128,49 @@ func (b *Bed) OpenEnds(ctx context.Context, opt generator.Options, look sink.Opt
 	b.stopped = make(chan error, 1)
 	go func() { b.stopped <- b.near.Do(func() error { return b.Source.Run(ctx) }) }()
 	for b.Source.Thread() == 0 {
-		select {
-		case err := <-b.stopped:
-			b.stopped <- err
-			return fmt.Errorf("generator has ended: %w", err)
-		case <-time.After(time.Millisecond):
+		if err := b.Alive(); err != nil {
+			return err
 		}
+		time.Sleep(time.Millisecond)
 	}
 	return nil
+}
+
+// Alive fails once the generator has ended, with what it has ended with. Nobody
+// else says so: it is as silent then as one that was told to be.
+func (b *Bed) Alive() error {
+	select {
+	case err := <-b.stopped:
+		b.stopped <- err
+		if err == nil {
+			return errors.New("generator has ended")
+		}
+		return fmt.Errorf("generator has ended: %w", err)
+	default:
+		return nil
+	}
+}
+
+// Offer has the generator send so many frames, at a rate per second. sent counts
+// them, and setRate changes the rate: Source's Sent and SetRate, or those for what
+// it sends beside. The last frames may be on their way when it returns.
+func (b *Bed) Offer(ctx context.Context, frames uint64, rate int, sent func() (uint64, error), setRate func(int) error) error {
+	before, err := sent()
+	if err != nil {
+		return err
+	}
+	if err := setRate(rate); err != nil {
+		return err
+	}
+	for now := before; now < before+frames; {
+		if err := errors.Join(b.Alive(), measure.Sleep(ctx, time.Millisecond)); err != nil {
+			return err
+		}
+		if now, err = sent(); err != nil {
+			return err
+		}
+	}
+	return setRate(0)
 }
 
 // Refused returns how many of the generator's frames the wire has not taken.

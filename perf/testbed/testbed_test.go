@@ -102,6 +102,61 @@ func TestReceive(t *testing.T) {
 	}
 }
 
+// A generator that has ended is an error to whoever waits for its frames.
+func TestDeadGenerator(t *testing.T) {
+	b := newBed(t)
+	if err := b.ReceiveByNAPI(); err != nil {
+		t.Fatal(err)
+	}
+	opt := generator.Options{To: world.VIP(false), Flows: 1}
+	err := b.OpenEnds(t.Context(), opt, sink.Options{})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		t.Skip(err) // the sink needs TCX
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Offer(t.Context(), 10, 10_000, b.Source.Sent, b.Source.SetRate); err != nil {
+		t.Errorf("offer by a living one: %v", err)
+	}
+	if sent, err := b.Source.Sent(); err != nil || sent < 10 {
+		t.Errorf("%d frames were sent, want 10 or more: %v", sent, err)
+	}
+	b.stop()
+	if err := b.Offer(t.Context(), 1<<60, generator.Unlimited, b.Source.Sent, b.Source.SetRate); err == nil {
+		t.Error("a dead generator has sent all frames")
+	}
+	if b.Alive() == nil {
+		t.Error("it is alive")
+	}
+}
+
+// So is one that cannot run at all.
+func TestNoGenerator(t *testing.T) {
+	b := newBed(t)
+	opt := generator.Options{To: world.VIP(false), Flows: 1, CPU: 1023} // the last one that Linux has a bit for
+	err := b.OpenEnds(t.Context(), opt, sink.Options{})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		t.Skip(err) // the sink needs TCX
+	}
+	if err == nil {
+		t.Error("a generator runs on a CPU that there is not")
+	}
+	if b.Close() == nil { // all the same, everything is removed
+		t.Error("no word of it in the end")
+	}
+}
+
+func TestMask(t *testing.T) {
+	for cpu, want := range map[int]string{
+		0: "1", 1: "2", 5: "20", 31: "80000000", 32: "1,00000000", 63: "80000000,00000000", 64: "1,00000000,00000000", 70: "40,00000000,00000000",
+	} {
+		if got := mask(cpu); got != want {
+			t.Errorf("cpu %d: %s, want %s", cpu, got, want)
+		}
+	}
+}
+
 // The hole takes what a program sends by it, and queues nothing.
 func TestHole(t *testing.T) {
 	b := newBed(t)

@@ -23,8 +23,18 @@ type Cell struct {
 	Delivered float64 `json:"delivered_pps"` // what came out at the other end
 	Loss      float64 `json:"loss"`          // share of what was offered
 
+	// In LossFree and Latency: whether no rate without loss was found, the cell has
+	// the last one tried then; whether it could be higher, but the generator did not
+	// offer more; and how many trials the search has made, and discarded of these,
+	// because something else had worker's or generator's core.
+	Failed      bool `json:"failed,omitempty"`
+	ByGenerator bool `json:"by_generator,omitempty"`
+	Trials      int  `json:"trials,omitempty"`
+	Discarded   int  `json:"discarded,omitempty"`
+
 	// NsPerPkt is the time that the worker's thread ran, system calls included,
-	// for each frame delivered; zero if it is not known. A worker in the kernel is
+	// for each frame that it has sent, of the kernel's each delivered; zero if it is
+	// not known. A worker in the kernel is
 	// a thread too, ksoftirqd, but only while its core is saturated; what it does
 	// on top of other threads is charged to them, so it is too little there if the
 	// core is disturbed.
@@ -34,8 +44,12 @@ type Cell struct {
 	// is a sample of some hundred ticks per second.
 	NsUser float64 `json:"ns_user"`
 
-	// Unknown is the share of the packets delivered whose flow was not known,
-	// where the subject tells: there should be none.
+	// Known is how many flows the subject knew when the measurement began; nil if it
+	// works without knowing any.
+	Known *int `json:"known,omitempty"`
+
+	// Unknown is the share of the packets delivered whose flow weir did not know:
+	// there should be none. Nobody else tells.
 	Unknown float64 `json:"unknown"`
 
 	Memory uint64 `json:"memory,omitempty"` // bytes of its process, resident, when all flows are known
@@ -50,27 +64,25 @@ type Cell struct {
 
 	Account Account `json:"account"` // of the whole life of the subject
 
-	subject *Subject
-}
+	// Wrong is what is wrong with the account, or with the frames that arrived: then
+	// the cell is no measurement of the subject. It is empty if all is right.
+	Wrong string `json:"wrong,omitempty"`
 
-// Account says where all frames of a cell have ended. Offered - Refused is what
-// the subject's interface was given, and its counters say what became of that;
-// Sent is Delivered but for what the driver has dropped.
-type Account struct {
-	Offered   uint64 `json:"offered"` // by the generator
-	Refused   uint64 `json:"refused"` // by the veth between generator and subject
-	Delivered uint64 `json:"delivered"`
-	Bad       uint64 `json:"bad"` // that arrived by the wire and were not as they should be, where the sink has looked: there should be none
-	Counters
+	subject *Subject
 }
 
 // saturates is the loss from which on a core is taken to be busy all the time.
 const saturates = 0.01
 
-// failed tells whether nothing arrived, or no rate without loss was found. The
-// cell then has the last one tried.
+// idles tells whether what was offered in Core was not too much: then the time per
+// packet has sleeping and waking up in it, and is not what a packet costs a core
+// that is busy.
+func (c *Cell) idles() bool { return c.Scenario == Core && c.Loss <= saturates }
+
+// failed tells whether nothing arrived, or not what should, or no rate without
+// loss was found.
 func (c *Cell) failed() bool {
-	return c.Delivered == 0 || (c.Scenario == LossFree || c.Scenario == Latency) && c.Loss > MaxLoss
+	return c.Failed || c.Wrong != "" || c.Delivered == 0 || (c.Scenario == LossFree || c.Scenario == Latency) && c.Loss > MaxLoss
 }
 
 // measure fills the cell.
@@ -83,6 +95,13 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 	if err := r.prepare(ctx, c.Flows, opt.Zipf > 0); err != nil {
 		return err
 	}
+	n, ok, err := r.running.Known()
+	if err != nil {
+		return err
+	}
+	if ok && !r.send {
+		c.Known = &n
+	}
 	if c.Memory, err = r.running.Memory(); err != nil {
 		return err
 	}
@@ -90,21 +109,27 @@ func (c *Cell) measure(ctx context.Context, opt *Options) (err error) {
 	switch c.Scenario {
 	case Core, Flood, Send:
 		t, err = r.overload(ctx, opt.Step, opt.Window)
-	case LossFree:
-		t, err = lossFree(ctx, r, opt)
-	case Latency:
-		if t, err = lossFree(ctx, r, opt); err == nil {
+	case LossFree, Latency:
+		var f found
+		f, err = lossFree(ctx, r, opt)
+		t, c.Failed, c.ByGenerator, c.Trials, c.Discarded = f.trial, f.failed, f.byGenerator, f.tries, f.discards
+		if err == nil && c.Scenario == Latency {
 			c.Latencies, err = r.latencies(ctx, opt, int(float64(t.delivered)/t.seconds))
 		}
 	default:
-		err = fmt.Errorf("no such scenario: there are %v", Scenarios())
+		err = fmt.Errorf("no scenario %q", c.Scenario)
 	}
 	if err != nil {
 		return err
 	}
 	c.set(&t)
-	c.Account, err = r.account()
-	return err
+	if c.Account, err = r.account(); err != nil {
+		return err
+	}
+	if wrong := c.Account.check(c); wrong != nil {
+		c.Wrong = wrong.Error()
+	}
+	return nil
 }
 
 func (c *Cell) set(t *trial) {
@@ -115,11 +140,11 @@ func (c *Cell) set(t *trial) {
 	c.Offered = float64(t.offered) / t.seconds
 	c.Delivered = float64(t.delivered) / t.seconds
 	c.Loss = t.loss()
+	if t.worker.frames > 0 && (t.worker.always || c.Loss > saturates) {
+		c.NsPerPkt = float64(t.worker.Ran) / float64(t.worker.frames)
+		c.NsUser = c.NsPerPkt * t.ticks.UserShare()
+	}
 	if t.delivered > 0 {
-		if t.always || c.Loss > saturates {
-			c.NsPerPkt = float64(t.worker.Ran) / float64(t.delivered)
-			c.NsUser = c.NsPerPkt * t.ticks.UserShare()
-		}
 		c.Unknown = float64(t.counters.Decided) / float64(t.delivered)
 	}
 	c.WorkerWaited = t.worker.Waited.Seconds() / t.seconds

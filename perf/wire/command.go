@@ -22,11 +22,12 @@ func Command() *cli.Command {
 			"Anything else that runs on the machine shows in the last column: how much of the time\n" +
 			"worker or generator had to wait for their core. Subjects: " + strings.Join(Names(Subjects()), ", ") + ".",
 		Flags: slices.Concat(measure.SetupFlags(5, time.Second, "of the generator and of what is measured"), measure.ReportFlags(), []cli.Flag{
-			&cli.StringSliceFlag{Name: "subject", Usage: "measure this, or all (default: " + strings.Join(MainSubjects(), ", ") + ")"},
-			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this: core, flood, lossfree, latency, send (default: all but send)"},
-			&cli.StringSliceFlag{Name: "flows", Usage: "how many; core is measured with each number, the others with the first (default: 1024, 65536, 1048576)"},
+			&cli.StringSliceFlag{Name: "subject", Usage: "name of one, or all; may be repeated (default: " + strings.Join(MainSubjects(), ", ") + ")"},
+			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this, may be repeated: core, flood, lossfree, latency, send (default: all but send)"},
+			&cli.StringSliceFlag{Name: "flows", Usage: "how many, may be repeated; core is measured with each number, the others with the first (default: 1024, 65536, 1048576)"},
 			&cli.Float64Flag{Name: "zipf", Usage: "exponent of how popular flows are (default: they take turns)"},
 			&cli.IntFlag{Name: "frame-len", Usage: "bytes (default: the least)"},
+			&cli.BoolFlag{Name: "verify", Usage: "check lengths and checksums of each packet that arrives by the wire, which costs some tens of nanoseconds"},
 			&cli.DurationFlag{Name: "step", Value: 200 * time.Millisecond, Usage: "how long to try a rate of lossfree, and to warm up"},
 		}),
 		Action: func(c *cli.Context) error {
@@ -43,7 +44,7 @@ func Command() *cli.Command {
 }
 
 func optionsOf(c *cli.Context) (opt Options, err error) {
-	opt = Options{Setup: measure.SetupOf(c), Subjects: c.StringSlice("subject"), Step: c.Duration("step"), Zipf: c.Float64("zipf"), FrameLen: c.Int("frame-len")}
+	opt = Options{Setup: measure.SetupOf(c), Subjects: c.StringSlice("subject"), Step: c.Duration("step"), Zipf: c.Float64("zipf"), FrameLen: c.Int("frame-len"), Verify: c.Bool("verify")}
 	if slices.Contains(opt.Subjects, "all") {
 		opt.Subjects = Names(Subjects())
 	}
@@ -74,12 +75,9 @@ func LoopsCommand() *cli.Command {
 		Description: "This is perf wire with the loops alone. It also shows the files of earlier versions.",
 		Flags: slices.Concat(measure.SetupFlags(5, 2*time.Second, "of the generator and of what is measured"), measure.ReportFlags(), []cli.Flag{
 			&cli.IntFlag{Name: "ring", Value: 2048, Usage: "entries of the other library's rings"},
-			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this: flood, lossfree, send (default: all)"},
+			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this, may be repeated: flood, lossfree, send (default: all)"},
 		}),
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return measure.Act[Earlier](c, nil)
-			}
 			opt := Options{
 				Setup: measure.SetupOf(c), Ring: c.Int("ring"), Flows: []uint32{1024},
 				Subjects:  []string{"floor-afxdp", "asavie", "asavie-drained"},
@@ -88,7 +86,7 @@ func LoopsCommand() *cli.Command {
 			if c.IsSet("scenario") {
 				opt.Scenarios = scenarios(c)
 			}
-			return measure.Act(c, func() (Report, int, error) {
+			return measure.ActReading(c, ReadEither, func() (measure.Report, int, error) {
 				report, err := Run(c.Context, opt)
 				return report, len(report.Cells), err
 			})
@@ -105,10 +103,7 @@ func ModesCommand() *cli.Command {
 		Description: "This is perf wire with some of weir's modes alone. It also shows the files of earlier versions.",
 		Flags:       slices.Concat(measure.SetupFlags(5, 2*time.Second, "of the generator and of what is measured"), measure.ReportFlags()),
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return measure.Act[Earlier](c, nil)
-			}
-			return measure.Act(c, func() (Report, int, error) {
+			return measure.ActReading(c, ReadEither, func() (measure.Report, int, error) {
 				report, err := Run(c.Context, Options{
 					Setup: measure.SetupOf(c), Flows: []uint32{1024},
 					Subjects:  []string{"weir-dsr", "weir-nat", "weir-keep", "weir-keep-2"},

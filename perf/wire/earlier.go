@@ -2,8 +2,6 @@ package wire
 
 import (
 	"fmt"
-	"io"
-	"time"
 
 	"weir/perf/loops"
 	"weir/perf/measure"
@@ -12,22 +10,36 @@ import (
 // Earlier is a report as it was before there were subjects, when only loops were
 // measured, and weir in the place of one. None is made any more.
 type Earlier struct {
-	Measured    time.Time       `json:"measured"`
-	Machine     measure.Machine `json:"machine"`
-	Driver      string          `json:"driver"`
-	Mode        string          `json:"mode"`
-	Libraries   []string        `json:"libraries"`
-	FrameLen    int             `json:"frame_len"` // bytes
-	Flows       uint32          `json:"flows"`
-	Ring        int             `json:"ring"` // entries
-	Window      float64         `json:"window_seconds"`
-	Step        float64         `json:"step_seconds"` // of the binary search
-	MaxLoss     float64         `json:"max_loss"`     // of a loss-free trial
-	GeneratorOn int             `json:"generator_cpu"`
-	LoopOn      int             `json:"loop_cpu"`
-	Seed        uint64          `json:"seed"` // of the order
-	Summary     []EarlierRow    `json:"summary"`
-	Cells       []EarlierCell   `json:"cells"` // in the order of measuring
+	measure.Head
+	Driver      string        `json:"driver"`
+	Mode        string        `json:"mode"`
+	Libraries   []string      `json:"libraries"`
+	FrameLen    int           `json:"frame_len"` // bytes
+	Flows       uint32        `json:"flows"`
+	Ring        int           `json:"ring"` // entries
+	Window      float64       `json:"window_seconds"`
+	Step        float64       `json:"step_seconds"` // of the binary search
+	MaxLoss     float64       `json:"max_loss"`     // of a loss-free trial
+	GeneratorOn int           `json:"generator_cpu"`
+	LoopOn      int           `json:"loop_cpu"`
+	Summary     []EarlierRow  `json:"summary"`
+	Cells       []EarlierCell `json:"cells"` // in the order of measuring
+}
+
+// ReadEither reads a report of some subjects (see LoopsCommand, ModesCommand):
+// a [Report], or, from before there were subjects, an [Earlier].
+func ReadEither(path string) (measure.Report, error) {
+	kind, err := measure.FileKind(path)
+	if err != nil {
+		return nil, err
+	}
+	if kind != "" && kind != "loops" && kind != "modes" {
+		return measure.ReadFile[Report](path)
+	}
+	if r, err := measure.ReadAny[Report](path); err == nil && len(r.Cells) > 0 && r.Cells[0].Subject != "" {
+		return r, nil // of before there were kinds
+	}
+	return measure.ReadAny[Earlier](path)
 }
 
 // EarlierRow sums up all rounds of one loop in one scenario, but for failed ones.
@@ -47,14 +59,16 @@ type EarlierRow struct {
 func (r *Earlier) Add(c EarlierCell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
+	type key struct {
+		loop     string
+		scenario Scenario
+	}
+	all := measure.GroupBy(r.Cells, func(c *EarlierCell) key { return key{c.Loop, c.Scenario} })
 	for _, scenario := range []Scenario{earlierOverload, LossFree, Send} {
 		for _, kind := range earlierLoops {
 			row := EarlierRow{Loop: kind, Scenario: scenario}
 			var cells []EarlierCell
-			for _, c := range r.Cells {
-				if c.Loop != kind || c.Scenario != scenario {
-					continue
-				}
+			for _, c := range all[key{kind, scenario}] {
 				row.Rounds++
 				if c.failed() {
 					row.Failed++
@@ -76,17 +90,17 @@ func (r *Earlier) Add(c EarlierCell) {
 	}
 }
 
-// WriteText writes the summary for a terminal.
-func (r Earlier) WriteText(w io.Writer) error { return measure.WriteText(w, r.conditions(), r.table()) }
+// Kind is that of a [measure.Report].
+func (r Earlier) Kind() string { return "loops" }
 
-// WriteMarkdown writes the summary for a page.
-func (r Earlier) WriteMarkdown(w io.Writer) error {
-	return measure.WriteMarkdown(w, r.conditions(), r.table())
+// Tables is that of a [measure.Report]: the summary.
+func (r Earlier) Tables() []measure.Table {
+	return []measure.Table{{Title: r.conditions(), Lines: r.table()}}
 }
 
 func (r *Earlier) conditions() string {
 	return fmt.Sprintf("%s: %s, %s mode, frames of %d bytes, %d flows, rings of %d, windows of %g s.",
-		r.Machine.At(r.Measured), r.Driver, r.Mode, r.FrameLen, r.Flows, r.Ring, r.Window)
+		r.At(), r.Driver, r.Mode, r.FrameLen, r.Flows, r.Ring, r.Window)
 }
 
 func (r *Earlier) table() [][]string {

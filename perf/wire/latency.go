@@ -65,14 +65,15 @@ func (r *rig) latencies(ctx context.Context, opt *Options, lossFree int) (all []
 
 // LatencyRow sums up all rounds of one load. Times are in nanoseconds.
 type LatencyRow struct {
-	Load   float64        `json:"load"`
-	Rate   measure.Spread `json:"offered_pps"`
-	Loss   measure.Spread `json:"loss"`
-	P50    measure.Spread `json:"p50_ns"`
-	P99    measure.Spread `json:"p99_ns"`
-	P999   measure.Spread `json:"p999_ns"`
-	Max    measure.Spread `json:"max_ns"`
-	Waited measure.Spread `json:"waited"`
+	Load    float64        `json:"load"`
+	Rate    measure.Spread `json:"offered_pps"`
+	Loss    measure.Spread `json:"loss"`
+	Packets measure.Spread `json:"packets"`
+	P50     measure.Spread `json:"p50_ns"`
+	P99     measure.Spread `json:"p99_ns"`
+	P999    measure.Spread `json:"p999_ns"`
+	Max     measure.Spread `json:"max_ns"`
+	Waited  measure.Spread `json:"waited"`
 }
 
 func sumUpLatencies(cells []Cell) (rows []LatencyRow) {
@@ -90,17 +91,31 @@ func sumUpLatencies(cells []Cell) (rows []LatencyRow) {
 		}
 		over := func(value func(*Latencies) float64) measure.Spread { return measure.SpreadOf(all, value) }
 		rows = append(rows, LatencyRow{
-			Load:   load,
-			Rate:   over(func(l *Latencies) float64 { return l.Rate }),
-			Loss:   over(func(l *Latencies) float64 { return l.Loss }),
-			P50:    over(func(l *Latencies) float64 { return float64(l.P50) }),
-			P99:    over(func(l *Latencies) float64 { return float64(l.P99) }),
-			P999:   over(func(l *Latencies) float64 { return float64(l.P999) }),
-			Max:    over(func(l *Latencies) float64 { return float64(l.Max) }),
-			Waited: over(func(l *Latencies) float64 { return l.Waited }),
+			Load:    load,
+			Packets: over(func(l *Latencies) float64 { return float64(l.Packets) }),
+			Rate:    over(func(l *Latencies) float64 { return l.Rate }),
+			Loss:    over(func(l *Latencies) float64 { return l.Loss }),
+			P50:     over(func(l *Latencies) float64 { return float64(l.P50) }),
+			P99:     over(func(l *Latencies) float64 { return float64(l.P99) }),
+			P999:    over(func(l *Latencies) float64 { return float64(l.P999) }),
+			Max:     over(func(l *Latencies) float64 { return float64(l.Max) }),
+			Waited:  over(func(l *Latencies) float64 { return l.Waited }),
 		})
 	}
 	return rows
+}
+
+// enough is how many packets have to have been slower than a percentile for it to
+// be more than the luck of a few.
+const enough = 10
+
+// percentile writes the percentile that one packet of so many is above; "-" if a
+// round has too few packets for it.
+func (r *LatencyRow) percentile(oneOf float64, s measure.Spread) string {
+	if r.Packets.Min < enough*oneOf {
+		return "-"
+	}
+	return s.Format(1e-3, 1)
 }
 
 // latencyTable is nil if there is nothing in it.
@@ -113,7 +128,7 @@ func (r *Report) latencyTable() (table [][]string) {
 			}
 			table = append(table, []string{
 				measure.Binary(row.Flows), row.Subject, row.Driver, row.Cores.String(), load, l.Rate.Format(1e-3, 1), l.Loss.Format(100, 2),
-				l.P50.Format(1e-3, 1), l.P99.Format(1e-3, 1), l.P999.Format(1e-3, 1), l.Max.Format(1e-3, 0), l.Waited.FormatWaited(),
+				l.Packets.Format(1, 0), l.percentile(2, l.P50), l.percentile(100, l.P99), l.percentile(1000, l.P999), l.Max.Format(1e-3, 0), l.Waited.FormatWaited(),
 			})
 		}
 	}
@@ -121,6 +136,6 @@ func (r *Report) latencyTable() (table [][]string) {
 		return nil
 	}
 	return append([][]string{{
-		"flows", "subject", "driver", "cores", "load", "offered kpps", "loss %", "p50 µs", "p99 µs", "p99.9 µs", "max µs", "waited %",
+		"flows", "subject", "driver", "cores", "load", "offered kpps", "loss %", "packets", "p50 µs", "p99 µs", "p99.9 µs", "max µs", "waited %",
 	}}, table...)
 }

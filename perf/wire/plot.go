@@ -80,7 +80,7 @@ func (r *Report) rates() plot.Bars {
 
 // drawn says what all charts have in common.
 func (r *Report) drawn() string {
-	return fmt.Sprintf("Medians, smallest to largest. %s.", r.Machine.At(r.Measured))
+	return fmt.Sprintf("Medians, smallest to largest. %s.", r.At())
 }
 
 // groups returns a group for each subject that has any value, in the order of

@@ -2,10 +2,9 @@ package wire
 
 import (
 	"fmt"
-	"io"
+	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"weir/perf/measure"
 )
@@ -13,15 +12,14 @@ import (
 // Report is the outcome of [Run], complete: whoever reads it needs nothing else
 // to judge it. Rates are in frames per second.
 type Report struct {
-	Measured  time.Time         `json:"measured"`
-	Machine   measure.Machine   `json:"machine"`
+	measure.Head
 	Libraries []string          `json:"libraries,omitempty"` // that are not weir's
 	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least: 60, and for IPv6 62
 	Zipf      float64           `json:"zipf,omitempty"`      // exponent of how popular flows are
+	Verified  bool              `json:"verified,omitempty"`  // each packet that arrived by the wire
 	Window    float64           `json:"window_seconds"`
 	Step      float64           `json:"step_seconds"` // of the binary search, and of warming up
 	MaxLoss   float64           `json:"max_loss"`     // of a loss-free trial
-	Seed      uint64            `json:"seed"`         // of the order
 	LeftOut   map[string]string `json:"left_out,omitempty"`
 	Summary   []Row             `json:"summary"`
 	Cells     []Cell            `json:"cells"` // in the order of measuring
@@ -39,12 +37,15 @@ type Row struct {
 	Cores    Cores    `json:"cores"`
 
 	Rounds    int            `json:"rounds"`
-	Failed    int            `json:"failed,omitempty"` // rounds in which nothing arrived, or no rate without loss was found
+	Failed    int            `json:"failed,omitempty"`       // rounds in which nothing arrived, or not what should, or no rate without loss was found
+	Limited   int            `json:"by_generator,omitempty"` // rounds in which the generator was what a rate without loss was limited by; they are in no ratio
+	Idle      int            `json:"idle,omitempty"`         // rounds of Core in which the worker was not busy all the time; they are in no ratio
 	Offered   measure.Spread `json:"offered_pps"`
 	Delivered measure.Spread `json:"delivered_pps"`
 	Loss      measure.Spread `json:"loss"`
 	NsPerPkt  measure.Spread `json:"ns_per_packet"`
 	NsUser    measure.Spread `json:"ns_user"`
+	Known     measure.Spread `json:"known,omitzero"` // flows when the measurement began; zero if the subject knows none
 	Unknown   measure.Spread `json:"unknown"`
 	Memory    measure.Spread `json:"memory"` // bytes; zero in the kernel
 	Waited    measure.Spread `json:"waited"` // the worse of worker and generator
@@ -64,21 +65,20 @@ type Ratio struct {
 }
 
 func newReport(opt *Options) (Report, error) {
-	machine, err := measure.ThisMachine()
+	head, err := opt.Begin()
 	if err != nil {
 		return Report{}, err
 	}
 	all, err := subjects(opt.Subjects)
 	return Report{
-		Measured:  time.Now().UTC().Truncate(time.Second),
-		Machine:   machine,
+		Head:      head,
 		Libraries: versions(all),
 		FrameLen:  opt.FrameLen,
 		Zipf:      opt.Zipf,
+		Verified:  opt.Verify,
 		Window:    opt.Window.Seconds(),
 		Step:      opt.Step.Seconds(),
 		MaxLoss:   MaxLoss,
-		Seed:      opt.Seed,
 	}, err
 }
 
@@ -88,6 +88,14 @@ func (r *Report) leaveOut(subject string, why error) {
 		r.LeftOut = make(map[string]string)
 	}
 	r.LeftOut[subject] = why.Error()
+}
+
+// Reasons returns what was left out, and why.
+func (r Report) Reasons() (all []string) {
+	for _, subject := range slices.Sorted(maps.Keys(r.LeftOut)) {
+		all = append(all, fmt.Sprintf("%s: %s", subject, r.LeftOut[subject]))
+	}
+	return all
 }
 
 // key is what cells of one row have in common.
@@ -101,16 +109,8 @@ type key struct {
 func (r *Report) Add(c Cell) {
 	r.Cells = append(r.Cells, c)
 	r.Summary = nil
-	cells := make(map[key][]Cell)
-	var flows []uint32
-	for _, c := range r.Cells {
-		k := key{c.Subject, c.Scenario, c.Flows}
-		cells[k] = append(cells[k], c)
-		if !slices.Contains(flows, c.Flows) {
-			flows = append(flows, c.Flows)
-		}
-	}
-	slices.Sort(flows)
+	cells := measure.GroupBy(r.Cells, func(c *Cell) key { return key{c.Subject, c.Scenario, c.Flows} })
+	flows := slices.Sorted(maps.Keys(measure.GroupBy(r.Cells, func(c *Cell) uint32 { return c.Flows })))
 	for _, scenario := range Scenarios() {
 		for _, n := range flows {
 			for _, s := range Subjects() {
@@ -138,9 +138,15 @@ func sumUp(s *Subject, all []Cell) Row {
 	for _, c := range all {
 		if c.failed() {
 			row.Failed++
-		} else {
-			cells = append(cells, c)
+			continue
 		}
+		if c.ByGenerator {
+			row.Limited++
+		}
+		if c.idles() {
+			row.Idle++
+		}
+		cells = append(cells, c)
 	}
 	over := func(value func(*Cell) float64) measure.Spread { return measure.SpreadOf(cells, value) }
 	row.Latencies = sumUpLatencies(cells)
@@ -148,6 +154,8 @@ func sumUp(s *Subject, all []Cell) Row {
 	row.Delivered = over(func(c *Cell) float64 { return c.Delivered })
 	row.Loss = over(func(c *Cell) float64 { return c.Loss })
 	row.Memory = over(func(c *Cell) float64 { return float64(c.Memory) })
+	known := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.Known == nil })
+	row.Known = measure.SpreadOf(known, func(c *Cell) float64 { return float64(*c.Known) })
 	row.Unknown = over(func(c *Cell) float64 { return c.Unknown })
 	timed := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.NsPerPkt == 0 })
 	row.NsPerPkt = measure.SpreadOf(timed, func(c *Cell) float64 { return c.NsPerPkt })
@@ -159,7 +167,7 @@ func sumUp(s *Subject, all []Cell) Row {
 // value is the figure by which a cell is compared; zero if it has none.
 func (c *Cell) value() float64 {
 	switch {
-	case c.failed():
+	case c.failed() || c.ByGenerator || c.idles():
 		return 0
 	case c.Scenario != Core:
 		return c.Delivered
@@ -190,21 +198,16 @@ func compare(mine, theirs []Cell) *Ratio {
 	}
 }
 
-// WriteText writes the summary for a terminal.
-func (r Report) WriteText(w io.Writer) error { return r.write(w, measure.WriteText) }
+// Kind is that of a [measure.Report].
+func (r Report) Kind() string { return "wire" }
 
-// WriteMarkdown writes the summary for a page.
-func (r Report) WriteMarkdown(w io.Writer) error { return r.write(w, measure.WriteMarkdown) }
-
-func (r *Report) write(w io.Writer, write func(io.Writer, string, [][]string) error) error {
-	if err := write(w, r.conditions(), r.table()); err != nil {
-		return err
+// Tables is that of a [measure.Report]: the summary.
+func (r Report) Tables() []measure.Table {
+	tables := []measure.Table{{Title: r.conditions(), Lines: r.table()}}
+	if latencies := r.latencyTable(); latencies != nil {
+		tables = append(tables, measure.Table{Title: "How long packets were under way, at shares of the loss-free rate:", Lines: latencies})
 	}
-	latencies := r.latencyTable()
-	if latencies == nil {
-		return nil
-	}
-	return write(w, "\nHow long packets were under way, at shares of the loss-free rate:", latencies)
+	return tables
 }
 
 func (r *Report) conditions() string {
@@ -215,13 +218,12 @@ func (r *Report) conditions() string {
 	if r.Zipf > 0 {
 		frames += fmt.Sprintf(", flows by Zipf's law (%g)", r.Zipf)
 	}
-	text := fmt.Sprintf("%s: veth, UDP, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
-		r.Machine.At(r.Measured), frames, r.Window)
-	var names []string
-	for name := range r.LeftOut {
-		names = append(names, name)
+	if r.Verified {
+		frames += ", checked"
 	}
-	if slices.Sort(names); len(names) > 0 {
+	text := fmt.Sprintf("%s: veth, UDP, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
+		r.At(), frames, r.Window)
+	if names := slices.Sorted(maps.Keys(r.LeftOut)); len(names) > 0 {
 		text += fmt.Sprintf(" Not on this machine: %s.", strings.Join(names, ", "))
 	}
 	return text
@@ -229,7 +231,7 @@ func (r *Report) conditions() string {
 
 func (r *Report) table() [][]string {
 	table := [][]string{{
-		"scenario", "flows", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "core ns/packet", "in Go",
+		"scenario", "flows", "known %", "subject", "driver", "cores", "rounds", "offered Mpps", "delivered Mpps", "loss %", "worker core ns/packet", "in Go",
 		"of floor", "of nft-dnat", "waited %",
 	}}
 	for _, row := range r.Summary {
@@ -241,6 +243,12 @@ func (r *Report) table() [][]string {
 		if row.Failed > 0 {
 			rounds += fmt.Sprintf(", %d failed", row.Failed)
 		}
+		if row.Limited > 0 {
+			rounds += fmt.Sprintf(", %d by generator", row.Limited)
+		}
+		if row.Idle > 0 {
+			rounds += fmt.Sprintf(", %d idle", row.Idle)
+		}
 		ns := "-"
 		if row.NsPerPkt.Median > 0 {
 			ns = row.NsPerPkt.Format(1, 0)
@@ -249,8 +257,12 @@ func (r *Report) table() [][]string {
 		if row.NsUser.Median > 0 {
 			user = fmt.Sprintf("%.0f", row.NsUser.Median)
 		}
+		known := "-"
+		if row.Known.Median > 0 {
+			known = fmt.Sprintf("%.1f", 100*row.Known.Median/float64(row.Flows))
+		}
 		table = append(table, []string{
-			string(row.Scenario), measure.Binary(row.Flows), row.Subject, row.Driver, row.Cores.String(), rounds,
+			string(row.Scenario), measure.Binary(row.Flows), known, row.Subject, row.Driver, row.Cores.String(), rounds,
 			offered, row.Delivered.Format(1e-6, 2), loss, ns, user, row.OfFloor.String(), row.OfDNAT.String(), row.Waited.FormatWaited(),
 		})
 	}

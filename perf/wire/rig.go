@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"weir/perf/generator"
 	"weir/perf/loops"
@@ -23,33 +22,57 @@ const blackHole = "hole"
 type rig struct {
 	*testbed.Bed
 	subject *Subject
-	hole    bool // frames go into the black hole
-	send    bool // and there is no wire, and no generator
-	running running
+	hole    bool    // frames go into the black hole
+	send    bool    // and there is no wire, and no generator
+	running running // nil before it was started, and after it was stopped
 }
 
 // running is a subject that has been started.
 type running interface {
-	// Time returns how long the thread has run that does the work. It is false
-	// where that thread does all of it only while its core is busy all the time.
-	Time() (t measure.ThreadTime, always bool, err error)
+	// Work returns what has been done so far. delivered counts frames for one that
+	// does not count them itself.
+	Work(delivered func() (uint64, error)) (work, error)
 
 	// Ticks returns how that time divides, zero of all of it in the kernel.
 	Ticks() (measure.Ticks, error)
 
-	// Known returns how many flows it knows, and false if it knows none or
-	// does not tell.
+	// Known returns how many flows it knows, and false if it does its work
+	// without knowing any.
 	Known() (n int, ok bool, err error)
 
 	// Memory returns how many bytes of its process are in memory, zero without
 	// one.
 	Memory() (uint64, error)
 
+	// Received returns how many frames it has received, as soon as it has had its
+	// core since it was asked: one that does not get its core has frames, and is as
+	// silent as one that has none. It waits until one in the kernel, which does not
+	// count, has nothing to do any more.
+	Received(ctx context.Context) (uint64, error)
+
 	// Counters returns what it has counted so far.
 	Counters() (Counters, error)
 
-	// Stop ends it and returns what it has counted. It is called once.
+	// Stop ends it and returns what it has counted. Either this or Close is called,
+	// once.
 	Stop() (Counters, error)
+
+	// Close ends it, in whatever state it is.
+	Close() error
+}
+
+// work is how long the thread has run that does the work, and how many frames it
+// had sent by then. Both are of one moment, or there would be time without frames
+// or frames without time in every measurement.
+type work struct {
+	measure.ThreadTime
+	frames uint64
+	always bool // the thread does all of it, and not only while its core is busy all the time
+}
+
+// since returns what was added since before.
+func (w work) since(before work) work {
+	return work{w.ThreadTime.Since(before.ThreadTime), w.frames - before.frames, w.always}
 }
 
 // Counters is what a subject has counted of its frames. It is all zero of one in
@@ -98,6 +121,18 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 	return r, r.OpenEnds(ctx, traffic, look)
 }
 
+// Close ends the subject, unless it has been stopped, and removes everything: what
+// a peer has set for the whole machine is to be set back on any way out. It may
+// be called twice.
+func (r *rig) Close() error {
+	var err error
+	if r.running != nil {
+		err = r.running.Close()
+		r.running = nil
+	}
+	return errors.Join(err, r.Bed.Close())
+}
+
 // out is the interface that the subject sends by.
 func (r *rig) out() string {
 	if r.hole {
@@ -115,31 +150,34 @@ func (r *rig) counts() (p passed, err error) {
 			return p, err
 		}
 	}
+	p.delivered, err = r.delivered()
+	return p, err
+}
+
+func (r *rig) delivered() (uint64, error) {
 	if r.hole {
 		taken, err := r.Hole.Taken()
-		p.delivered = taken.Packets
-		return p, err
+		return taken.Packets, err
 	}
 	arrived, err := r.Sink.Arrived()
-	p.delivered = arrived.Datagrams
-	return p, err
+	return arrived.Datagrams, err
 }
 
 // Having all flows known. Few packets are lost at the first rate on a quiet
 // machine; where more are, it is lowered, and there are as many tries. Where a
 // hash has too many flows in the same place of a table, they push each other out,
-// and a few are always unknown, which shows in Cell.Unknown.
+// and a few are always unknown, which shows in Cell.Known and Cell.Unknown.
 const (
 	prepareRate  = 400_000 // packets per second
 	slowestRate  = 25_000
 	prepareTries = 20
-	prepareBlind = 5 // of a subject that does not tell what it knows, which may lose at any rate
+	prepareBlind = 5 // of a subject that knows no flows, which may lose at any rate, or may have no room for all
 	prepareRare  = 4
 	homeless     = 0.001 // share of the flows
 )
 
 // prepare has each flow send a packet, until the subject knows them all, but for
-// homeless ones. Of one that does not tell, it is seen by what arrives. Where some
+// homeless ones. Of one that knows no flows, it is seen by what arrives. Where some
 // flows are rare, not each does: then many packets are sent, and those that are
 // still unknown stay so.
 func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
@@ -149,6 +187,7 @@ func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
 	if rare {
 		return r.offer(ctx, prepareRare*uint64(flows), prepareRate)
 	}
+	mayMiss := r.subject.asItComes // also if it tells what it knows
 	known, rate := 0, prepareRate
 	for try := range prepareTries {
 		before, err := r.counts()
@@ -163,11 +202,14 @@ func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
 			return err
 		}
 		n, ok, err := r.running.Known()
-		if !ok {
-			n, known = int(after.delivered-before.delivered), 0
-		}
-		if err != nil || float64(n) >= (1-homeless)*float64(flows) || !ok && try+1 == prepareBlind {
+		if err != nil {
 			return err
+		}
+		if !ok {
+			n, known, mayMiss = int(after.delivered-before.delivered), 0, true
+		}
+		if float64(n) >= (1-homeless)*float64(flows) || mayMiss && try+1 == prepareBlind {
+			return nil
 		}
 		if missing := int(flows) - known; n-known < missing/2 {
 			rate = max(rate/2, slowestRate)
@@ -179,42 +221,24 @@ func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
 
 // offer has the generator send so many packets, and waits for the last of them.
 func (r *rig) offer(ctx context.Context, packets uint64, rate int) error {
-	before, err := r.Source.Sent()
-	if err != nil {
+	if err := r.Offer(ctx, packets, rate, r.Source.Sent, r.Source.SetRate); err != nil {
 		return err
 	}
-	if err := r.Source.SetRate(rate); err != nil {
-		return err
-	}
-	for sent := before; sent < before+packets; {
-		if err := measure.Sleep(ctx, time.Millisecond); err != nil {
-			return err
-		}
-		if sent, err = r.Source.Sent(); err != nil {
-			return err
-		}
-	}
-	if err := r.Source.SetRate(0); err != nil {
-		return err
-	}
-	return measure.Settle(ctx, r.counts)
+	return r.settle(ctx)
 }
 
-// account ends the subject and says what has become of all frames.
-func (r *rig) account() (a Account, err error) {
-	if a.Counters, err = r.running.Stop(); err != nil {
-		return Account{}, err
+// settle waits until no frame is on its way any more, nor in any of the subject's
+// rings.
+func (r *rig) settle(ctx context.Context) error {
+	type moved struct {
+		passed
+		received uint64
 	}
-	p, err := r.counts()
-	a.Offered, a.Delivered = p.offered, p.delivered
-	if err != nil || r.send {
-		return a, err
-	}
-	reading, err := r.Sink.Read()
-	if err != nil {
-		return a, err
-	}
-	a.Bad = reading.Bad.Total()
-	a.Refused, err = r.Refused()
-	return a, err
+	return measure.Settle(ctx, func() (m moved, err error) {
+		if m.received, err = r.running.Received(ctx); err != nil {
+			return m, err
+		}
+		m.passed, err = r.counts()
+		return m, err
+	})
 }

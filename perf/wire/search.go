@@ -5,17 +5,20 @@ import (
 	"time"
 )
 
-// Binary search for the loss-free rate.
+// Search for the loss-free rate.
 const (
-	// headroom is how many times more than under a flood may go without loss:
-	// who does not have to drop what is too much can do more.
+	// headroom is how many times more than under a flood may go without loss, to
+	// begin with: who does not have to drop what is too much can do more. Some
+	// can do much more, so it is doubled until a rate fails.
 	headroom = 2.5
+	doubles  = 16
 
-	searchTries = 2    // a rate has failed when it has failed as often in a row,
-	disturbed   = 0.01 // not counting trials in which worker or generator had to wait for their core for this share of the time,
-	disturbs    = 8    // of which there may be as many
-	backOff     = 0.95 // if the whole window loses where the short trials did not
-	backOffs    = 12
+	votes     = 2    // a rate is judged when as many of its trials have come out the same,
+	disturbed = 0.01 // not counting trials in which worker or generator had to wait for their core for this share of the time,
+	patience  = 16   // of which there may be as many in a search; then they count, which shows in what the window has waited
+	offersAll = 0.99 // share of what was asked that a generator which is not held up offers
+	backOff   = 0.95 // if the whole window loses where the short trials did not
+	backOffs  = 12
 )
 
 // prober is a rig as the search sees it.
@@ -24,50 +27,104 @@ type prober interface {
 	try(ctx context.Context, rate int, d time.Duration) (trial, error)
 }
 
-// lossFree returns a window at the highest rate at which it was free of loss, or
-// at the last one tried.
-func lossFree(ctx context.Context, r prober, opt *Options) (trial, error) {
-	passes := func(rate int, d time.Duration) (t trial, ok bool, err error) {
-		for tries, disturbs := 0, disturbs; tries < searchTries; {
-			if t, err = r.try(ctx, rate, d); err != nil || t.free() {
-				return t, err == nil, err
-			}
-			if disturbs > 0 && t.waited() > disturbed {
-				disturbs--
-			} else {
-				tries++
-			}
-		}
-		return t, false, nil
-	}
-	flood, err := r.overload(ctx, opt.Step, opt.Step)
-	if err != nil {
-		return flood, err
-	}
-	good, bad := 0, max(int(headroom*float64(flood.delivered)/flood.seconds), 1000)
-	for range opt.Steps {
-		rate := (good + bad) / 2
-		_, ok, err := passes(rate, opt.Step)
-		if err != nil {
-			return trial{}, err
-		}
-		if ok {
-			good = rate
-		} else {
-			bad = rate
-		}
-	}
-	var t trial
-	for range backOffs {
-		var ok bool
-		var err error
-		if t, ok, err = passes(good, opt.Window); err != nil || ok {
-			return t, err
-		}
-		good = int(float64(good) * backOff)
-	}
-	return t, nil // it has failed, which shows
+// found is what a search has come to.
+type found struct {
+	trial                // a window at the highest rate that was free of loss that it has found, or, without one, the last trial
+	failed          bool // there is none
+	byGenerator     bool // the next higher rates were not lost, but never offered
+	tries, discards int  // trials in all, and those of them that did not count
 }
 
-// free tells whether a trial lost nothing to speak of.
-func (t *trial) free() bool { return t.delivered > 0 && t.loss() <= MaxLoss }
+// lossFree searches for a rate between one that is free of loss and one that is
+// not, in halves.
+func lossFree(ctx context.Context, r prober, opt *Options) (found, error) {
+	s := search{prober: r, patience: patience}
+	flood, err := r.overload(ctx, opt.Step, opt.Step)
+	if err != nil {
+		return found{}, err
+	}
+	good, bad := 0, max(int(headroom*float64(flood.delivered)/flood.seconds), 1000)
+	why := lossy // of bad
+	for range doubles {
+		if why, err = s.judge(ctx, bad, opt.Step); err != nil {
+			return found{}, err
+		}
+		if why != free {
+			break
+		}
+		good, bad = bad, 2*bad
+	}
+	for range opt.Steps {
+		rate := (good + bad) / 2
+		v, err := s.judge(ctx, rate, opt.Step)
+		if err != nil {
+			return found{}, err
+		}
+		if v == free {
+			good = rate
+		} else {
+			bad, why = rate, v
+		}
+	}
+	s.last.byGenerator = why != lossy
+	for range backOffs {
+		if good == 0 {
+			break
+		}
+		v, err := s.judge(ctx, good, opt.Window)
+		if err != nil || v == free {
+			return s.last, err
+		}
+		good, s.last.byGenerator = int(float64(good)*backOff), v != lossy
+	}
+	s.last.failed = true
+	return s.last, nil
+}
+
+// search is a search under way.
+type search struct {
+	prober
+	last     found
+	patience int
+}
+
+// judge tries a rate until as many trials agree.
+func (s *search) judge(ctx context.Context, rate int, d time.Duration) (verdict, error) {
+	for count := [verdicts]int{}; ; {
+		t, err := s.try(ctx, rate, d)
+		if err != nil {
+			return lossy, err
+		}
+		s.last.trial = t
+		s.last.tries++
+		if s.patience > 0 && t.waited() > disturbed {
+			s.patience--
+			s.last.discards++
+			continue
+		}
+		v := t.verdict()
+		if count[v]++; count[v] == votes {
+			return v, nil
+		}
+	}
+}
+
+// verdict is what a trial says of its rate.
+type verdict int
+
+const (
+	free  verdict = iota // nothing to speak of was lost
+	lossy                // more was
+	short                // nothing was, but less was offered than asked
+	verdicts
+)
+
+func (t *trial) verdict() verdict {
+	switch {
+	case t.loss() > MaxLoss:
+		return lossy
+	case t.offered == 0 || float64(t.offered) < offersAll*float64(t.asked)*t.seconds:
+		return short
+	}
+	return free
+}

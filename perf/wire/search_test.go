@@ -2,7 +2,6 @@ package wire
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"testing"
 	"time"
@@ -10,14 +9,20 @@ import (
 	"weir/perf/measure"
 )
 
-// model is a subject that forwards so many frames per second and no more.
+// model is a subject that forwards so many frames per second and no more, and a
+// generator in front of it.
 type model struct {
-	capacity  float64
-	flooded   float64 // what it forwards under a flood
-	disturbed int     // so many of its first trials lose at any rate, because something else has its core
-	silent    bool    // and these do not say so
-	short     float64 // loses at rates above this in trials that are long; 0 does not
-	trials    int
+	capacity float64
+	flooded  float64 // what it forwards under a flood
+	short    float64 // loses at rates above this in trials that are long; 0 does not
+	offers   float64 // the most that the generator offers; 0 is no limit
+
+	first  int  // so many of its first trials
+	loses  bool // lose half at any rate,
+	offset bool // or lose nothing, as only a part of the rate is offered,
+	silent bool // and these do not say that something else had the core
+
+	trials int
 }
 
 func (m *model) overload(context.Context, time.Duration, time.Duration) (trial, error) {
@@ -26,34 +31,53 @@ func (m *model) overload(context.Context, time.Duration, time.Duration) (trial, 
 
 func (m *model) try(_ context.Context, rate int, d time.Duration) (trial, error) {
 	m.trials++
-	capacity := m.capacity
+	capacity, offered := m.capacity, float64(rate)
 	if m.short > 0 && d >= time.Second {
 		capacity = m.short
 	}
+	if m.offers > 0 {
+		offered = min(offered, m.offers)
+	}
 	t := trial{seconds: d.Seconds(), asked: rate}
-	t.offered = uint64(float64(rate) * t.seconds)
-	t.delivered = uint64(min(float64(rate), capacity) * t.seconds)
-	if m.trials <= m.disturbed {
-		t.delivered /= 2
+	if m.trials <= m.first {
+		if m.offset {
+			offered = min(offered, capacity) / 2
+		}
+		if m.loses {
+			capacity = offered / 2
+		}
 		if !m.silent {
-			t.worker = measure.ThreadTime{Waited: d / 10}
+			t.worker.Waited = d / 10
 		}
 	}
+	t.offered = uint64(offered * t.seconds)
+	t.delivered = uint64(min(offered, capacity) * t.seconds)
 	return t, nil
 }
 
+func searchOptions() *Options {
+	return &Options{Setup: measure.Setup{Window: time.Second}, Step: 100 * time.Millisecond, Steps: 8}
+}
+
 // The search finds what the model can do, to the step of the search and the loss
-// that is allowed, and is not led astray by trials that were disturbed.
+// that is allowed, and is not led astray by trials that were disturbed, nor by
+// those in which less was offered than asked.
 func TestLossFree(t *testing.T) {
-	opt := &Options{Setup: measure.Setup{Window: time.Second}, Step: 100 * time.Millisecond, Steps: 8}
-	for _, m := range []model{
-		{capacity: 2e6, flooded: 1.35e6},
-		{capacity: 5e5, flooded: 5e5},
-		{capacity: 1e6, flooded: 1e6, disturbed: disturbs},
-		{capacity: 1e6, flooded: 1e6, disturbed: 1, silent: true},
-		{capacity: 1e6, flooded: 1e6, short: 8e5},
+	for name, m := range map[string]model{
+		"more than under a flood":       {capacity: 2e6, flooded: 1.35e6},
+		"as under a flood":              {capacity: 5e5, flooded: 5e5},
+		"collapses under a flood":       {capacity: 2e6, flooded: 1e4},
+		"nothing under a flood":         {capacity: 2e6},
+		"disturbed and losing":          {capacity: 1e6, flooded: 1e6, first: patience, loses: true},
+		"disturbed and little offered":  {capacity: 1e6, flooded: 1e6, first: patience, offset: true},
+		"loses once without a reason":   {capacity: 1e6, flooded: 4e5, first: 1, loses: true, silent: true},
+		"little is offered once":        {capacity: 1e6, flooded: 1e6, first: 1, offset: true, silent: true},
+		"loses in the whole window":     {capacity: 1e6, flooded: 1e6, short: 8e5},
+		"generator limits":              {capacity: 9e6, flooded: 1e6, offers: 3e6},
+		"generator limits at its start": {capacity: 9e6, flooded: 2e6, offers: 3e6},
 	} {
-		t.Run(fmt.Sprintf("%+v", m), func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
+			opt := searchOptions()
 			got, err := lossFree(t.Context(), &m, opt)
 			if err != nil {
 				t.Fatal(err)
@@ -62,28 +86,55 @@ func TestLossFree(t *testing.T) {
 			if m.short > 0 {
 				want = m.short
 			}
-			if !got.free() {
-				t.Errorf("loses %g", got.loss())
+			if m.offers > 0 {
+				want = min(want, m.offers)
 			}
-			step := headroom * m.flooded / math.Exp2(float64(opt.Steps))
+			if got.failed || got.loss() > MaxLoss {
+				t.Errorf("failed %v, loses %g", got.failed, got.loss())
+			}
+			if limited := m.offers > 0; got.byGenerator != limited {
+				t.Errorf("limited by the generator: %v, want %v", got.byGenerator, limited)
+			}
+			if got.tries != m.trials || !m.silent && got.discards != m.first {
+				t.Errorf("%d tries and %d discards of %d trials, %d of them disturbed", got.tries, got.discards, m.trials, m.first)
+			}
+			step := max(headroom*m.flooded, 2*want) / math.Exp2(float64(opt.Steps))
 			rate := float64(got.asked)
 			lowest := (want - step) * (1 - 1e-9)
 			if m.short > 0 {
 				lowest *= backOff
 			}
-			if rate < lowest || rate > want/(1-MaxLoss) {
-				t.Errorf("found %.0f, want %.0f (at least %.0f)", rate, want, lowest)
+			highest := want / (1 - MaxLoss)
+			if m.offers > 0 {
+				highest = want / offersAll
+			}
+			if rate < lowest || rate > highest {
+				t.Errorf("found %.0f, want %.0f (%.0f to %.0f)", rate, want, lowest, highest)
 			}
 		})
 	}
 }
 
-// A subject that loses at any rate has no loss-free one, and the search ends.
+// Where nothing gets through at any rate, or nothing is offered, no rate is found,
+// and the search ends without trying none.
 func TestNoLossFree(t *testing.T) {
-	opt := &Options{Setup: measure.Setup{Window: time.Second}, Step: 100 * time.Millisecond, Steps: 8}
-	m := model{flooded: 1e6, disturbed: math.MaxInt, silent: true, capacity: 1e6}
-	got, err := lossFree(t.Context(), &m, opt)
-	if err != nil || got.free() {
-		t.Errorf("%+v, %v", got, err)
+	for name, m := range map[string]model{
+		"loses at any rate":         {flooded: 1e6, capacity: 1e6, first: math.MaxInt, loses: true, silent: true},
+		"disturbed at any rate":     {flooded: 1e6, capacity: 1e6, first: math.MaxInt, loses: true},
+		"never as much as is asked": {flooded: 1e6, capacity: 1e6, first: math.MaxInt, offset: true, silent: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := lossFree(t.Context(), &m, searchOptions())
+			if err != nil || !got.failed {
+				t.Errorf("%+v, %v", got, err)
+			}
+			c := Cell{Scenario: LossFree, Failed: got.failed}
+			if c.set(&got.trial); !c.failed() {
+				t.Errorf("the cell has not failed: %+v", c)
+			}
+			if got.asked == 0 || got.tries > patience+votes*(1+searchOptions().Steps) {
+				t.Errorf("%d tries, the last with a rate of %d", got.tries, got.asked)
+			}
+		})
 	}
 }

@@ -32,10 +32,15 @@ func (s *Subject) start(ctx context.Context, opt *Options, r *rig, flows uint32)
 	default:
 		return s.startPeer(ctx, opt, r, flows)
 	}
-	if err == nil && s.Driver != splice.AFXDP && !r.send {
-		err = r.ReceiveByNAPI()
+	if err != nil {
+		return nil, err
 	}
-	return run, err
+	if s.Driver != splice.AFXDP && !r.send {
+		if err := r.ReceiveByNAPI(); err != nil {
+			return nil, errors.Join(err, run.Close())
+		}
+	}
+	return run, nil
 }
 
 // loop is a loop as a running subject.
@@ -50,23 +55,43 @@ func (s *Subject) startLoop(opt *Options, r *rig) (running, error) {
 		o.Out = blackHole
 	}
 	p, err := loops.Start(r.Far, opt.Program, o)
-	return loop{p}, err
+	if err != nil {
+		return nil, err
+	}
+	return loop{p}, nil
 }
 
-func (l loop) Time() (measure.ThreadTime, bool, error) {
-	t, err := l.Process.Time()
-	return t, true, err
+func (l loop) Work(func() (uint64, error)) (work, error) {
+	t, err := l.Time()
+	if err != nil {
+		return work{}, err
+	}
+	s, err := l.Status()
+	t.Ran = s.Ran // the scheduler's own is as of the last tick
+	return work{t, s.Sent, true}, err
 }
 
 // Known implements running: a loop knows no flows.
 func (loop) Known() (int, bool, error) { return 0, false, nil }
 
-// Counters implements running: a loop tells in the end.
-func (loop) Counters() (Counters, error) { return Counters{}, nil }
+func (l loop) Received(context.Context) (uint64, error) {
+	s, err := l.Status()
+	return s.Received, err
+}
+
+func (l loop) Counters() (Counters, error) {
+	s, err := l.Status()
+	return Counters{Counters: s.Counters}, err
+}
 
 func (l loop) Stop() (c Counters, err error) {
 	c.Counters, err = l.Process.Stop()
 	return c, err
+}
+
+func (l loop) Close() error {
+	_, err := l.Process.Stop()
+	return err
 }
 
 // weir is a balancer as a running subject.
@@ -92,17 +117,30 @@ func (s *Subject) startBalancer(opt *Options, r *rig, flows uint32) (running, er
 		o.Out = blackHole
 	}
 	p, err := balancer.Start(r.Far, opt.Program, o)
-	return weir{p}, err
+	if err != nil {
+		return nil, err
+	}
+	return weir{p}, nil
 }
 
-func (w weir) Time() (measure.ThreadTime, bool, error) {
-	t, err := w.Process.Time()
-	return t, true, err
+func (w weir) Work(func() (uint64, error)) (work, error) {
+	t, err := w.Time()
+	if err != nil {
+		return work{}, err
+	}
+	s, err := w.Status()
+	t.Ran = s.Ran // the scheduler's own is as of the last tick
+	return work{t, s.Sent, true}, err
 }
 
 func (w weir) Known() (int, bool, error) {
 	s, err := w.Status()
 	return s.Flows, true, err
+}
+
+func (w weir) Received(context.Context) (uint64, error) {
+	s, err := w.Status()
+	return s.Received, err
 }
 
 func (w weir) Counters() (Counters, error) {
@@ -125,6 +163,8 @@ func (w weir) Stop() (c Counters, err error) {
 	})
 	return c, errors.Join(err, w.Process.Stop())
 }
+
+func (w weir) Close() error { return w.Process.Stop() }
 
 // kernel is a peer as a running subject.
 type kernel struct {
@@ -166,9 +206,23 @@ func (s *Subject) startPeer(ctx context.Context, opt *Options, r *rig, flows uin
 	return k, nil
 }
 
-func (k *kernel) Time() (measure.ThreadTime, bool, error) {
-	t, err := k.thread.Time()
-	return t, k.always, err
+// Work implements running. Reading time and counts takes a while if somebody else
+// has the core of who reads, so the time is that in the middle of two.
+func (k *kernel) Work(delivered func() (uint64, error)) (work, error) {
+	before, err := k.thread.Time()
+	if err != nil {
+		return work{}, err
+	}
+	frames, err := delivered()
+	if err != nil {
+		return work{}, err
+	}
+	after, err := k.thread.Time()
+	if err != nil {
+		return work{}, err
+	}
+	spent := after.Since(before)
+	return work{measure.ThreadTime{Ran: before.Ran + spent.Ran/2, Waited: before.Waited + spent.Waited/2}, frames, k.always}, nil
 }
 
 // Ticks implements running: nothing is done in user mode.
@@ -177,9 +231,9 @@ func (*kernel) Ticks() (measure.Ticks, error) { return measure.Ticks{}, nil }
 // Memory implements running: it has no process.
 func (*kernel) Memory() (uint64, error) { return 0, nil }
 
-// Known implements running: whether the kernel tracks connections or not, it has
-// no more to ask.
-func (*kernel) Known() (int, bool, error) { return 0, false, nil }
+func (k *kernel) Known() (int, bool, error) { return k.Connections() }
+
+func (k *kernel) Received(ctx context.Context) (uint64, error) { return 0, k.thread.Rest(ctx) }
 
 // Counters implements running: the kernel has none for this.
 func (*kernel) Counters() (Counters, error) { return Counters{}, nil }

@@ -16,8 +16,7 @@ type trial struct {
 	counters  Counters
 	seconds   float64
 	asked     int // frames per second
-	worker    measure.ThreadTime
-	always    bool          // see running.Time
+	worker    work
 	ticks     measure.Ticks // of it
 	generator measure.ThreadTime
 }
@@ -42,18 +41,22 @@ func (r *rig) read() (m moment, err error) {
 		return m, err
 	}
 	if r.Source != nil {
+		if err := r.Alive(); err != nil {
+			return m, err
+		}
 		if m.generator, err = measure.ReadThread(os.Getpid(), r.Source.Thread()); err != nil {
 			return m, err
 		}
 	}
-	if m.worker, m.always, err = r.running.Time(); err != nil {
+	if m.worker, err = r.running.Work(r.delivered); err != nil {
 		return m, err
 	}
 	if m.ticks, err = r.running.Ticks(); err != nil {
 		return m, err
 	}
+	begun := time.Now()
 	m.passed, err = r.counts()
-	m.at = time.Now()
+	m.at = begun.Add(time.Since(begun) / 2)
 	return m, err
 }
 
@@ -66,8 +69,7 @@ func (m *moment) since(before *moment) trial {
 			Decided: m.counters.Decided - before.counters.Decided,
 		},
 		seconds:   m.at.Sub(before.at).Seconds(),
-		worker:    m.worker.Since(before.worker),
-		always:    m.always,
+		worker:    m.worker.since(before.worker),
 		ticks:     m.ticks.Since(before.ticks),
 		generator: m.generator.Since(before.generator),
 	}
@@ -89,7 +91,7 @@ func (r *rig) try(ctx context.Context, rate int, d time.Duration) (trial, error)
 		return trial{}, err
 	}
 	d = time.Since(start)
-	if err := measure.Settle(ctx, r.counts); err != nil {
+	if err := r.settle(ctx); err != nil {
 		return trial{}, err
 	}
 	after, err := r.read()
@@ -108,7 +110,7 @@ func (r *rig) overload(ctx context.Context, warmUp, d time.Duration) (t trial, e
 		defer func() {
 			err = errors.Join(err, r.Source.SetRate(0))
 			if err == nil {
-				err = measure.Settle(ctx, r.counts)
+				err = r.settle(ctx)
 			}
 		}()
 	}

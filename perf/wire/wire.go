@@ -15,9 +15,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	"weir/lab/netlab"
 	"weir/perf/measure"
 )
 
@@ -77,6 +77,11 @@ func (opt *Options) complete() error {
 	if len(opt.Scenarios) == 0 {
 		opt.Scenarios = []Scenario{Core, Flood, LossFree, Latency}
 	}
+	for _, s := range opt.Scenarios {
+		if !slices.Contains(Scenarios(), s) {
+			return fmt.Errorf("no scenario %q; there are %v", s, Scenarios())
+		}
+	}
 	if len(opt.Flows) == 0 {
 		opt.Flows = []uint32{1 << 10, 1 << 16, 1 << 20}
 	}
@@ -132,9 +137,6 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("measure: %w", err)
 	}
-	if _, err := netlab.Sweep(); err != nil {
-		return Report{}, fmt.Errorf("measure: %w", err)
-	}
 	report, err := newReport(&opt)
 	if err != nil {
 		return Report{}, fmt.Errorf("measure: %w", err)
@@ -143,11 +145,16 @@ func Run(ctx context.Context, opt Options) (Report, error) {
 		cell.Round = round
 		switch err := cell.measure(ctx, &opt); {
 		case errors.Is(err, errNotHere):
+			if _, known := report.LeftOut[cell.Subject]; !known {
+				opt.Log.Warn("left out", "subject", cell.Subject, "reason", err)
+			}
 			report.leaveOut(cell.Subject, err)
-			opt.Log.Info("left out", "subject", cell.Subject, "reason", err)
 			return nil
 		case err != nil:
 			return fmt.Errorf("measure %s, %s, %d flows, round %d: %w", cell.Subject, cell.Scenario, cell.Flows, round, err)
+		}
+		if cell.Wrong != "" {
+			opt.Log.Warn("not what it should be", "subject", cell.Subject, "scenario", cell.Scenario, "flows", cell.Flows, "round", round, "wrong", cell.Wrong)
 		}
 		report.Add(cell)
 		opt.Log.Info("measured", "subject", cell.Subject, "scenario", cell.Scenario, "flows", cell.Flows, "round", round,

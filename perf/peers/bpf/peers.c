@@ -130,22 +130,4 @@ int ipip(struct xdp_md *ctx)
 	return encapsulate(ctx) ? XDP_TX : XDP_PASS;
 }
 
-// The same and back again, for runs on one frame: the next one is to find what
-// this has found, but for MAC addresses, which nothing depends on.
-SEC("xdp")
-int ipip_undone(struct xdp_md *ctx)
-{
-	struct ethhdr *eth;
-
-	if (!encapsulate(ctx))
-		return XDP_PASS;
-	if (bpf_xdp_adjust_head(ctx, sizeof(struct iphdr)))
-		return XDP_ABORTED;
-	eth = (void *)(long)ctx->data;
-	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
-		return XDP_ABORTED;
-	eth->h_proto = bpf_htons(ETH_P_IP);
-	return XDP_TX;
-}
-
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -2,127 +2,14 @@ package sink
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"weir/lab/netlab"
+	"weir/perf/measure"
 )
-
-// edges returns the lowest value of each bucket, made by counting.
-func edges() (low []uint64) {
-	width, at := uint64(1), uint64(0)
-	for at < 1<<(exponentMax+1) {
-		for range perPower {
-			low = append(low, at)
-			at += width
-		}
-		if at >= 2*perPower {
-			width *= 2
-		}
-	}
-	return low
-}
-
-func TestBuckets(t *testing.T) {
-	low := edges()
-	if len(low) != buckets {
-		t.Fatalf("%d buckets, want %d", len(low), buckets)
-	}
-	for bucket, from := range low {
-		to := uint64(1) << (exponentMax + 1)
-		if bucket+1 < buckets {
-			to = low[bucket+1]
-		}
-		for _, value := range []uint64{from, (from + to) / 2, to - 1} {
-			if got := bucketOf(value); got != bucket {
-				t.Errorf("%d is in bucket %d, want %d", value, got, bucket)
-			}
-		}
-		if got := highestOf(bucket); got != time.Duration(to-1) {
-			t.Errorf("bucket %d ends with %d, want %d", bucket, got, to-1)
-		}
-		if width := to - from; width > 1 && float64(width)/float64(from) > 1./16 {
-			t.Errorf("bucket %d is from %d to %d", bucket, from, to)
-		}
-	}
-	if got := bucketOf(1 << 63); got != buckets-1 {
-		t.Errorf("a great value is in bucket %d, want %d", got, buckets-1)
-	}
-}
-
-// add does what the program does.
-func (h *Histogram) add(value time.Duration) {
-	h.Buckets[bucketOf(uint64(value))]++
-	h.Max = max(h.Max, value)
-}
-
-func TestPercentile(t *testing.T) {
-	var none Histogram
-	if none.Percentile(50) != 0 || none.Count() != 0 {
-		t.Error("there is something in an empty histogram")
-	}
-	random := rand.New(rand.NewPCG(1, 2))
-	for _, count := range []int{1, 2, 10, 1000, 100_000} {
-		var h Histogram
-		var values []time.Duration
-		for range count {
-			v := time.Duration(1) << random.IntN(45) // also beyond the last bucket
-			v += time.Duration(random.Int64N(int64(v)))
-			values = append(values, v)
-			h.add(v)
-		}
-		slices.Sort(values)
-		if int(h.Count()) != count || h.Max != values[count-1] {
-			t.Errorf("%d values up to %v, want %d up to %v", h.Count(), h.Max, count, values[count-1])
-		}
-		for _, p := range []float64{-1, 0, 1, 10, 50, 90, 99, 99.9, 99.999, 100, 101} {
-			below := 0 // the exact one by its definition: the first that p per cent are not above
-			for below < count-1 && float64(below+1) < p/100*float64(count) {
-				below++
-			}
-			exact, got := values[below], h.Percentile(p)
-			if exact >= 1<<(exponentMax+1) {
-				if got != h.Max {
-					t.Errorf("%d values, %g %%: %d, want %d", count, p, got, h.Max)
-				}
-			} else if got < exact || float64(got) > float64(exact)*(1+1./16) {
-				t.Errorf("%d values, %g %%: %d, want %d", count, p, got, exact)
-			}
-		}
-	}
-}
-
-func TestSince(t *testing.T) {
-	var before Histogram
-	for _, v := range []time.Duration{3, 100, 1000, 50_000} {
-		before.add(v)
-	}
-	for _, test := range []struct {
-		name  string
-		later []time.Duration
-		most  time.Duration
-	}{
-		{"nothing", nil, 0},
-		{"a greater one", []time.Duration{7, 60_001}, 60_001},
-		{"a smaller one", []time.Duration{7, 1000}, 1023}, // of its bucket
-		{"beyond the last bucket", []time.Duration{1 << 50}, 1 << 50},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			all, want := before, Histogram{Max: test.most}
-			for _, v := range test.later {
-				all.add(v)
-				want.Buckets[bucketOf(uint64(v))]++
-			}
-			if got := all.Since(&before); got != want {
-				t.Errorf("%d values up to %v, want %d up to %v", got.Count(), got.Max, want.Count(), want.Max)
-			}
-		})
-	}
-}
 
 func monotonic(t *testing.T) uint64 {
 	t.Helper()
@@ -139,7 +26,7 @@ func stampOf(number uint32, sent uint64) []byte {
 	return binary.BigEndian.AppendUint64(b, sent)
 }
 
-// The program's clock is the system's, and its buckets are those of this package.
+// The program's clock is the system's, and its buckets are those of the histogram.
 func TestLatency(t *testing.T) {
 	hooks(t, func(t *testing.T, host *netlab.Host, hook Hook) {
 		s := openOn(t, host, Options{Hook: hook, Verify: true, Latency: true})
@@ -160,7 +47,7 @@ func TestLatency(t *testing.T) {
 			}
 			last := monotonic(t)
 			after := read(t, s)
-			least, most := bucketOf(ago), bucketOf(last-first+ago)
+			least, most := measure.BucketOf(ago), measure.BucketOf(last-first+ago)
 			latest := after.Latency.Since(&before.Latency)
 			got := slices.Index(latest.Buckets[:], 1)
 			if latest.Count() != 1 || got < least || got > most {
@@ -168,7 +55,7 @@ func TestLatency(t *testing.T) {
 			}
 			// Each one is later than all before it, or close to one.
 			if value := uint64(after.Latency.Max); after.Latency.Max > before.Latency.Max &&
-				(value < ago || value > last-first+ago || bucketOf(value) != got) {
+				(value < ago || value > last-first+ago || measure.BucketOf(value) != got) {
 				t.Fatalf("%v, %d ns ago: %d ns in bucket %d", k, ago, value, got)
 			}
 			before = after

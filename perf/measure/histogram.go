@@ -1,4 +1,4 @@
-package sink
+package measure
 
 import (
 	"math"
@@ -6,29 +6,37 @@ import (
 	"time"
 )
 
-// Buckets of a histogram: 16 for each power of two of nanoseconds up to 2^40,
-// and one for each value below 16 (BUCKETS in bpf/sink.c). So a bucket is at
-// most 1/16 as wide as its lowest value is great.
 const (
 	perPower    = 16
 	exponentMax = 39
-	buckets     = (exponentMax-3)*perPower + perPower
+
+	// Buckets is how many a histogram has: 16 for each power of two of nanoseconds
+	// up to 2^40, and one for each value below 16 (BUCKETS in sink/bpf/sink.c). So a
+	// bucket is at most 1/16 as wide as its lowest value is great.
+	Buckets = (exponentMax-3)*perPower + perPower
 )
 
-// Histogram is how long frames were under way. It can be compared.
+// Histogram is how long things took: frames, or connections. It can be compared.
 type Histogram struct {
-	Buckets [buckets]uint64
+	Buckets [Buckets]uint64
 	Max     time.Duration // exactly
 }
 
-// bucketOf returns the bucket of a value, as the program does.
-func bucketOf(ns uint64) int {
+// Add adds a value. One below zero is taken for zero.
+func (h *Histogram) Add(d time.Duration) {
+	d = max(d, 0)
+	h.Buckets[BucketOf(uint64(d))]++
+	h.Max = max(h.Max, d)
+}
+
+// BucketOf returns the bucket of so many nanoseconds, as the sink's program does.
+func BucketOf(ns uint64) int {
 	exponent := bits.Len64(ns) - 1
 	switch {
 	case ns < perPower:
 		return int(ns)
 	case exponent > exponentMax:
-		return buckets - 1
+		return Buckets - 1
 	}
 	return (exponent-4)*perPower + int(ns>>(exponent-4))
 }
@@ -63,7 +71,7 @@ func (h *Histogram) Percentile(p float64) time.Duration {
 	rank := uint64(math.Ceil(min(max(p, 0), 100) / 100 * float64(count)))
 	rank, sum := min(max(rank, 1), count), uint64(0)
 	for bucket, n := range h.Buckets {
-		if sum += n; sum >= rank && bucket < buckets-1 {
+		if sum += n; sum >= rank && bucket < Buckets-1 {
 			return min(highestOf(bucket), h.Max)
 		}
 	}
@@ -71,13 +79,13 @@ func (h *Histogram) Percentile(p float64) time.Duration {
 }
 
 // Since returns the values that have come after before, an earlier reading of
-// the same sink. Its Max is exact unless a greater one had come earlier: then it
+// the same histogram. Its Max is exact unless a greater one had come earlier: then it
 // is the greatest of its bucket.
 func (h *Histogram) Since(before *Histogram) (after Histogram) {
 	for bucket := range h.Buckets {
 		if after.Buckets[bucket] = h.Buckets[bucket] - before.Buckets[bucket]; after.Buckets[bucket] > 0 {
 			after.Max = highestOf(bucket)
-			if bucket == buckets-1 {
+			if bucket == Buckets-1 {
 				after.Max = h.Max
 			}
 		}

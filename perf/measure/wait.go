@@ -22,25 +22,30 @@ const (
 )
 
 // Settle waits until no frames move any more, which is when counts, of those
-// that were sent and arrived, stay the same.
+// that were sent and arrived, stay the same. Looking may take its time.
 func Settle[C comparable](ctx context.Context, counts func() (C, error)) error {
-	var last C
+	last, err := counts()
+	if err != nil {
+		return err
+	}
 	since := time.Now()
-	for deadline := since.Add(quietWithin); time.Now().Before(deadline); {
-		now, err := counts()
-		if err != nil {
-			return err
-		}
-		if now != last {
-			last, since = now, time.Now()
-		} else if time.Since(since) >= quiet {
-			return nil
-		}
+	for deadline := since.Add(quietWithin); ; {
 		if err := Sleep(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}
+		now, err := counts()
+		switch {
+		case err != nil:
+			return err
+		case now == last && time.Since(since) >= quiet:
+			return nil
+		case now == last:
+		case time.Now().After(deadline):
+			return fmt.Errorf("frames still move %v after the generator was told to be silent", quietWithin)
+		default:
+			last, since = now, time.Now()
+		}
 	}
-	return fmt.Errorf("frames still move %v after the generator was told to be silent", quietWithin)
 }
 
 // Loss is the share of what was offered that was not delivered. In a part of the

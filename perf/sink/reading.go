@@ -87,10 +87,13 @@ type Bad struct {
 	Checksum   uint64 `json:"checksum"`    // with Options.Verify: of UDP or TCP; none counts as wrong
 	Stamp      uint64 `json:"stamp"`       // with Options.Latency: there is none
 	Merged     uint64 `json:"merged"`      // with Options.Verify: by GRO, which leaves no checksums to check
+	Address    uint64 `json:"address"`     // with Options.Destination: it goes to another one
 }
 
 // Total returns how many frames are bad.
-func (b Bad) Total() uint64 { return b.Length + b.IPChecksum + b.Checksum + b.Stamp + b.Merged }
+func (b Bad) Total() uint64 {
+	return b.Length + b.IPChecksum + b.Checksum + b.Stamp + b.Merged + b.Address
+}
 
 // Of returns the frames of a kind.
 func (r *Reading) Of(k Kind) Tally { return r.arrived[k.index()] }
@@ -131,6 +134,7 @@ func (s *Sink) Read() (r Reading, err error) {
 		sinkOutcomeOUTCOME_BAD_CHECKSUM:    &r.Bad.Checksum,
 		sinkOutcomeOUTCOME_BAD_STAMP:       &r.Bad.Stamp,
 		sinkOutcomeOUTCOME_MERGED:          &r.Bad.Merged,
+		sinkOutcomeOUTCOME_BAD_ADDRESS:     &r.Bad.Address,
 	} {
 		err := perCPU(s, sinkMapOutcomes, uint32(outcome), func(m *uint64) { *n += *m })
 		if err != nil {

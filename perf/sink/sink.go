@@ -9,6 +9,7 @@ package sink
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -48,6 +49,10 @@ type Options struct {
 	// the checksums are not there yet; and GRO has to merge nothing.
 	Verify bool
 
+	// Destination, optional, has frames taken for bad that go elsewhere. It costs
+	// next to nothing.
+	Destination Destination
+
 	// Latency has the time taken that passed since each frame's stamp (generator),
 	// and its number compared with the highest before. It costs some 30 ns. A
 	// frame without stamp is bad then. There may be one generator in the sink's
@@ -55,6 +60,42 @@ type Options struct {
 	// redirected frames if it has no XDP program, holds TCP segments with data
 	// back, and so reorders them.
 	Latency bool
+}
+
+// Destination is where frames are to go: to MAC addresses that begin with so many
+// bits of MAC, and, by the innermost IP header, to addresses of To.
+type Destination struct {
+	MAC     [6]byte
+	MACBits int // 0 for any address
+	To      netip.Prefix
+}
+
+// variables returns the program's variables.
+func (d *Destination) variables() map[string]any {
+	v := map[string]any{sinkVarElsewhere: d.To.IsValid()}
+	if !d.To.IsValid() {
+		return v
+	}
+	var mac, macMask [8]byte
+	var to, toMask [16]byte
+	for bit := range d.MACBits {
+		macMask[bit/8] |= 0x80 >> (bit % 8)
+	}
+	for bit := range d.To.Bits() {
+		toMask[bit/8] |= 0x80 >> (bit % 8)
+	}
+	copy(mac[:], d.MAC[:])
+	copy(to[:], d.To.Addr().AsSlice())
+	for i := range mac {
+		mac[i] &= macMask[i]
+	}
+	for i := range to {
+		to[i] &= toMask[i]
+	}
+	v[sinkVarMac], v[sinkVarMacMask] = mac, macMask
+	v[sinkVarTo], v[sinkVarToMask] = to, toMask
+	v[sinkVarToIpv6] = d.To.Addr().Is6()
+	return v
 }
 
 // stamps is struct stamps in bpf/sink.c.
@@ -80,11 +121,11 @@ func Open(opt Options) (*Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open sink: read embedded BPF program: %w", err)
 	}
-	for name, value := range map[string]any{
-		sinkVarPort:    uint32(opt.Port),
-		sinkVarVerify:  opt.Verify,
-		sinkVarLatency: opt.Latency,
-	} {
+	variables := opt.Destination.variables()
+	variables[sinkVarPort] = uint32(opt.Port)
+	variables[sinkVarVerify] = opt.Verify
+	variables[sinkVarLatency] = opt.Latency
+	for name, value := range variables {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("open sink: set %s: %w", name, err)
 		}

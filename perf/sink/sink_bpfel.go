@@ -22,7 +22,8 @@ const (
 	sinkOutcomeOUTCOME_BAD_CHECKSUM    sinkOutcome = 4
 	sinkOutcomeOUTCOME_BAD_STAMP       sinkOutcome = 5
 	sinkOutcomeOUTCOME_MERGED          sinkOutcome = 6
-	sinkOutcomeOUTCOMES                sinkOutcome = 7
+	sinkOutcomeOUTCOME_BAD_ADDRESS     sinkOutcome = 7
+	sinkOutcomeOUTCOMES                sinkOutcome = 8
 )
 
 // Names of all BPF objects in the ELF.
@@ -34,10 +35,16 @@ const (
 	sinkMapStamps     = "stamps"
 	sinkProgCountSkb  = "count_skb"
 	sinkProgCountXdp  = "count_xdp"
+	sinkVarElsewhere  = "elsewhere"
 	sinkVarHighest    = "highest"
 	sinkVarLatency    = "latency"
+	sinkVarMac        = "mac"
+	sinkVarMacMask    = "mac_mask"
 	sinkVarOutcomeBtf = "outcome_btf"
 	sinkVarPort       = "port"
+	sinkVarTo         = "to"
+	sinkVarToIpv6     = "to_ipv6"
+	sinkVarToMask     = "to_mask"
 	sinkVarVerify     = "verify"
 )
 
@@ -100,10 +107,16 @@ type sinkMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sinkVariableSpecs struct {
+	Elsewhere  *ebpf.VariableSpec `ebpf:"elsewhere"`
 	Highest    *ebpf.VariableSpec `ebpf:"highest"`
 	Latency    *ebpf.VariableSpec `ebpf:"latency"`
+	Mac        *ebpf.VariableSpec `ebpf:"mac"`
+	MacMask    *ebpf.VariableSpec `ebpf:"mac_mask"`
 	OutcomeBtf *ebpf.VariableSpec `ebpf:"outcome_btf"`
 	Port       *ebpf.VariableSpec `ebpf:"port"`
+	To         *ebpf.VariableSpec `ebpf:"to"`
+	ToIpv6     *ebpf.VariableSpec `ebpf:"to_ipv6"`
+	ToMask     *ebpf.VariableSpec `ebpf:"to_mask"`
 	Verify     *ebpf.VariableSpec `ebpf:"verify"`
 }
 
@@ -144,10 +157,16 @@ func (m *sinkMaps) Close() error {
 //
 // It can be passed to loadSinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sinkVariables struct {
+	Elsewhere  *ebpf.Variable `ebpf:"elsewhere"`
 	Highest    *ebpf.Variable `ebpf:"highest"`
 	Latency    *ebpf.Variable `ebpf:"latency"`
+	Mac        *ebpf.Variable `ebpf:"mac"`
+	MacMask    *ebpf.Variable `ebpf:"mac_mask"`
 	OutcomeBtf *ebpf.Variable `ebpf:"outcome_btf"`
 	Port       *ebpf.Variable `ebpf:"port"`
+	To         *ebpf.Variable `ebpf:"to"`
+	ToIpv6     *ebpf.Variable `ebpf:"to_ipv6"`
+	ToMask     *ebpf.Variable `ebpf:"to_mask"`
 	Verify     *ebpf.Variable `ebpf:"verify"`
 }
 

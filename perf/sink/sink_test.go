@@ -3,6 +3,7 @@ package sink
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"testing"
@@ -347,6 +348,58 @@ func TestCauses(t *testing.T) {
 		}
 		if int(want.Total()) != len(tests) {
 			t.Errorf("%d of %d frames in all", want.Total(), len(tests))
+		}
+	})
+}
+
+// A frame that goes elsewhere is bad: in whatever tunnel, of the bits of both
+// addresses exactly those count that are asked for, and the IP version has to be
+// the one asked for.
+func TestDestination(t *testing.T) {
+	const macBits = 45
+	hooks(t, func(t *testing.T, host *netlab.Host, hook Hook) {
+		for index := range kinds {
+			k := kindOf(index)
+			frame := frameOf(k, make([]byte, 18))
+			inner := map[Tunnel]int{NoTunnel: 14, InIPv4: 34, InIPv6: 54}[k.Tunnel]
+			at, bits := inner+16, 32
+			if k.Family == IPv6 {
+				at, bits = inner+24, 128
+			}
+			to, _ := netip.AddrFromSlice(frame[at : at+bits/8])
+			d := Destination{MAC: [6]byte(frame), MACBits: macBits, To: netip.PrefixFrom(to, bits-3)}
+			s := openOn(t, host, Options{Hook: hook, Destination: d})
+			good, bad := uint64(0), uint64(0)
+			look := func(what string, ok bool) {
+				if !run(t, s, hook, frame) {
+					t.Errorf("%s: left alone", what)
+				}
+				if ok {
+					good++
+				} else {
+					bad++
+				}
+				if r := read(t, s); r.Of(k).Packets != good || r.Bad != (Bad{Address: bad}) {
+					t.Fatalf("%v, %s: %d good, %+v, want %d and %d", k, what, r.Of(k).Packets, r.Bad, good, bad)
+				}
+			}
+			flip := func(bit int) { frame[bit/8] ^= 0x80 >> (bit % 8) }
+			look("as asked for", true)
+			for bit := range 48 {
+				flip(bit)
+				look(fmt.Sprintf("bit %d of the MAC address turned", bit), bit >= macBits)
+				flip(bit)
+			}
+			for bit := range bits {
+				flip(8*at + bit)
+				look(fmt.Sprintf("bit %d of the address turned", bit), bit >= d.To.Bits())
+				flip(8*at + bit)
+			}
+			closeSink(t, s)
+		}
+		s := openOn(t, host, Options{Hook: hook, Verify: true, Latency: true, Destination: Destination{To: netip.MustParsePrefix("::/0")}})
+		if run(t, s, hook, frameOf(Kind{}, make([]byte, 18))); read(t, s).Bad != (Bad{Address: 1}) {
+			t.Errorf("an address of IPv4 is in ::/0: %+v", read(t, s).Bad)
 		}
 	})
 }

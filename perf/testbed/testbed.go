@@ -34,6 +34,9 @@ var (
 	farMAC  = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x02}
 )
 
+// NearMAC returns the MAC address of the near end of the wire.
+func NearMAC() [6]byte { return [6]byte(nearMAC) }
+
 // Bed is a network of two hosts for one measurement: what is measured at the far
 // end of a veth pair, generator and sink at the near one.
 type Bed struct {

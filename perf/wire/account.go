@@ -3,10 +3,13 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"weir/perf/balancer"
 	"weir/perf/peers"
 	"weir/perf/sink"
+	"weir/perf/testbed"
+	"weir/perf/world"
 )
 
 // Account says where all frames of a cell have ended. Offered - Refused is what
@@ -24,7 +27,7 @@ type Account struct {
 	OfferedBytes uint64 `json:"offered_bytes,omitempty"`
 
 	// Of the frames that arrived by the wire there should be none of these.
-	Bad    uint64 `json:"bad"`              // not as they should be, where the sink has looked
+	Bad    uint64 `json:"bad"`              // not for the MAC and IP addresses that the subject sends to, or, where the sink has looked, not as they should be
 	Others uint64 `json:"others,omitempty"` // not of the measurement
 	Alien  uint64 `json:"alien,omitempty"`  // of the measurement, but not in the tunnel, or of the IP version, that is the subject's
 
@@ -77,6 +80,26 @@ func (s *Subject) kind() (k sink.Kind) {
 		}
 	}
 	return k
+}
+
+// destination is where the subject sends the traffic: back, or to one of the
+// backends that take flows, with their address in modes that rewrite it.
+func (s *Subject) destination() sink.Destination {
+	vip := world.VIP(s.IPv6).Addr()
+	d := sink.Destination{MAC: testbed.NearMAC(), MACBits: 48, To: netip.PrefixFrom(vip, vip.BitLen())}
+	if s.loop != "" || s.peer == peers.XDPTX {
+		return d
+	}
+	const bits = 2 // that differ between them
+	first, mac := world.Backend(0, s.IPv6)
+	d.MAC, d.MACBits = mac, 48-bits
+	if s.mode == balancer.NAT || s.mode == balancer.Keep || s.peer == peers.NftDNAT {
+		d.To = netip.PrefixFrom(first, first.BitLen())
+		for last, _ := world.Backend(world.Backends/2-1, s.IPv6); !d.To.Contains(last); {
+			d.To = netip.PrefixFrom(first, d.To.Bits()-1)
+		}
+	}
+	return d
 }
 
 // longer is by how many bytes a frame is longer that the subject has sent: a

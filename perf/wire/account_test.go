@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"weir/perf/loops"
+	"weir/perf/testbed"
+	"weir/perf/world"
 )
 
 // An account that comes out even is right, and one frame too many or too few in
@@ -67,5 +69,31 @@ func TestAccount(t *testing.T) {
 				t.Errorf("%v, want %q", err, test.wrong)
 			}
 		})
+	}
+}
+
+// Frames are to go back from who only sends back, and to a backend from all
+// others: under the VIP, or under the backend's own address where that is the
+// subject's work.
+func TestDestination(t *testing.T) {
+	for _, s := range Subjects() {
+		d, vip := s.destination(), world.VIP(s.IPv6).Addr()
+		back := strings.HasPrefix(s.Name, "floor-") || strings.HasPrefix(s.Name, "asavie") || strings.HasPrefix(s.Name, "xdp-tx")
+		rewrites := strings.Contains(s.Name, "nat") || strings.Contains(s.Name, "keep")
+		if d.To.Contains(vip) == rewrites {
+			t.Errorf("%s: the VIP is in %s", s.Name, d.To)
+		}
+		for n := range world.Backends / 2 {
+			addr, mac := world.Backend(n, s.IPv6)
+			if rewrites && !d.To.Contains(addr) {
+				t.Errorf("%s: backend %s is not in %s", s.Name, addr, d.To)
+			}
+			if !back && (d.MACBits != 46 || d.MAC[4] != mac[4] || d.MAC[5]&^3 != mac[5]&^3) {
+				t.Errorf("%s: backend %s is not in %x/%d", s.Name, mac, d.MAC, d.MACBits)
+			}
+		}
+		if back && (d.MAC != testbed.NearMAC() || d.MACBits != 48) {
+			t.Errorf("%s sends to %x/%d", s.Name, d.MAC, d.MACBits)
+		}
 	}
 }

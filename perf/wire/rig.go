@@ -111,7 +111,7 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 	traffic := generator.Options{
 		To: world.VIP(s.IPv6), Flows: cell.Flows, Zipf: opt.Zipf, FrameLen: opt.FrameLen, CPU: opt.CPUs[0], Seed: opt.Seed,
 	}
-	look := sink.Options{Verify: opt.Verify}
+	look := sink.Options{Verify: opt.Verify, Destination: s.destination()}
 	if cell.Scenario == Latency {
 		traffic.Stamp, traffic.Batch, look.Latency = true, latencyBatch, true
 	}

@@ -3,7 +3,9 @@ package wire
 import (
 	"errors"
 	"os"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -79,6 +81,48 @@ func TestCloseAfterStop(t *testing.T) {
 			}
 			if err := r.Close(); err != nil {
 				t.Error(err)
+			}
+		})
+	}
+}
+
+// It has not settled as long as the worker has frames and no core, however silent
+// it is, and when it has, they are all received.
+func TestSettle(t *testing.T) {
+	const frames, longerThanQuiet = 100, 100 * time.Millisecond
+	for _, name := range []string{"floor-afxdp", "weir-dsr"} {
+		t.Run(name, func(t *testing.T) {
+			r := openRig(t, name, Core, 16)
+			child := map[string]func() *measure.Child{
+				"floor-afxdp": func() *measure.Child { return r.running.(loop).Child },
+				"weir-dsr":    func() *measure.Child { return r.running.(weir).Child },
+			}[name]()
+			if err := r.settle(t.Context()); err != nil { // it has started
+				t.Fatal(err)
+			}
+			if err := child.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			settled := make(chan error, 1)
+			go func() { settled <- r.offer(t.Context(), frames, prepareRate) }()
+			select {
+			case err := <-settled:
+				t.Errorf("has settled while the worker was stopped: %v", err)
+			case <-time.After(longerThanQuiet):
+			}
+			if err := child.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-settled; err != nil {
+				t.Fatal(err)
+			}
+			sent, err := r.Source.Sent()
+			if err != nil {
+				t.Fatal(err)
+			}
+			received, err := r.running.Received(t.Context())
+			if err != nil || received != sent || sent < frames {
+				t.Errorf("%d frames were received of %d: %v", received, sent, err)
 			}
 		})
 	}

@@ -31,7 +31,7 @@ type prober interface {
 type found struct {
 	trial                // a window at the highest rate that was free of loss that it has found, or, without one, the last trial
 	failed          bool // there is none
-	byGenerator     bool // the next higher rates were not lost, but never offered
+	byGenerator     bool // nothing was lost at the next higher rates either, but they were never offered
 	tries, discards int  // trials in all, and those of them that did not count
 }
 
@@ -54,28 +54,34 @@ func lossFree(ctx context.Context, r prober, opt *Options) (found, error) {
 		}
 		good, bad = bad, 2*bad
 	}
+	if why == short {
+		good = max(good, s.last.rate())
+	}
 	for range opt.Steps {
 		rate := (good + bad) / 2
 		v, err := s.judge(ctx, rate, opt.Step)
 		if err != nil {
 			return found{}, err
 		}
-		if v == free {
+		switch v {
+		case free:
 			good = rate
-		} else {
+		case lossy:
 			bad, why = rate, v
+		case short:
+			good, bad, why = max(good, s.last.rate()), rate, v
 		}
 	}
-	s.last.byGenerator = why != lossy
 	for range backOffs {
 		if good == 0 {
 			break
 		}
 		v, err := s.judge(ctx, good, opt.Window)
-		if err != nil || v == free {
+		if err != nil || v != lossy {
+			s.last.byGenerator = v == short || why != lossy
 			return s.last, err
 		}
-		good, s.last.byGenerator = int(float64(good)*backOff), v != lossy
+		good, why = int(float64(good)*backOff), lossy
 	}
 	s.last.failed = true
 	return s.last, nil
@@ -115,7 +121,7 @@ type verdict int
 const (
 	free  verdict = iota // nothing to speak of was lost
 	lossy                // more was
-	short                // nothing was, but less was offered than asked
+	short                // nothing was, but less was offered than asked: that much is free of loss, and of the rest nothing is known
 	verdicts
 )
 
@@ -128,3 +134,6 @@ func (t *trial) verdict() verdict {
 	}
 	return free
 }
+
+// rate is how much was offered per second.
+func (t *trial) rate() int { return int(float64(t.offered) / t.seconds) }

@@ -115,13 +115,26 @@ func TestLossFree(t *testing.T) {
 	}
 }
 
-// Where nothing gets through at any rate, or nothing is offered, no rate is found,
-// and the search ends without trying none.
+// A generator that is held up all the time offers a part of whatever it is asked.
+// What it has offered is found then, and is said to be its limit.
+func TestHeldUp(t *testing.T) {
+	m := model{flooded: 1e6, capacity: 1e6, first: math.MaxInt, offset: true}
+	got, err := lossFree(t.Context(), &m, searchOptions())
+	if err != nil || got.failed || !got.byGenerator {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if rate := got.rate(); rate < 200_000 || rate > 500_000 {
+		t.Errorf("found %d, of a generator that offers half, and at most 500000", rate)
+	}
+}
+
+// Where nothing gets through at any rate, no rate is found, and the search ends
+// without trying none.
 func TestNoLossFree(t *testing.T) {
 	for name, m := range map[string]model{
-		"loses at any rate":         {flooded: 1e6, capacity: 1e6, first: math.MaxInt, loses: true, silent: true},
-		"disturbed at any rate":     {flooded: 1e6, capacity: 1e6, first: math.MaxInt, loses: true},
-		"never as much as is asked": {flooded: 1e6, capacity: 1e6, first: math.MaxInt, offset: true, silent: true},
+		"loses at any rate":     {flooded: 1e6, capacity: 1e6, first: math.MaxInt, loses: true, silent: true},
+		"nothing is delivered":  {flooded: 1e6},
+		"disturbed at any rate": {flooded: 1e6, capacity: 1e6, first: math.MaxInt, loses: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := lossFree(t.Context(), &m, searchOptions())

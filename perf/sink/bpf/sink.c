@@ -25,6 +25,13 @@ const volatile __u32 port;
 const volatile _Bool verify;
 const volatile _Bool latency;
 
+// Where frames are to go, as bytes of a frame: destination MAC address, and
+// destination of the inner packet. What of it counts has its bits set in the mask.
+const volatile __u64 mac, mac_mask;
+const volatile __u32 to[4], to_mask[4];
+const volatile _Bool to_ipv6;
+const volatile _Bool elsewhere; // is looked for
+
 #define MOST_HEADERS 200 // in bytes, from the Ethernet header to the stamp's end
 #define MOST_CHUNKS 160 // of CHUNK bytes each, in a packet that can be verified
 #define CHUNK 64
@@ -73,6 +80,7 @@ enum outcome {
 	OUTCOME_BAD_CHECKSUM,
 	OUTCOME_BAD_STAMP,
 	OUTCOME_MERGED,
+	OUTCOME_BAD_ADDRESS,
 	OUTCOMES,
 };
 
@@ -299,6 +307,22 @@ static __always_inline enum outcome check(const struct frame *f, enum hook hook,
 	return result == 0xffff ? OUTCOME_GOOD : OUTCOME_BAD_CHECKSUM;
 }
 
+// stray tells whether a frame goes elsewhere than it is to.
+static __always_inline _Bool stray(const struct frame *f, const struct packet *p)
+{
+	__u64 *eth = f->data; // two bytes more than the address
+	__u32 *at = p->ip + (to_ipv6 ? offsetof(struct ipv6hdr, daddr) : offsetof(struct iphdr, daddr));
+
+	if ((void *)(eth + 1) > f->end || (*eth & mac_mask) != mac || (p->family == IPV6) != to_ipv6)
+		return 1;
+	if ((void *)(at + 1) > f->end || (at[0] & to_mask[0]) != to[0])
+		return 1;
+	if (!to_ipv6)
+		return 0;
+	return (void *)(at + 4) > f->end || (at[1] & to_mask[1]) != to[1] || (at[2] & to_mask[2]) != to[2] ||
+	       (at[3] & to_mask[3]) != to[3];
+}
+
 static __always_inline void tell(__u32 outcome, __u32 packets)
 {
 	__u64 *n = bpf_map_lookup_elem(&outcomes, &outcome);
@@ -346,6 +370,8 @@ static __always_inline _Bool arrive(struct frame *f, enum hook hook)
 	} else if (p.proto != IPPROTO_UDP) {
 		return 0;
 	}
+	if (elsewhere && !p.outcome && stray(f, &p))
+		p.outcome = OUTCOME_BAD_ADDRESS;
 	if (verify) {
 		if (f->merged > 1)
 			p.outcome = OUTCOME_MERGED;

@@ -105,7 +105,7 @@ func (k *kernel) measure(c Cell, window time.Duration) (Sample, error) {
 	f := queue.Frame{Buf: make([]byte, bufferSize)}
 	t.put(&f, key{srcPort: 1000, dstPort: servicePort})
 
-	m := meter{packets: 1, fewest: fewestRuns, longest: kernelSlice, same: true, loop: func(n int, restore bool) (time.Duration, error) {
+	m := meter{packets: 1, fewest: fewestRuns, longest: kernelSlice, loop: func(n int, restore bool) (time.Duration, error) {
 		if restore {
 			return k.run(k.empty, f.Bytes(), uint32(n), xdpPass)
 		}

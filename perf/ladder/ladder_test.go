@@ -44,6 +44,11 @@ func TestRun(t *testing.T) {
 			t.Errorf("%s: gross %+v", c, row.Gross)
 		}
 	}
+	for _, s := range report.Samples {
+		if s.Pairs < fewestPairs || s.Packets == 0 {
+			t.Errorf("%s: %d pairs with %d packets, want %d pairs at least", s.Cell, s.Pairs, s.Packets, fewestPairs)
+		}
+	}
 	if len(report.Summary) != want {
 		t.Errorf("%d rows, want %d", len(report.Summary), want)
 	}

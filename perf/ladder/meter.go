@@ -10,26 +10,27 @@ import (
 // run. With restore it makes the packets and does no more.
 type loop func(n int, restore bool) (time.Duration, error)
 
-// meter measures a loop in pairs of slices that are about as long: restoring
-// alone, and right after it everything. Whatever changes slowly, the CPU's
-// frequency say, is in both slices of a pair and not in their difference. What
-// comes in bursts is charged to the thread that it interrupts, as kernels without
-// CONFIG_IRQ_TIME_ACCOUNTING do with interrupts; it spoils the pairs that it hits,
-// and the median over all pairs is of the others.
+// meter measures a loop in pairs of slices: restoring alone, and right after it
+// everything. Whatever changes slowly, the CPU's frequency say, is in both slices
+// of a pair and not in their difference. What comes in bursts is charged to the
+// thread that it interrupts, as kernels without CONFIG_IRQ_TIME_ACCOUNTING do with
+// interrupts; it spoils the pairs that it hits, and the median over all pairs is
+// of the others.
+//
+// Both slices are of as many packets. So a burst counts as much in either, what a
+// call costs by itself is not in the difference, and there is little time between
+// two slices with everything, in which others push the flow table out of shared
+// caches.
 type meter struct {
 	loop    loop
 	packets int // in each of n
 	fewest  int // n: with less, a slice is mostly the call and cold caches
 
-	// longest is that of a slice. A shorter one than a quarter of it is cold caches to
-	// a good part, and with longer ones there are fewer pairs.
+	// longest is that of a slice with everything. A shorter one than a quarter of it
+	// is cold caches to a good part, and with longer ones there are fewer pairs.
 	longest time.Duration
 
-	// same has both slices do the same number, and restoring take less time: where a
-	// call costs much by itself, so that this is not in the difference.
-	same bool
-
-	restores, whole int // n of a slice
+	slice int // n of each
 }
 
 // pair is what the slices of a pair took, in ns per packet.
@@ -58,35 +59,25 @@ const (
 )
 
 // calibrate finds out how much a slice is, and warms up both.
-func (m *meter) calibrate(window time.Duration) (err error) {
+func (m *meter) calibrate(window time.Duration) error {
 	slice := min(max(window/(2*fewestPairs), m.longest/4), m.longest)
-	if m.whole, err = m.timesFor(slice, false); err != nil {
-		return err
-	}
-	if m.same {
-		m.restores = m.whole
-		_, err = m.loop(m.restores, true)
-		return err
-	}
-	m.restores, err = m.timesFor(slice, true)
-	return err
-}
-
-// timesFor returns how many times take about that long.
-func (m *meter) timesFor(slice time.Duration, restore bool) (int, error) {
 	for n := m.fewest; ; n *= 2 {
 		var fastest time.Duration
 		for try := range tries {
-			took, err := m.loop(n, restore)
+			if _, err := m.loop(n, true); err != nil {
+				return err
+			}
+			took, err := m.loop(n, false)
 			if err != nil {
-				return 0, err
+				return err
 			}
 			if try == 0 || took < fastest {
 				fastest = took
 			}
 		}
 		if fastest >= slice/4 {
-			return max(m.fewest, int(float64(n)*float64(slice)/float64(fastest))), nil
+			m.slice = max(m.fewest, int(float64(n)*float64(slice)/float64(fastest)))
+			return nil
 		}
 	}
 }
@@ -95,26 +86,27 @@ func (m *meter) timesFor(slice time.Duration, restore bool) (int, error) {
 // while own work comes out below zero, and fails if it stays there: nothing that
 // is measured takes less than nothing.
 func (m *meter) measure(window time.Duration) (figures, error) {
+	packets := float64(m.slice * m.packets)
 	var pairs []pair
 	var ran time.Duration
 	for limit := window; ; limit += window {
 		for len(pairs) < fewestPairs || ran < limit {
-			restore, err := m.loop(m.restores, true)
+			restore, err := m.loop(m.slice, true)
 			if err != nil {
 				return figures{}, err
 			}
-			whole, err := m.loop(m.whole, false)
+			whole, err := m.loop(m.slice, false)
 			if err != nil {
 				return figures{}, err
 			}
 			ran += restore + whole
 			pairs = append(pairs, pair{
-				restore: float64(restore) / float64(m.restores*m.packets),
-				gross:   float64(whole) / float64(m.whole*m.packets),
+				restore: float64(restore) / packets,
+				gross:   float64(whole) / packets,
 			})
 		}
 		f := figuresOf(pairs)
-		f.packets = uint64(len(pairs)) * uint64(m.whole) * uint64(m.packets)
+		f.packets = uint64(len(pairs)) * uint64(m.slice) * uint64(m.packets)
 		switch {
 		case f.own >= -belowZero:
 			return f, nil

@@ -211,7 +211,7 @@ const (
 	// fewestBatches is how many are measured at once, at least.
 	fewestBatches = 16
 
-	longestSlice = 2 * time.Millisecond
+	longestSlice = 2500 * time.Microsecond
 )
 
 // measure measures for a time of the thread.

@@ -40,9 +40,10 @@ func (s *sender) load(frames []queue.Frame) int {
 }
 
 // send sends messages from to to-1, and returns how many of them the kernel
-// took. The errno is about the first of them, and zero if that one was taken.
+// took. The errno is about the first of them, and zero if that one was taken. It
+// never blocks, so the Go scheduler is told nothing of it.
 func (s *sender) send(fd, from, to int) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd),
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd),
 		uintptr(unsafe.Pointer(&s.messages[from])), uintptr(to-from), unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno

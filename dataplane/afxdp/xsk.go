@@ -255,9 +255,10 @@ func (s *xsk) transmit() {
 }
 
 // call makes a system call that has no purpose but to have the kernel look at
-// the rings: sendto(2) or recvfrom(2) of nothing.
+// the rings: sendto(2) or recvfrom(2) of nothing. It never blocks, so the Go
+// scheduler is told nothing of it.
 func (s *xsk) call(number uintptr) unix.Errno {
-	_, _, errno := unix.Syscall6(number, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+	_, _, errno := unix.RawSyscall6(number, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
 	switch errno {
 	case unix.ENETDOWN:
 		s.down = true

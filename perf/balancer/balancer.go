@@ -63,6 +63,7 @@ type Options struct {
 	Entries   int           // of the flow table, each
 	NewRate   uint32        // entries for new flows that each worker may make per second; 0 is no limit
 	SNAT      int           // addresses, in mode NAT
+	Collected int           // bytes of a heap that the collector goes through again and again; 0: it has nothing to do
 	Clients   netip.Prefix  // whose flows Known, Drain and Lost are about
 	Log       *slog.Logger  `json:"-"`
 }
@@ -127,7 +128,12 @@ func openPlane(opt *Options) (plane, error) {
 }
 
 // Run forwards until ctx ends, and closes the interface. It is called once.
-func (b *Balancer) Run(ctx context.Context) error { return b.plane.Run(ctx) }
+func (b *Balancer) Run(ctx context.Context) error {
+	if b.opt.Collected > 0 {
+		go collect(ctx, b.opt.Collected)
+	}
+	return b.plane.Run(ctx)
+}
 
 func (b *Balancer) apply(state states) error {
 	b.snapshots++

@@ -47,6 +47,7 @@ type Bed struct {
 
 	lab     *netlab.Lab
 	near    *netlab.Host
+	awake   *awake             // nil until KeepAwake
 	stop    context.CancelFunc // ends the generator
 	stopped chan error         // what it has ended with
 	closed  bool
@@ -105,6 +106,13 @@ func (b *Bed) OpenHole(name string) (err error) {
 		}
 		return nil
 	})
+}
+
+// KeepAwake keeps CPUs from halting for as long as the bed is there. A packet does not
+// have to wait until a hypervisor has found time for the CPU that is to handle it.
+func (b *Bed) KeepAwake(cpus ...int) (err error) {
+	b.awake, err = keepAwake(cpus...)
+	return err
 }
 
 // OpenEnds opens the sink and starts the generator, which is silent at first.
@@ -214,6 +222,9 @@ func (b *Bed) Close() error {
 	}
 	if b.Hole != nil {
 		errs = append(errs, b.Hole.Close())
+	}
+	if b.awake != nil {
+		errs = append(errs, b.awake.close())
 	}
 	if b.lab != nil {
 		errs = append(errs, b.lab.Close())

@@ -95,6 +95,9 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 			err = errors.Join(err, r.Close())
 		}
 	}()
+	if err := r.KeepAwake(opt.CPUs...); err != nil {
+		return nil, err
+	}
 	if !r.send {
 		if err := r.Cable(max(s.queues, 1)); err != nil {
 			return nil, err

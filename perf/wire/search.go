@@ -17,8 +17,8 @@ const (
 	disturbed = 0.01 // not counting trials in which worker or generator had to wait for their core for this share of the time,
 	patience  = 16   // of which there may be as many in a search; then they count, which shows in what the window has waited
 	offersAll = 0.99 // share of what was asked that a generator which is not held up offers
-	backOff   = 0.95 // if the whole window loses where the short trials did not
-	backOffs  = 12
+	backOff   = 0.9  // if the whole window loses where the short trials did not
+	backOffs  = 20
 )
 
 // prober is a rig as the search sees it.

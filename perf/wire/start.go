@@ -113,6 +113,9 @@ func (s *Subject) startBalancer(opt *Options, r *rig, flows uint32) (running, er
 		Mode: s.mode, IPv6: s.IPv6, Driver: s.Driver, Interface: testbed.FarName, Queues: s.queues, CPU: opt.CPUs[1],
 		Entries: max(minEntries, entriesPerFlow*int(flows)), SNAT: 4 + int(flows)/flowsPerSNAT, Clients: generator.FlowSources(),
 	}
+	if s.collected {
+		o.Collected = collectedHeap
+	}
 	if r.hole {
 		o.Out = blackHole
 	}

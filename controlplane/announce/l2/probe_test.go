@@ -290,14 +290,14 @@ func TestAnnouncesAgain(t *testing.T) {
 			n.SetInterfaces(two("lb1", true, true))
 		}, 2 * burst},
 		{"its pool belongs on one link more", func(n *weir) {
-			n.SetInterfaces(two("lb1", true, true))
 			n.Configure(Config{Pools: map[string]PoolConfig{"public": {Interfaces: []string{"eth1"}}}})
+			n.SetInterfaces(two("lb1", true, true))
 			wait(10 * time.Second)
 			n.Configure(Config{Pools: map[string]PoolConfig{"public": {Interfaces: []string{"eth2", "eth1"}}}})
 		}, burst},
 		{"a pool that belongs on two links", func(n *weir) {
-			n.SetInterfaces(two("lb1", true, true))
 			n.Configure(Config{Pools: map[string]PoolConfig{"public": {Interfaces: []string{"eth2", "eth1"}}}})
+			n.SetInterfaces(two("lb1", true, true))
 		}, burst},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

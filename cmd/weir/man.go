@@ -90,7 +90,7 @@ func (p *manPage) command(name string, c *cli.Command) {
 		for _, b := range below {
 			p.line(".SS " + escape(name+" "+b.Name))
 			p.synopsis(name+" "+b.Name, b)
-			p.text(".PP")
+			p.line(".PP")
 			p.text(strings.TrimSpace(sentence(b.Usage) + "\n\n" + b.Description))
 			p.flags(b.VisibleFlags())
 		}
@@ -150,7 +150,7 @@ func (p *manPage) item(term, meaning string) {
 func (p *manPage) text(text string) {
 	for line := range strings.SplitSeq(text, "\n") {
 		switch {
-		case line == "" || line == ".PP":
+		case line == "":
 			p.line(".PP")
 		case line[0] == ' ' || line[0] == '\t': // an example
 			p.line(".br\n" + escape(line) + "\n.br")

@@ -1,13 +1,9 @@
 package loops
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"os"
+	"log/slog"
 	"os/exec"
 
 	"github.com/urfave/cli/v2"
@@ -16,115 +12,110 @@ import (
 	"weir/perf/measure"
 )
 
-// askStatus is what a loop's process can be asked for, a line on its standard
-// input. At the end of that it ends, and writes its Counters.
-const askStatus = "status" // a Status
+// What a loop's process can be asked for.
+const (
+	askStatus = "status" // a Status
+	askFinish = "finish" // to end the loop, and its Counters
+)
 
 // Process is a loop in a process of its own, as the measuring one sees it.
-type Process struct {
-	*measure.Child
-	input io.WriteCloser
-}
+type Process struct{ *measure.Asked }
 
 // Start starts a loop in the host. The program has to have [Command].
 func Start(host *netlab.Host, program string, opt Options) (*Process, error) {
-	arg, err := json.Marshal(opt)
-	if err != nil {
-		return nil, fmt.Errorf("start loop: %w", err)
-	}
-	cmd := exec.Command(program, "perf", commandName, string(arg))
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, fmt.Errorf("start loop: %w", err)
-	}
-	c, err := measure.StartChild(host, cmd)
+	p, err := measure.StartAsked(host, exec.Command(program, "perf", commandName), opt)
 	if err != nil {
 		return nil, fmt.Errorf("start loop %s: %w", opt.Kind, err)
 	}
-	return &Process{c, input}, nil
+	return &Process{p}, nil
 }
 
 // Status returns what the loop has counted until it answers, which it does when
 // it has its core.
 func (p *Process) Status() (s Status, err error) {
-	if _, err := fmt.Fprintln(p.input, askStatus); err != nil {
-		return s, fmt.Errorf("ask loop: %w", err)
-	}
-	err = p.Read(&s)
+	err = p.Ask(context.Background(), askStatus, &s)
 	return s, err
 }
 
 // Stop ends the loop and returns what it has counted.
 func (p *Process) Stop() (c Counters, err error) {
-	if err := p.input.Close(); err != nil {
-		return c, fmt.Errorf("stop loop: %w", err)
-	}
-	if err := p.Read(&c); err != nil {
+	if err := p.Ask(context.Background(), askFinish, &c); err != nil {
 		return c, err
 	}
-	return c, p.Process.Wait()
+	return c, p.Asked.Stop(measure.StopGrace)
 }
 
 const commandName = "loop"
 
 // Command is what Start starts, below a program's command perf.
 func Command() *cli.Command {
-	return &cli.Command{
-		Name:   commandName,
-		Hidden: true,
-		Action: func(c *cli.Context) error {
-			var opt Options
-			if err := json.Unmarshal([]byte(c.Args().First()), &opt); err != nil {
-				return fmt.Errorf("run loop: options: %w", err)
-			}
-			return serve(c.Context, opt, os.Stdin, json.NewEncoder(os.Stdout))
-		},
-	}
+	return measure.AskedCommand(commandName, func(opt Options, _ *slog.Logger) (measure.Server, error) {
+		return &server{
+			opt: opt, ready: make(chan int, 1), asked: make(chan func(Status)),
+			finish: make(chan struct{}), ended: make(chan Counters, 1),
+		}, nil
+	})
 }
 
-// serve runs a loop and answers what is asked until there is nothing more.
-func serve(ctx context.Context, opt Options, questions io.Reader, answers *json.Encoder) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var counters Counters
-	ready, asked, ended := make(chan int, 1), make(chan func(Status)), make(chan error, 1)
+// server is a loop that answers.
+type server struct {
+	opt    Options
+	ready  chan int          // its thread
+	asked  chan func(Status) // by Run
+	finish chan struct{}     // closed to end the loop
+	ended  chan Counters     // when it has
+}
+
+// Run implements [measure.Server]: when the loop has ended well there is one answer
+// left to give.
+func (s *server) Run(ctx context.Context) error {
+	looping, end := context.WithCancel(ctx)
+	defer end()
 	go func() {
-		var err error
-		counters, err = Run(ctx, opt, func(thread int) { ready <- thread }, asked)
-		ended <- err
-		stop() // whoever waits for an answer
+		select {
+		case <-s.finish:
+			end()
+		case <-looping.Done():
+		}
 	}()
-	err := answer(ctx, ready, asked, questions, answers)
-	stop()
-	if err := errors.Join(<-ended, err); err != nil {
+	counters, err := Run(looping, s.opt, func(thread int) { s.ready <- thread }, s.asked)
+	if err != nil {
 		return err
 	}
-	return answers.Encode(counters)
+	s.ended <- counters
+	<-ctx.Done()
+	return nil
 }
 
-// answer answers until there are no questions any more, or ctx ends.
-func answer(ctx context.Context, ready <-chan int, asked chan<- func(Status), questions io.Reader, answers *json.Encoder) error {
+// Threads implements [measure.Server].
+func (s *server) Threads(ctx context.Context) ([]int, error) {
 	select {
-	case thread := <-ready:
-		if err := answers.Encode(measure.Started{Threads: []int{thread}}); err != nil {
-			return err
-		}
+	case thread := <-s.ready:
+		return []int{thread}, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
-	status := make(chan Status, 1)
-	for lines := bufio.NewScanner(questions); lines.Scan(); {
-		if lines.Text() != askStatus {
-			return fmt.Errorf("%s: no such question", lines.Text())
-		}
+}
+
+// Answer implements [measure.Server].
+func (s *server) Answer(ctx context.Context, question string) (any, error) {
+	switch question {
+	case askStatus:
+		status := make(chan Status, 1)
 		select {
-		case asked <- func(s Status) { status <- s }:
+		case s.asked <- func(st Status) { status <- st }:
+			return <-status, nil
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
-		if err := answers.Encode(<-status); err != nil {
-			return err
+	case askFinish:
+		close(s.finish)
+		select {
+		case counters := <-s.ended:
+			return counters, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
-	return nil
+	return nil, measure.ErrNoQuestion
 }

@@ -77,10 +77,7 @@ func StartChild(host *netlab.Host, cmd *exec.Cmd) (*Child, error) {
 	return c, nil
 }
 
-// Read reads what the process writes next. It kills one that does not in good
-// time.
-func (c *Child) Read(v any) error { return c.read(context.Background(), answerWithin, v) }
-
+// read reads what the process writes next. It kills one that does not in good time.
 func (c *Child) read(ctx context.Context, within time.Duration, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

@@ -255,7 +255,7 @@ func (a *Appliance) adoptAddresses() error {
 		return nil
 	}
 	given := a.addresses.claims(others)
-	host, err := thisHost(before.Interfaces)
+	host, err := a.host(before)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/controlplane/config"
+	"weir/dataplane/affinity"
 )
+
+// host is thisHost for a configuration that is to replace one in force. The CPUs are
+// those of the start: this process has since left some of them to workers.
+func (a *Appliance) host(inForce *config.Config) (config.Host, error) {
+	h, err := thisHost(inForce.Interfaces)
+	h.CPUs = a.cpus
+	return h, err
+}
 
 // thisHost gathers the facts about this box that a configuration is held
 // against. It takes the interfaces that are in use for present, also while they
@@ -41,14 +50,8 @@ func thisHost(inUse []config.Interface) (config.Host, error) {
 			h.Addresses = append(h.Addresses, p)
 		}
 	}
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return h, fmt.Errorf("get allowed cpus: %w", err)
-	}
-	for cpu := 0; len(h.CPUs) < set.Count(); cpu++ {
-		if set.IsSet(cpu) {
-			h.CPUs = append(h.CPUs, cpu)
-		}
+	if h.CPUs, err = affinity.Allowed(); err != nil {
+		return h, err
 	}
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {

@@ -24,6 +24,7 @@ import (
 // build makes all parts; none of them runs yet.
 func (a *Appliance) build(l loaded) (err error) {
 	cfg := l.cfg
+	a.cpus = l.host.CPUs
 	if a.Engine, err = engine.New(engineConfig(cfg, a.log)); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weir/dataplane/affinity"
 	"weir/dataplane/afxdp"
 	"weir/dataplane/flow"
 	"weir/dataplane/handover"
@@ -66,7 +67,7 @@ type ringKey struct{ from, to *worker.Worker }
 
 // New makes an engine; nothing is opened yet.
 func New(cfg Config) (*Engine, error) {
-	cpus, err := allowedCPUs()
+	cpus, err := affinity.Allowed()
 	if err != nil {
 		return nil, err
 	}

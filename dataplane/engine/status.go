@@ -2,10 +2,7 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"weir/dataplane/nic"
 	"weir/dataplane/packet"
@@ -102,19 +99,4 @@ func (e *Engine) Status(ctx context.Context) []WorkerStatus {
 	}
 	asking.Wait()
 	return all
-}
-
-// allowedCPUs returns the CPUs this process may run on.
-func allowedCPUs() ([]int, error) {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return nil, fmt.Errorf("get allowed cpus: %w", err)
-	}
-	var cpus []int
-	for cpu := 0; len(cpus) < set.Count(); cpu++ {
-		if set.IsSet(cpu) {
-			cpus = append(cpus, cpu)
-		}
-	}
-	return cpus, nil
 }

@@ -18,8 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"weir/dataplane/affinity"
 	"weir/dataplane/flow"
 	"weir/dataplane/forward"
 	"weir/dataplane/handover"
@@ -160,7 +159,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	runtime.LockOSThread() // never unlocked: the thread's affinity is not for others
 	defer close(w.stopped)
 	if w.cfg.CPU >= 0 {
-		if err := pin(w.cfg.CPU); err != nil {
+		if err := affinity.Pin(w.cfg.CPU); err != nil {
 			w.cfg.Log.Warn("worker is not pinned", "cpu", w.cfg.CPU, "error", err)
 		}
 	}
@@ -410,13 +409,4 @@ func (w *Worker) sweep() {
 // now is read once or twice per batch, never per packet.
 func (w *Worker) now() flow.Tick {
 	return flow.TickAt(time.Since(w.start))
-}
-
-func pin(cpu int) error {
-	var set unix.CPUSet
-	set.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("set affinity to cpu %d: %w", cpu, err)
-	}
-	return nil
 }

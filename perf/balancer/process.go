@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
+	"weir/dataplane/affinity"
 	"weir/lab/netlab"
 	"weir/perf/measure"
 )
@@ -64,7 +66,13 @@ const commandName = "balancer"
 func Command() *cli.Command {
 	return measure.AskedCommand(commandName, func(opt Options, log *slog.Logger) (measure.Server, error) {
 		opt.Log = log
-		return Open(opt)
+		b, err := Open(opt)
+		if err != nil {
+			return nil, err
+		}
+		// As the appliance does. What else it does is in threads of this process too.
+		_, err = affinity.MakeRoom(slices.Repeat([]int{opt.CPU}, len(b.plane.Workers())))
+		return b, err
 	})
 }
 

@@ -26,6 +26,8 @@ import (
 	"runtime"
 	"sync/atomic"
 
+	"weir/dataplane/affinity"
+
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
@@ -225,10 +227,8 @@ func (g *Generator) Thread() int { return int(g.thread.Load()) }
 // of the interface, and takes the calling goroutine's thread with it.
 func (g *Generator) Run(ctx context.Context) error {
 	runtime.LockOSThread() // never unlocked: the thread's affinity is not for others
-	var set unix.CPUSet
-	set.Set(g.cpu)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("run generator: pin to cpu %d: %w", g.cpu, err)
+	if err := affinity.Pin(g.cpu); err != nil {
+		return fmt.Errorf("run generator: %w", err)
 	}
 	// It never sleeps. Whatever else wants this CPU has it first: the kernel's receiving
 	// of the frames where that is a thread, and threads of what is measured.

@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"weir/dataplane/affinity"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -23,16 +25,11 @@ func threadTime() time.Duration {
 
 // lastCPU returns the last CPU that is allowed: interrupts prefer the first.
 func lastCPU() (int, error) {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return 0, fmt.Errorf("get allowed cpus: %w", err)
+	cpus, err := affinity.Allowed()
+	if err != nil {
+		return 0, err
 	}
-	for cpu := len(set)*64 - 1; cpu >= 0; cpu-- {
-		if set.IsSet(cpu) {
-			return cpu, nil
-		}
-	}
-	return 0, errors.New("get allowed cpus: there are none")
+	return cpus[len(cpus)-1], nil
 }
 
 // hold keeps the calling goroutine on its thread, and that on a CPU, until it is

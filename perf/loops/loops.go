@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weir/dataplane/affinity"
 	"weir/perf/measure"
 	"weir/perf/splice"
 )
@@ -107,10 +108,8 @@ type loop interface {
 // calling goroutine's thread with it.
 func Run(ctx context.Context, opt Options, ready func(thread int), asked <-chan func(Status)) (_ Counters, err error) {
 	runtime.LockOSThread() // never unlocked: the thread's affinity is not for others
-	var set unix.CPUSet
-	set.Set(opt.CPU)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return Counters{}, fmt.Errorf("run loop: pin to cpu %d: %w", opt.CPU, err)
+	if err := affinity.Pin(opt.CPU); err != nil {
+		return Counters{}, fmt.Errorf("run loop: %w", err)
 	}
 	l, err := open(&opt)
 	if err != nil {

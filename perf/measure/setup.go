@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"weir/dataplane/affinity"
 )
 
 // Setup is what any measurement can be told.
@@ -33,15 +33,11 @@ func (s *Setup) Complete() error {
 		return err
 	}
 	if len(s.CPUs) == 0 {
-		var set unix.CPUSet
-		if err := unix.SchedGetaffinity(0, &set); err != nil {
-			return fmt.Errorf("get allowed cpus: %w", err)
+		cpus, err := affinity.Allowed()
+		if err != nil {
+			return err
 		}
-		for cpu := 0; cpu < len(set)*64 && len(s.CPUs) < 2; cpu++ {
-			if set.IsSet(cpu) {
-				s.CPUs = append(s.CPUs, cpu)
-			}
-		}
+		s.CPUs = cpus[:min(len(cpus), 2)]
 	}
 	if len(s.CPUs) != 2 || s.CPUs[0] == s.CPUs[1] {
 		return errors.New("what is measured and what sends to it need a cpu each: run on a machine with two, or name two")

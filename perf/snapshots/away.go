@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weir/controlplane/reconcile"
+	"weir/dataplane/affinity"
 	"weir/dataplane/flow"
 	"weir/dataplane/forward"
 	"weir/dataplane/handover"
@@ -166,20 +167,11 @@ func (s *spinner) run(ready, done chan<- struct{}) {
 
 // pin has the thread run on the last CPU that is allowed.
 func pin() error {
-	var allowed, set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
-		return fmt.Errorf("get allowed cpus: %w", err)
+	cpus, err := affinity.Allowed()
+	if err != nil {
+		return err
 	}
-	for cpu := 0; cpu < len(allowed)*64; cpu++ {
-		if allowed.IsSet(cpu) {
-			set.Zero()
-			set.Set(cpu)
-		}
-	}
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("pin worker: %w", err)
-	}
-	return nil
+	return affinity.Pin(cpus[len(cpus)-1])
 }
 
 // nobody is an outbox of a worker that gets no packets.

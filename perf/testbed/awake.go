@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,17 +18,36 @@ import (
 // a percentile of latency would show. So each has a process that does nothing, of
 // SCHED_IDLE (sched(7)): anything else that wants to run has the CPU at once. On bare
 // metal the kernel's idle=poll does the same.
-type awake struct{ idlers []*exec.Cmd }
+type awake struct {
+	idlers []*exec.Cmd
+	end    func() // ends the goroutine that has the idlers; may be called twice
+}
 
-// keepAwake keeps these CPUs from halting until close.
+// keepAwake keeps these CPUs from halting until close, or until this process ends.
 func keepAwake(cpus ...int) (*awake, error) {
-	a := &awake{}
-	for _, cpu := range cpus {
-		if err := a.add(cpu); err != nil {
-			return nil, errors.Join(fmt.Errorf("keep cpu %d awake: %w", cpu, err), a.close())
-		}
+	over := make(chan struct{})
+	a := &awake{end: sync.OnceFunc(func() { close(over) })}
+	begun := make(chan error)
+	go func() {
+		// An idler goes when the thread goes that it is a child of (PR_SET_PDEATHSIG(2const)).
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		begun <- a.begin(cpus)
+		<-over
+	}()
+	if err := <-begun; err != nil {
+		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
+}
+
+func (a *awake) begin(cpus []int) error {
+	for _, cpu := range cpus {
+		if err := a.add(cpu); err != nil {
+			return fmt.Errorf("keep cpu %d awake: %w", cpu, err)
+		}
+	}
+	return nil
 }
 
 func (a *awake) add(cpu int) error {
@@ -55,6 +76,7 @@ func (a *awake) add(cpu int) error {
 
 // close ends them. It may be called twice.
 func (a *awake) close() error {
+	defer a.end()
 	var errs []error
 	for _, idler := range a.idlers {
 		errs = append(errs, idler.Process.Kill())

@@ -95,7 +95,7 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 			err = errors.Join(err, r.Close())
 		}
 	}()
-	if err := r.KeepAwake(opt.CPUs...); err != nil {
+	if err := r.KeepAwake(opt.CPUs[1]); err != nil { // the generator keeps the other one awake
 		return nil, err
 	}
 	if !r.send {

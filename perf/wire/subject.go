@@ -115,7 +115,7 @@ func Subjects() []Subject {
 // asked for.
 func MainSubjects() []string {
 	return []string{
-		"floor-afxdp", "weir-dsr", "weir-ipip", "weir-nat", "floor-afpacket", "weir-dsr-afpacket",
+		"floor-afxdp", "weir-dsr", "weir-dsr-gc", "weir-ipip", "weir-nat", "floor-afpacket", "weir-dsr-afpacket",
 		"asavie", "asavie-drained", NftDNAT, "nft-dnat-default", "nft-dsr", "kernel-forward", "xdp-tx-thread",
 	}
 }
@@ -141,6 +141,9 @@ func Names(all []Subject) (names []string) {
 
 // can tells whether the subject can be measured in a scenario.
 func (s *Subject) can(scenario Scenario) bool {
+	if s.collected { // what a packet costs beside the collector says nothing
+		return scenario == Latency
+	}
 	switch scenario {
 	case Send:
 		return s.loop != "" && !s.IPv6

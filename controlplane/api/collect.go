@@ -201,7 +201,7 @@ func workers(all []engine.WorkerStatus) []Worker {
 		w.TooBigReplies, w.TooBigLearned = c.PathMTUAnswers, c.PathMTULearned
 		w.Rejects, w.Relayed = c.Rejects, c.ErrorsRelayed
 		w.Fragmented, w.FragmentsHeld = c.Fragmented, c.FragmentsHeld
-		w.Wakeups = c.Wakeups
+		w.Wakeups, w.Pauses, w.LongestUS = c.Wakeups, c.Pauses, c.Longest.Microseconds()
 		w.KernelDropped, w.KernelInvalid = s.Queue.ReceiveDropped, s.Queue.ReceiveInvalid
 		for r := range stats.NumReasons {
 			if n := c.Drops[r]; n > 0 {

@@ -57,7 +57,7 @@ func newFake() *fake {
 		HandedOver:  stats.Traffic{Packets: 8, Bytes: 800},
 		Spread:      stats.Traffic{Packets: 6, Bytes: 600},
 		ARPReplies:  3, NDPReplies: 2, EchoReplies: 1,
-		FlowsEvicted: 4, FlowsExpired: 5, Wakeups: 7,
+		FlowsEvicted: 4, FlowsExpired: 5, Wakeups: 7, Pauses: 3, Longest: 2500 * time.Microsecond,
 		FlowsUntrustedEvicted: 21, FlowsRefused: 22, FlowsUnrecorded: 23, NATFlows: 24, NATTakenOver: 25,
 		PathMTUAnswers: 26, PathMTULearned: 27, Rejects: 28, ErrorsRelayed: 29, Fragmented: 30, FragmentsHeld: 31,
 		Backends: []stats.Backend{

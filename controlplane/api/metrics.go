@@ -162,6 +162,8 @@ func (m emitter) worker(w *Worker) {
 	m.counter("weir_worker_nat_taken_over_total", "Flows that were over and lost their SNAT port to a new one.", float64(w.NATTakenOver), l)
 	m.counter("weir_worker_flows_expired_total", "Flows that were idle for too long.", float64(w.FlowsExpired), l)
 	m.counter("weir_worker_wakeups_total", "Times the worker came back from sleeping.", float64(w.Wakeups), l)
+	m.counter("weir_worker_pauses_total", "Batches that took more than a millisecond: the worker lost its CPU, or the kernel held it up.", float64(w.Pauses), l)
+	m.gauge("weir_worker_longest_batch_seconds", "How long the longest batch took since the worker began.", float64(w.LongestUS)/1e6, l)
 }
 
 // network writes what this node says to others, and hears of them.

@@ -185,6 +185,8 @@ type Worker struct {
 	Fragmented    uint64            `json:"fragmented"`
 	FragmentsHeld uint64            `json:"fragments_held"` // that had to wait for the first of their datagram
 	Wakeups       uint64            `json:"wakeups"`
+	Pauses        uint64            `json:"pauses"`         // batches that took more than a millisecond
+	LongestUS     int64             `json:"longest_us"`     // the longest batch, in microseconds
 	KernelDropped uint64            `json:"kernel_dropped"` // before the worker: no room to receive into
 	KernelInvalid uint64            `json:"kernel_invalid"` // before the worker: did not fit a frame
 }

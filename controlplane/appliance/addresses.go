@@ -255,7 +255,7 @@ func (a *Appliance) adoptAddresses() error {
 		return nil
 	}
 	given := a.addresses.claims(others)
-	host, err := a.host(before)
+	host, err := thisHost(before.Interfaces)
 	if err != nil {
 		return err
 	}

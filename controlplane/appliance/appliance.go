@@ -27,7 +27,6 @@ import (
 	"weir/controlplane/nexthop"
 	"weir/controlplane/reconcile"
 	"weir/controlplane/reserve"
-	"weir/dataplane/affinity"
 	"weir/dataplane/afxdp"
 	"weir/dataplane/engine"
 	"weir/dataplane/flow"
@@ -47,7 +46,6 @@ type Appliance struct {
 	opt        Options
 	log        *slog.Logger
 	started    time.Time
-	cpus       []int // that this process was given
 	reconciler *reconcile.Reconciler
 	hops       *nexthop.Tracker
 	checker    *health.Checker
@@ -105,7 +103,6 @@ func Run(ctx context.Context, opt Options) error {
 	if err := a.Open(); err != nil {
 		return err
 	}
-	a.makeRoom()
 	a.logStart(cfg)
 
 	// The parts go on for a while when ctx has ended: weir says goodbye first.
@@ -207,24 +204,6 @@ func (a *Appliance) logStart(cfg *config.Config) {
 		a.log.Warn(w)
 	}
 	a.log.Info("weir runs", "version", a.opt.Version, "node", cfg.Node, "services", len(cfg.Services), "api", cfg.API.Socket)
-}
-
-// makeRoom keeps everything but the workers, which have not begun, off their CPUs.
-// What cannot be done is logged: weir forwards all the same.
-func (a *Appliance) makeRoom() {
-	var workers []int
-	for _, w := range a.Workers() {
-		workers = append(workers, w.CPU())
-	}
-	left, err := affinity.MakeRoom(workers)
-	switch {
-	case err != nil:
-		a.log.Warn("workers share their cpus with other threads of weir", "error", err)
-	case len(left) == 0:
-		a.log.Info("workers share their cpus with other threads of weir: each cpu has a worker", "fix", "leave one without, by queues or cpus")
-	default:
-		a.log.Info("workers have their cpus for themselves", "others_on", left)
-	}
 }
 
 func (a *Appliance) reloadOnSignal(ctx context.Context, hup <-chan os.Signal) error {

@@ -20,7 +20,7 @@ func (a *Appliance) Reload() (api.Reloaded, error) {
 	a.reload.Lock()
 	defer a.reload.Unlock()
 	before := a.reconciler.Config()
-	host, err := a.host(before)
+	host, err := thisHost(before.Interfaces)
 	if err != nil {
 		return api.Reloaded{}, err
 	}
@@ -174,7 +174,7 @@ func (a *Appliance) workerCount() (n int) {
 
 // Plan implements api.Appliance.
 func (a *Appliance) Plan(name string, text []byte) (*reconcile.Plan, []string, error) {
-	host, err := a.host(a.reconciler.Config())
+	host, err := thisHost(a.reconciler.Config().Interfaces)
 	if err != nil {
 		return nil, nil, err
 	}

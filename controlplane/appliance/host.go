@@ -12,14 +12,6 @@ import (
 	"weir/dataplane/affinity"
 )
 
-// host is thisHost for a configuration that is to replace one in force. The CPUs are
-// those of the start: this process has since left some of them to workers.
-func (a *Appliance) host(inForce *config.Config) (config.Host, error) {
-	h, err := thisHost(inForce.Interfaces)
-	h.CPUs = a.cpus
-	return h, err
-}
-
 // thisHost gathers the facts about this box that a configuration is held
 // against. It takes the interfaces that are in use for present, also while they
 // are not: one that is gone for the moment must not keep backends from being
@@ -50,7 +42,7 @@ func thisHost(inUse []config.Interface) (config.Host, error) {
 			h.Addresses = append(h.Addresses, p)
 		}
 	}
-	if h.CPUs, err = affinity.Allowed(); err != nil {
+	if h.CPUs, err = affinity.Possible(); err != nil {
 		return h, err
 	}
 	var info unix.Sysinfo_t

@@ -18,14 +18,18 @@ import (
 	"weir/controlplane/nexthop"
 	"weir/controlplane/reconcile"
 	"weir/controlplane/via"
+	"weir/dataplane/affinity"
 	"weir/dataplane/engine"
 )
 
 // build makes all parts; none of them runs yet.
 func (a *Appliance) build(l loaded) (err error) {
 	cfg := l.cfg
-	a.cpus = l.host.CPUs
-	if a.Engine, err = engine.New(engineConfig(cfg, a.log)); err != nil {
+	ec := engineConfig(cfg, a.log)
+	if ec.Room, err = affinity.NewRoom(); err != nil {
+		return err
+	}
+	if a.Engine, err = engine.New(ec); err != nil {
 		return err
 	}
 	var peers l2.Cluster

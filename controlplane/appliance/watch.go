@@ -24,35 +24,45 @@ const (
 func (a *Appliance) watch(ctx context.Context) error {
 	t := time.NewTicker(watchInterval)
 	defer t.Stop()
-	w := newWatcher(a.log)
+	w, counts := newWatcher(a.log), totals{engine: a.Engine}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-			now, silent := a.totals(ctx)
+			now, silent := counts.add(ctx)
 			for _, s := range silent {
 				a.log.Error("a worker does not respond", "interface", s.Interface, "queue", s.Index, "cpu", s.CPU)
 			}
-			w.look(&now)
+			w.look(now)
 		}
 	}
 }
 
-// totals adds up the counters of all workers that answer, and names those that
-// do not.
-func (a *Appliance) totals(ctx context.Context) (sum stats.Counters, silent []engine.WorkerStatus) {
+// totals are the counters of all workers, added up now and then in the same memory:
+// with many backends they are megabytes.
+type totals struct {
+	engine *engine.Engine
+	all    []engine.WorkerStatus
+	sum    stats.Counters
+}
+
+// add adds up the counters of all workers that answer, and names those that do not.
+// The sum is good until the next call.
+func (t *totals) add(ctx context.Context) (sum *stats.Counters, silent []engine.WorkerStatus) {
 	ctx, cancel := context.WithTimeout(ctx, watchInterval/2)
 	defer cancel()
-	for _, s := range a.Status(ctx) {
-		switch {
+	t.all = t.engine.StatusAgain(ctx, t.all)
+	t.sum = stats.Counters{Backends: t.sum.Backends[:0]}
+	for i := range t.all {
+		switch s := &t.all[i]; {
 		case s.Err == nil:
-			s.Counters.AddTo(&sum)
+			s.Counters.AddTo(&t.sum)
 		case ctx.Err() != nil:
-			silent = append(silent, s)
+			silent = append(silent, *s)
 		}
 	}
-	return sum, silent
+	return &t.sum, silent
 }
 
 // trouble is a counter that should stand still.

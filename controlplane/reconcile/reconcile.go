@@ -179,6 +179,10 @@ func (r *Reconciler) Config() *config.Config { return r.config.Load() }
 // checks' latest results.
 func (r *Reconciler) View() *View { return r.view.Load().withHealth(r.parts.Health.Results()) }
 
+// Compiled returns the view that was made with the snapshot now in force, with what
+// health checks had found by then. It is the same until there is another snapshot.
+func (r *Reconciler) Compiled() *View { return r.view.Load() }
+
 // Run compiles a snapshot now and whenever something has changed, until ctx
 // ends.
 func (r *Reconciler) Run(ctx context.Context) error {

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+
+	"weir/dataplane/affinity"
 )
 
 // take takes over the parts that can stay as they are, and finds out which services
@@ -113,7 +115,11 @@ func different[K, V comparable](before, after map[K]V, do func(K)) {
 // cores returns how many cores may be used to build tables: all while there is no
 // traffic, and then no more than workers leave.
 func (c *compilation) cores() int {
-	cores := runtime.GOMAXPROCS(0)
+	given := runtime.NumCPU() // in the beginning
+	cores := min(given, runtime.GOMAXPROCS(0))
+	if allowed, err := affinity.Allowed(); err == nil && len(allowed) < given {
+		return min(cores, len(allowed)) // workers have their CPUs for themselves
+	}
 	if c.last == nil {
 		return cores
 	}

@@ -6,12 +6,8 @@
 package affinity
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"runtime"
-	"slices"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +27,29 @@ func Allowed() ([]int, error) {
 	return cpus, nil
 }
 
+// Possible returns the CPUs that a thread of this process can be pinned to, in order.
+// They are those of its cpuset, and more than Allowed says where the process was
+// started on a few of them (taskset(1)), or the kernel keeps some from those who do
+// not ask for them (isolcpus=).
+func Possible() (cpus []int, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		var all unix.CPUSet
+		for cpu := range len(all) * 64 {
+			all.Set(cpu)
+		}
+		if err = unix.SchedSetaffinity(0, &all); err != nil { // what the cpuset does not have is left out
+			err = fmt.Errorf("ask for all cpus: %w", err)
+			return
+		}
+		cpus, err = Allowed()
+	}()
+	<-done
+	return cpus, err
+}
+
 // Pin has the calling thread run on one CPU only. The goroutine should have locked
 // it, and should not give it back.
 func Pin(cpu int) error {
@@ -38,60 +57,6 @@ func Pin(cpu int) error {
 		return fmt.Errorf("pin to cpu %d: %w", cpu, err)
 	}
 	return nil
-}
-
-// MakeRoom keeps all threads that there are, and those that they will start, off
-// the CPUs of so many workers as workers has elements, and returns the CPUs that are
-// left to them. Workers pin their threads afterwards. If none is left, threads stay
-// where they may be, and it returns none.
-//
-// It also raises GOMAXPROCS by one for each worker, unless the environment sets it:
-// to Go's scheduler a worker is a goroutine that is always running, and one that
-// has been taken off has to find a free P at once, also while the collector works.
-func MakeRoom(workers []int) (left []int, err error) {
-	allowed, err := Allowed()
-	if err != nil {
-		return nil, err
-	}
-	// To set it is needed in any case: the runtime would else count the CPUs of one
-	// of these threads from time to time.
-	procs := runtime.GOMAXPROCS(0)
-	if os.Getenv("GOMAXPROCS") == "" {
-		procs += len(workers)
-	}
-	runtime.GOMAXPROCS(procs)
-	left = slices.DeleteFunc(allowed, func(cpu int) bool { return slices.Contains(workers, cpu) })
-	if len(left) == 0 {
-		return nil, nil
-	}
-	return left, moveThreads(left)
-}
-
-// moveThreads restricts all threads. One that is started meanwhile, by one that has
-// not been moved yet, is found the next time.
-func moveThreads(to []int) error {
-	const threads = "/proc/self/task"
-	moved := make(map[int]bool)
-	for {
-		entries, err := os.ReadDir(threads)
-		if err != nil {
-			return fmt.Errorf("list threads: %w", err)
-		}
-		before := len(moved)
-		for _, e := range entries {
-			id, err := strconv.Atoi(e.Name())
-			if err != nil || moved[id] {
-				continue
-			}
-			if err := restrict(id, to); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("set affinity of thread %d: %w", id, err)
-			}
-			moved[id] = true
-		}
-		if len(moved) == before {
-			return nil
-		}
-	}
 }
 
 // restrict is for the calling thread if id is 0.

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -41,7 +42,8 @@ type Config struct {
 	Interfaces  []Interface
 	FlowEntries int // per worker
 	Timeouts    flow.Timeouts
-	StateDir    string // folder for what a killed weir has to tell the next; empty for none
+	StateDir    string         // folder for what a killed weir has to tell the next; empty for none
+	Room        *affinity.Room // for workers; nil if they share their CPUs with all else
 	Log         *slog.Logger
 }
 
@@ -58,6 +60,7 @@ type Engine struct {
 	mu         sync.Mutex // guards all below, and interfaces' fields
 	steered    steer.Set
 	interfaces []*iface
+	left       []int // CPUs without a worker, as logged last; nil if there are none, or no Room
 	rings      map[ringKey]*handover.Ring
 }
 
@@ -247,4 +250,30 @@ func (e *Engine) cpuFor(cfg *Interface, n int) int {
 		}
 	}
 	return least
+}
+
+// makeRoom keeps all else off the workers' CPUs. What cannot be done is logged: frames
+// are forwarded all the same. It is called with mu held when there are new workers,
+// which have not begun.
+func (e *Engine) makeRoom() {
+	if e.cfg.Room == nil {
+		return
+	}
+	var cpus []int
+	for _, i := range e.interfaces {
+		for _, w := range i.workers {
+			cpus = append(cpus, w.CPU())
+		}
+	}
+	left, err := e.cfg.Room.Make(cpus)
+	switch {
+	case err != nil:
+		e.cfg.Log.Warn("workers share their cpus with other threads", "error", err)
+	case slices.Equal(left, e.left) && left != nil:
+	case len(left) == 0:
+		e.cfg.Log.Info("workers share their cpus with other threads: each cpu has a worker", "fix", "leave one without: see ethtool -L, queues and cpus")
+	default:
+		e.cfg.Log.Info("workers have their cpus for themselves", "others_on", left)
+	}
+	e.left = left
 }

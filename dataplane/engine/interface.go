@@ -93,6 +93,7 @@ func (i *iface) staff(opened *nic.NIC) error {
 			Interface: i.index,
 			Index:     n,
 			CPU:       e.cpuFor(&i.cfg, n),
+			Room:      e.cfg.Room,
 			Queue:     q,
 			Flows:     table,
 			Space:     e.space,
@@ -104,6 +105,7 @@ func (i *iface) staff(opened *nic.NIC) error {
 	}
 	i.pulses = make([]pulse, len(i.workers))
 	e.connect()
+	e.makeRoom()
 	return nil
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"weir/dataplane/nic"
@@ -87,14 +88,22 @@ type WorkerStatus struct {
 
 // Status asks every worker for its state, all at the same time, so that one
 // that is stuck does not use up the patience of ctx for the others.
-func (e *Engine) Status(ctx context.Context) []WorkerStatus {
+func (e *Engine) Status(ctx context.Context) []WorkerStatus { return e.StatusAgain(ctx, nil) }
+
+// StatusAgain is Status in the memory of an earlier one, which is gone with it.
+func (e *Engine) StatusAgain(ctx context.Context, earlier []WorkerStatus) []WorkerStatus {
 	workers := e.Workers()
-	all := make([]WorkerStatus, len(workers))
+	all := slices.Grow(earlier[:0], len(workers))[:len(workers)]
 	var asking sync.WaitGroup
 	for i, w := range workers {
 		asking.Go(func() {
-			s, err := w.Status(ctx)
-			all[i] = WorkerStatus{w.Interface, s, err}
+			var s worker.Status
+			s.Counters.Backends = all[i].Counters.Backends[:0]
+			if err := w.StatusInto(ctx, &s); err != nil { // s may still be written to
+				all[i] = WorkerStatus{w.Interface, worker.Status{Index: w.Index(), CPU: w.CPU()}, err}
+				return
+			}
+			all[i] = WorkerStatus{w.Interface, s, nil}
 		})
 	}
 	asking.Wait()

@@ -25,7 +25,7 @@ func (t *Table) PrefetchAt(numbers []uint32) {
 	var sum uint32 // else the compiler would drop the loads
 	for _, number := range numbers {
 		if uint64(number) < uint64(len(t.entries)) {
-			sum += uint32(t.headers[number/ways].tags[0]) + t.entries[number].Packets
+			sum += uint32(t.headers[number/ways].tags[0]) + t.entries[number].Backend
 		}
 	}
 	t.touched += sum

@@ -127,7 +127,7 @@ func BenchmarkTable(b *testing.B) {
 				if len(m) == flows {
 					clear(m)
 				}
-				m[keys[i&(len(keys)-1)]] = Entry{Packets: 1}
+				m[keys[i&(len(keys)-1)]] = Entry{Backend: 1}
 			}
 		})
 	}

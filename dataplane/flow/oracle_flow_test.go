@@ -32,7 +32,6 @@ type modelFlow struct {
 	number   uint32
 	seen     uint64 // in ticks that do not wrap
 	id       uint32 // in Backend and NAT
-	packets  uint32
 }
 
 func (f *modelFlow) state() State {

@@ -71,7 +71,7 @@ func newModel(t *testing.T, entries int, start Tick) *model {
 func (m *model) check(e *Entry, k packet.Tuple, f *modelFlow) {
 	m.t.Helper()
 	if want := (NATState{uint16(f.id), uint16(f.id), uint16(f.id), uint8(f.id)}); e.Tuple != k ||
-		e.Backend != f.id || e.Generation != f.id || e.NAT != want || e.Packets != f.packets || !f.trusted && e.mark != f.sequence {
+		e.Backend != f.id || e.Generation != f.id || e.NAT != want || !f.trusted && e.mark != f.sequence {
 		m.t.Fatalf("%v: %+v, want %+v", k, *e, *f)
 	}
 }
@@ -115,7 +115,7 @@ func (m *model) packet(k packet.Tuple, s Segment) {
 	before := f.state()
 	f.note(client, s.Flags)
 	m.expect(f, f.ofClient(before, s.Flags))
-	f.seen, f.packets = m.now, f.packets+1
+	f.seen = m.now
 	m.check(e, k, f)
 	m.table.Mark(e, m.mark())
 	if f.trusted {
@@ -147,7 +147,7 @@ func (m *model) known(hash uint64, k packet.Tuple, f *modelFlow, s Segment, live
 		return false
 	}
 	m.knew++
-	f.seen, f.packets = m.now, f.packets+1
+	f.seen = m.now
 	m.check(m.table.Found(places[0]), k, f)
 	return true
 }
@@ -244,7 +244,7 @@ func (m *model) insert(hash uint64, k packet.Tuple, s Segment) {
 		m.t.Fatalf("insert %v: evicted %v, seen %d, want %d", k, evicted.Tuple, f.seen, oldest)
 	}
 	m.count[why]++
-	if *e != (Entry{Tuple: k, Packets: 1, mark: s.Sequence}) {
+	if *e != (Entry{Tuple: k, mark: s.Sequence}) {
 		m.t.Fatalf("insert %v: not fresh: %+v", k, *e)
 	}
 	m.next++
@@ -252,7 +252,7 @@ func (m *model) insert(hash uint64, k packet.Tuple, s Segment) {
 	e.Backend, e.Generation, e.NAT = id, id, NATState{uint16(id), uint16(id), uint16(id), uint8(id)}
 	f := &modelFlow{
 		udp: k.Proto != packet.ProtoTCP, opening: s.Flags&syn != 0 && s.Flags&fin == 0, sequence: s.Sequence,
-		number: m.table.Number(e), seen: m.now, id: id, packets: 1,
+		number: m.table.Number(e), seen: m.now, id: id,
 	}
 	if number, f := m.at(f.number); f != nil {
 		m.t.Fatalf("insert %v: at the place of %v", k, number)

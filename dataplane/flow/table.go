@@ -20,7 +20,7 @@
 // array. The number of a place says where both are.
 //
 //	header   | tags 8 x 16 bits | status 8 x 8 bits | last seen 8 x 32 bits |
-//	entry    | tuple | backend | generation | packets | mark | NAT          |
+//	entry    | tuple | delta | backend | generation | mark | NAT             |
 //
 // So a packet of a known flow touches two lines, one of an unknown flow touches
 // one, and expiry, eviction and the state of a flow's answers need headers only.
@@ -72,7 +72,8 @@ type Entry struct {
 	Delta      packet.Delta // under NAT: what it does to a checksum of the client's packets
 	Backend    uint32       // slot number in the snapshot
 	Generation uint32       // of the snapshot Backend was checked against
-	Packets    uint32       // counted by Insert, Lookup and Known: the client's; wraps
+
+	_ [4]byte
 
 	// mark is, until the flow is trusted, the sequence number of the client's
 	// last TCP segment; after that it is what Mark has set, at first 0.
@@ -192,7 +193,7 @@ func (t *Table) Prefetch(hashes []uint64, places []uint32) {
 			m = headers[set].vacancy()
 		}
 		place := set*ways + uint64(m.first())
-		sum += uint64(entries[place&uint64(len(entries)-1)].Packets)
+		sum += uint64(entries[place&uint64(len(entries)-1)].Backend)
 		places[i] = uint32(place)
 	}
 	t.touched += uint32(sum)
@@ -228,8 +229,9 @@ func (t *Table) Known(places []uint32, packets []packet.Parsed, mark uint32, now
 		if e.mark != mark || !settled(status, p.TCPFlags) || !same(&e.Tuple, &p.Tuple) || h.idle(int(i), now) > t.limit[status&stateMask] {
 			return n
 		}
-		h.seen[i] = now
-		e.Packets++
+		if h.seen[i] != now { // a line that is not written to need not be written back
+			h.seen[i] = now
+		}
 	}
 	return len(places)
 }
@@ -271,8 +273,8 @@ func same(a, b *packet.Tuple) bool {
 }
 
 // Lookup returns the flow k belongs to and notes the packet, which came from
-// the client: last seen now, one more counted, and the state and trust that seg
-// leads to (ignored for what is not TCP). It returns nil if there is no such
+// the client: last seen now, and the state and trust that seg leads to (ignored for
+// what is not TCP). It returns nil if there is no such
 // flow, if it was idle for too long, or if this packet opens a new connection
 // where one was closed: then the backend is to be chosen anew, and Insert to be
 // called.
@@ -300,7 +302,6 @@ func (t *Table) Lookup(hash uint64, k *packet.Tuple, seg Segment, now Tick) *Ent
 		}
 	}
 	h.seen[i] = now
-	e.Packets++
 	return e
 }
 
@@ -338,7 +339,7 @@ func (t *Table) Insert(hash uint64, k *packet.Tuple, seg Segment, now Tick) (e, 
 	}
 	h.put(i, hash, uint8(firstState(k.Proto, seg.Flags)), now)
 	*e = Entry{}
-	e.Tuple, e.Packets, e.mark = *k, 1, seg.Sequence
+	e.Tuple, e.mark = *k, seg.Sequence
 	return e, evicted, why
 }
 

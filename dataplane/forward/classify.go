@@ -24,11 +24,10 @@ const (
 	isWhole               // a whole TCP or UDP packet that is no answer: it is classified if its flow is not known
 )
 
-// classify is the first pass over a frame: it returns the verdict, or what the
-// second pass has to do.
+// classify is the first pass over a frame, of which Decode has made p: it returns the
+// verdict, or what the second pass has to do.
 func (f *Forwarder) classify(p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) (Verdict, next) {
 	b := frame.Bytes()
-	p.Decode(b)
 	if p.Problem != packet.ProblemNone {
 		if fragment.Tiny(p, b) {
 			return drop(stats.FragmentTiny), next{}

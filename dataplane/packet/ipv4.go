@@ -152,17 +152,18 @@ func (b IPv4) SetDst(a [4]byte) { *(*[4]byte)(b[ipv4Dst:]) = a }
 // Payload returns what follows the header, up to the total length.
 func (b IPv4) Payload() []byte { return b[b.HeaderLen():b.TotalLength()] }
 
-// DecrementTTL takes one hop off the time to live and adjusts the checksum
-// (RFC 1624 §3). It changes nothing and reports false when no hop is left to
+// DecrementTTL takes one hop off the time to live and adjusts the checksum: one less
+// in the high byte of a word is as much more in the sum's complement (RFC 1141), which
+// wraps around so that it is never minus zero (RFC 1624 §3). It changes nothing and reports false when no hop is left to
 // take: such a packet may not be forwarded (RFC 1812 §5.3.1).
 func (b IPv4) DecrementTTL() bool {
 	ttl := b[ipv4TTL]
 	if ttl <= 1 {
 		return false
 	}
-	word := binary.BigEndian.Uint16(b[ipv4TTL:])
 	b[ipv4TTL] = ttl - 1
-	b.SetChecksum(Update16(b.Checksum(), word, word-1<<8))
+	sum := uint32(b.Checksum()) + 1<<8
+	b.SetChecksum(uint16(sum + (sum+1)>>16))
 	return true
 }
 

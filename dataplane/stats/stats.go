@@ -7,6 +7,8 @@
 // atomic operation is spent on a packet.
 package stats
 
+import "time"
+
 // Traffic counts packets and their bytes, Ethernet header included and frame
 // check sequence not.
 type Traffic struct {
@@ -39,7 +41,7 @@ type Backend struct {
 }
 
 // Counters are one worker's counts since it was started. The worker writes
-// them and nobody else touches them; copies are made by CopyTo.
+// them and nobody else touches them.
 type Counters struct {
 	Received    Traffic // frames taken from the queue
 	Transmitted Traffic // frames the queue accepted, those of other workers included
@@ -69,17 +71,25 @@ type Counters struct {
 
 	Wakeups uint64 // times the worker came back from sleeping in poll(2)
 
+	// How long the worker was away from its queue: batches that took longer than a
+	// millisecond, as it had lost its CPU or the kernel held it up, and the longest one.
+	Pauses  uint64
+	Longest time.Duration
+
 	Backends []Backend // by slot
 }
 
 // Drop counts a frame dropped for reason.
 func (c *Counters) Drop(reason Reason) { c.Drops[reason]++ }
 
-// CopyTo copies all counts into dst, using dst's memory where it suffices.
-func (c *Counters) CopyTo(dst *Counters) {
-	backends := append(dst.Backends[:0], c.Backends...)
-	*dst = *c
-	dst.Backends = backends
+// Turn counts how long a batch took; one above pause is one.
+func (c *Counters) Turn(took, pause time.Duration) {
+	if took > c.Longest {
+		c.Longest = took
+	}
+	if took > pause {
+		c.Pauses++
+	}
 }
 
 // AddTo adds all counts to sum, slot by slot. A slot that sum counts for
@@ -109,6 +119,8 @@ func (c *Counters) AddTo(sum *Counters) {
 	sum.NATFlows += c.NATFlows
 	sum.NATTakenOver += c.NATTakenOver
 	sum.Wakeups += c.Wakeups
+	sum.Pauses += c.Pauses
+	sum.Longest = max(sum.Longest, c.Longest)
 	if n := len(c.Backends) - len(sum.Backends); n > 0 {
 		sum.Backends = append(sum.Backends, make([]Backend, n)...)
 	}

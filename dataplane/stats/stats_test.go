@@ -70,6 +70,7 @@ func TestAddToAddsEverything(t *testing.T) {
 	next := uint64(1)
 	fill(t, v, &next)
 	double(v)
+	want.Longest = c.Longest // the longer one of the two
 	for i := range want.Backends {
 		want.Backends[i].Generation = 1
 	}
@@ -120,23 +121,5 @@ func TestAddToOfFewerBackends(t *testing.T) {
 	filled(t, 1, 0, 5).AddTo(&sum)
 	if len(sum.Backends) != 3 || sum.Backends[0].Packets == 0 || sum.Backends[1] != (Backend{}) {
 		t.Errorf("backends %+v", sum.Backends)
-	}
-}
-
-func TestCopyTo(t *testing.T) {
-	c := filled(t, 2, 1, 1)
-	dst := Counters{Backends: make([]Backend, 5)}
-	memory := &dst.Backends[0]
-	c.CopyTo(&dst)
-	if !reflect.DeepEqual(&dst, c) {
-		t.Fatalf("copy %+v, want %+v", dst, *c)
-	}
-	if &dst.Backends[0] != memory {
-		t.Error("the copy's memory was not used although it suffices")
-	}
-	c.Backends[0].Flows = -1
-	c.Drop(NotIP)
-	if dst.Backends[0].Flows == -1 || dst.Drops[NotIP] == c.Drops[NotIP] {
-		t.Error("the copy changes with the original")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weir/dataplane/flow"
@@ -61,7 +62,8 @@ func (w *Worker) CPU() int { return w.cfg.CPU }
 // quarter of a second at least. If it stays the same for long, the worker hangs.
 func (w *Worker) Turns() uint32 { return w.turns.Load() }
 
-// Status is a worker's state at one moment.
+// Status is a worker's state: all but Counters.Backends at one moment, these one after
+// the other.
 type Status struct {
 	Index    int
 	CPU      int // negative if not pinned
@@ -71,19 +73,44 @@ type Status struct {
 	Counters stats.Counters
 }
 
-// Status returns the worker's state as it is between two batches. With an
-// error, that of Do, only Index and CPU are filled in.
+// copySlots is how many backends' counters are copied at one go, for the same reason
+// as rangeSets.
+const copySlots = 1024
+
+// Status returns the worker's state as it is between two batches. With an error, that
+// of Do, only Index and CPU are filled in.
 func (w *Worker) Status(ctx context.Context) (Status, error) {
-	s := &Status{Index: w.cfg.Index, CPU: w.cfg.CPU}
-	err := w.Do(ctx, func() {
-		s.Flows, s.Capacity = w.cfg.Flows.Len(), w.cfg.Flows.Cap()
-		w.counters.CopyTo(&s.Counters)
-	})
-	if err != nil {
+	s := new(Status)
+	if err := w.StatusInto(ctx, s); err != nil {
 		return Status{Index: w.cfg.Index, CPU: w.cfg.CPU}, err
 	}
-	s.Queue = w.cfg.Queue.Stats()
 	return *s, nil
+}
+
+// StatusInto is Status in memory of the caller's, as far as that suffices: the worker
+// allocates nothing in any case. After an error s may still be written to, and is not to
+// be used again.
+func (w *Worker) StatusInto(ctx context.Context, s *Status) error {
+	s.Index, s.CPU = w.cfg.Index, w.cfg.CPU
+	backends, slots := s.Counters.Backends[:0], 0
+	err := w.Do(ctx, func() {
+		s.Flows, s.Capacity = w.cfg.Flows.Len(), w.cfg.Flows.Cap()
+		slots = len(w.counters.Backends)
+		s.Counters = w.counters
+	})
+	if err != nil {
+		return err
+	}
+	backends = slices.Grow(backends, slots)[:slots]
+	for from := 0; from < slots; from += copySlots {
+		err := w.Do(ctx, func() { copy(backends[from:min(from+copySlots, slots)], w.counters.Backends[from:]) })
+		if err != nil {
+			return err
+		}
+	}
+	s.Counters.Backends = backends
+	s.Queue = w.cfg.Queue.Stats()
+	return nil
 }
 
 // Flow is one entry of a worker's flow table.

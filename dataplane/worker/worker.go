@@ -33,6 +33,13 @@ const (
 	// sweepPeriod is how long a sweep over the whole flow table takes.
 	sweepPeriod = 8 * flow.TicksPerSecond
 
+	// sweepSets is how many sets are swept in a turn: so few that it takes no longer
+	// than a batch does, even if all flows in them are over.
+	sweepSets = 32
+
+	// pause is how long a turn takes that is counted in stats.Counters.Pauses.
+	pause = time.Millisecond
+
 	// A worker without work still wakes up this often, to let idle flows go
 	// and to show that it is alive.
 	idleWait = 250 * time.Millisecond
@@ -44,10 +51,11 @@ var ErrStopped = errors.New("worker stopped")
 // Config is what a worker is made of. The worker owns Queue and Flows while it
 // runs, and closes neither.
 type Config struct {
-	Number    uint16 // the worker's own among all that run at the same time
-	Interface uint16 // index into Snapshot.Interfaces of the NIC it works
-	Index     int    // number of the queue on that NIC
-	CPU       int    // to pin to; negative for none
+	Number    uint16         // the worker's own among all that run at the same time
+	Interface uint16         // index into Snapshot.Interfaces of the NIC it works
+	Index     int            // number of the queue on that NIC
+	CPU       int            // to pin to; negative for none
+	Room      *affinity.Room // keeps others off CPU; may be nil
 	Queue     queue.Queue
 	Flows     *flow.Table
 	Space     *nat.Space                         // which worker has which SNAT ports
@@ -102,7 +110,9 @@ type Worker struct {
 	stopped  chan struct{}
 
 	start   time.Time
-	lastDue flow.Tick // up to when the flow table has been swept
+	lastDue flow.Tick     // up to when sets of the flow table have become due for sweeping
+	owed    uint64        // sets that are due
+	turned  time.Duration // since start, when the last turn was over, or sleeping after it
 
 	frames   [forward.BatchSize]queue.Frame
 	verdicts [forward.BatchSize]forward.Verdict
@@ -159,14 +169,17 @@ func (w *Worker) Run(ctx context.Context) error {
 	runtime.LockOSThread() // never unlocked: the thread's affinity is not for others
 	defer close(w.stopped)
 	if w.cfg.CPU >= 0 {
-		if err := affinity.Pin(w.cfg.CPU); err != nil {
+		unpin, err := w.cfg.Room.Pin(w.cfg.CPU)
+		if err != nil {
 			w.cfg.Log.Warn("worker is not pinned", "cpu", w.cfg.CPU, "error", err)
 		}
+		defer unpin()
 	}
 	defer context.AfterFunc(ctx, func() {
 		w.stopping.Store(true)
 		w.cfg.Queue.Wake()
 	})()
+	w.turned = time.Since(w.start)
 	for turn := uint32(1); !w.stopping.Load(); turn++ {
 		w.turns.Store(turn)
 		if err := w.turn(); err != nil {
@@ -189,11 +202,13 @@ func (w *Worker) turn() error {
 		return err
 	}
 	served := w.serve()
-	w.sweep()
-	if received+inbound > 0 || served {
+	sweeping := w.sweep()
+	if received+inbound > 0 || served || sweeping {
 		return nil
 	}
-	return w.sleep()
+	err = w.sleep()
+	w.turned = time.Since(w.start)
+	return err
 }
 
 // sleep waits for a frame, a hand-over or a request. The flag is set before
@@ -392,18 +407,25 @@ func (w *Worker) transmit(frames []queue.Frame) error {
 	return nil
 }
 
-// sweep lets idle flows go, so many sets at a time that the whole table is
-// visited once every sweepPeriod.
-func (w *Worker) sweep() {
-	now := w.now()
-	due := uint32(now - w.lastDue)
-	if due == 0 {
-		return
+// sweep lets idle flows go, so many sets at a time that the whole table is visited
+// once every sweepPeriod, and tells whether more sets are due. It ends the turn.
+func (w *Worker) sweep() (more bool) {
+	elapsed := time.Since(w.start)
+	w.counters.Turn(elapsed-w.turned, pause)
+	w.turned = elapsed
+	now := flow.TickAt(elapsed)
+	if due := uint64(uint32(now - w.lastDue)); due > 0 {
+		w.lastDue = now
+		sets := uint64(w.cfg.Flows.Sets())
+		w.owed = min(w.owed+(sets*due+sweepPeriod-1)/sweepPeriod, sets)
 	}
-	w.lastDue = now
-	sets := uint64(w.cfg.Flows.Sets())
-	share := min((sets*uint64(due)+sweepPeriod-1)/sweepPeriod, sets)
-	w.forward.Sweep(now, int(share))
+	if w.owed == 0 {
+		return false
+	}
+	n := min(w.owed, sweepSets)
+	w.owed -= n
+	w.forward.Sweep(now, int(n))
+	return w.owed > 0
 }
 
 // now is read once or twice per batch, never per packet.

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weir/dataplane/affinity"
 	"weir/dataplane/engine"
 	"weir/dataplane/flow"
 	"weir/dataplane/nat"
@@ -54,18 +55,19 @@ func Modes() []Mode { return []Mode{DSR, IPIP, NAT, Limited, Keep} }
 // Options says what to run, and on what.
 type Options struct {
 	Mode      Mode
-	IPv6      bool          // of VIP and backends
-	Driver    splice.Driver // default AF_XDP in copy mode
-	Interface string        // in the process's network namespace
-	Out       string        // to send by; default Interface. With another one there is no engine, but one worker on a splice
-	Queues    int           // of the interface, each with a worker
-	CPU       int           // that all workers are pinned to
-	Entries   int           // of the flow table, each
-	NewRate   uint32        // entries for new flows that each worker may make per second; 0 is no limit
-	SNAT      int           // addresses, in mode NAT
-	Collected int           // bytes of a heap that the collector goes through again and again; 0: it has nothing to do
-	Clients   netip.Prefix  // whose flows Known, Drain and Lost are about
-	Log       *slog.Logger  `json:"-"`
+	IPv6      bool           // of VIP and backends
+	Driver    splice.Driver  // default AF_XDP in copy mode
+	Interface string         // in the process's network namespace
+	Out       string         // to send by; default Interface. With another one there is no engine, but one worker on a splice
+	Queues    int            // of the interface, each with a worker
+	CPU       int            // that all workers are pinned to
+	Entries   int            // of the flow table, each
+	NewRate   uint32         // entries for new flows that each worker may make per second; 0 is no limit
+	SNAT      int            // addresses, in mode NAT
+	Collected int            // bytes of a heap that the collector goes through again and again; 0: it has nothing to do
+	Clients   netip.Prefix   // whose flows Known, Drain and Lost are about
+	Room      *affinity.Room `json:"-"` // for the workers; nil in a process that others work in too
+	Log       *slog.Logger   `json:"-"`
 }
 
 // Balancer is the data plane at work. Its methods belong to one goroutine, but for
@@ -119,7 +121,7 @@ func openPlane(opt *Options) (plane, error) {
 	i := engine.Interface{Name: opt.Interface, Queues: opt.Queues, CPUs: []int{opt.CPU}}
 	i.Driver, i.XDPModes = opt.Driver.NIC()
 	e, err := engine.New(engine.Config{
-		Interfaces: []engine.Interface{i}, FlowEntries: opt.Entries, Timeouts: flow.DefaultTimeouts(), Log: opt.Log,
+		Interfaces: []engine.Interface{i}, FlowEntries: opt.Entries, Timeouts: flow.DefaultTimeouts(), Room: opt.Room, Log: opt.Log,
 	})
 	if err != nil {
 		return nil, err

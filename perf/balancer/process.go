@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
-	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -66,14 +65,17 @@ const commandName = "balancer"
 func Command() *cli.Command {
 	return measure.AskedCommand(commandName, func(opt Options, log *slog.Logger) (measure.Server, error) {
 		opt.Log = log
-		b, err := Open(opt)
-		if err != nil {
-			return nil, err
-		}
-		// As the appliance does. What else it does is in threads of this process too.
-		_, err = affinity.MakeRoom(slices.Repeat([]int{opt.CPU}, len(b.plane.Workers())))
-		return b, err
+		return OpenAlone(opt)
 	})
+}
+
+// OpenAlone is Open in a process that has nothing else to do: all of it but the
+// workers stays off their CPU, as in the appliance.
+func OpenAlone(opt Options) (_ *Balancer, err error) {
+	if opt.Room, err = affinity.NewRoom(); err != nil {
+		return nil, fmt.Errorf("open balancer: %w", err)
+	}
+	return Open(opt)
 }
 
 // Answer implements [measure.Server].

@@ -52,8 +52,11 @@ func openSpliced(opt *Options) (_ *spliced, err error) {
 	if s.port, err = splice.Open(splice.Options{Driver: opt.Driver, In: opt.Interface, Out: opt.Out, Log: opt.Log}); err != nil {
 		return nil, err
 	}
+	if _, err := opt.Room.Make([]int{opt.CPU}); err != nil {
+		return nil, err
+	}
 	s.worker = worker.New(worker.Config{
-		CPU: opt.CPU, Queue: s.port.Queue, Flows: s.table, Space: s.space, Snapshot: &s.snapshot, Log: opt.Log,
+		CPU: opt.CPU, Room: opt.Room, Queue: s.port.Queue, Flows: s.table, Space: s.space, Snapshot: &s.snapshot, Log: opt.Log,
 	})
 	return s, nil
 }

@@ -107,10 +107,19 @@ type loop interface {
 // until ctx ends. Between two batches it calls what comes by asked. It takes the
 // calling goroutine's thread with it.
 func Run(ctx context.Context, opt Options, ready func(thread int), asked <-chan func(Status)) (_ Counters, err error) {
-	runtime.LockOSThread() // never unlocked: the thread's affinity is not for others
-	if err := affinity.Pin(opt.CPU); err != nil {
+	runtime.LockOSThread()          // never unlocked: the thread's affinity is not for others
+	room, err := affinity.NewRoom() // the process has nothing else to do, as in the balancer
+	if err == nil {
+		_, err = room.Make([]int{opt.CPU})
+	}
+	if err != nil {
 		return Counters{}, fmt.Errorf("run loop: %w", err)
 	}
+	unpin, err := room.Pin(opt.CPU)
+	if err != nil {
+		return Counters{}, fmt.Errorf("run loop: %w", err)
+	}
+	defer unpin()
 	l, err := open(&opt)
 	if err != nil {
 		return Counters{}, fmt.Errorf("run loop %s: %w", opt.Kind, err)

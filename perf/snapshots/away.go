@@ -58,6 +58,7 @@ type Away struct {
 type spinner struct {
 	from    *atomic.Pointer[snapshot.Snapshot]
 	forward *forward.Forwarder
+	room    *affinity.Room
 	stop    atomic.Bool
 	away    Away
 	err     error
@@ -94,7 +95,7 @@ func (w *world) watch(a Away, do func() error) (Away, error) {
 		return a, err
 	}
 	defer flows.Close()
-	s := &spinner{from: &w.snap, away: a, forward: forward.New(forward.Config{
+	s := &spinner{from: &w.snap, room: w.room, away: a, forward: forward.New(forward.Config{
 		Flows: flows, Space: w.space, Counters: &stats.Counters{}, Outbox: nobody{},
 	})}
 	runtime.GC()
@@ -126,10 +127,12 @@ func (w *world) watch(a Away, do func() error) (Away, error) {
 func (s *spinner) run(ready, done chan<- struct{}) {
 	defer close(done)
 	runtime.LockOSThread() // never unlocked: the thread ends with it, and its affinity
-	if s.err = pin(); s.err != nil {
+	unpin, err := s.pin()
+	if s.err = err; err != nil {
 		close(ready)
 		return
 	}
+	defer unpin()
 	snap := s.from.Load()
 	start := time.Now()
 	s.forward.Adopt(snap)
@@ -165,13 +168,17 @@ func (s *spinner) run(ready, done chan<- struct{}) {
 	s.away.Waited = spent.Since(spentBefore).Waited.Seconds() / last.Sub(begin).Seconds()
 }
 
-// pin has the thread run on the last CPU that is allowed.
-func pin() error {
+// pin has the thread run on the last CPU that is allowed, and all others elsewhere.
+func (s *spinner) pin() (unpin func(), err error) {
 	cpus, err := affinity.Allowed()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return affinity.Pin(cpus[len(cpus)-1])
+	cpu := cpus[len(cpus)-1]
+	if _, err := s.room.Make([]int{cpu}); err != nil {
+		return nil, err
+	}
+	return s.room.Pin(cpu)
 }
 
 // nobody is an outbox of a worker that gets no packets.

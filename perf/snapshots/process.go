@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"weir/controlplane/reconcile"
+	"weir/dataplane/affinity"
 )
 
 // part is what one process measures, once: a kind of change, or a worker while
@@ -110,6 +111,9 @@ func PartCommand() *cli.Command {
 // which is measured only if it is asked for.
 func (p part) measure(ctx context.Context) (out outcome, err error) {
 	w := newWorld(p.Services, p.Backends)
+	if w.room, err = affinity.NewRoom(); err != nil {
+		return out, err
+	}
 	before := heap()
 	rec := reconcile.New(w.config, w.parts(), slog.New(slog.DiscardHandler))
 	all, err := watched(Cell{Change: All, Round: p.Round}, 1, func(int) (time.Duration, error) { return w.first(ctx, rec) })

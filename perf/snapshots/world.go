@@ -18,6 +18,7 @@ import (
 	"weir/controlplane/nexthop"
 	"weir/controlplane/reconcile"
 	"weir/controlplane/via"
+	"weir/dataplane/affinity"
 	"weir/dataplane/engine"
 	"weir/dataplane/nat"
 	"weir/dataplane/packet"
@@ -30,6 +31,7 @@ import (
 type world struct {
 	config *config.Config
 	space  *nat.Space
+	room   *affinity.Room                    // for the worker; nil in a process that others work in too
 	snap   atomic.Pointer[snapshot.Snapshot] // as the workers' is
 	ended  context.CancelFunc
 	done   chan error

@@ -28,7 +28,7 @@ const planeName = "soak-plane"
 func PlaneCommand() *cli.Command {
 	return measure.AskedCommand(planeName, func(opt balancer.Options, log *slog.Logger) (measure.Server, error) {
 		opt.Log = log
-		b, err := balancer.Open(opt)
+		b, err := balancer.OpenAlone(opt)
 		return &plane{b}, err
 	})
 }

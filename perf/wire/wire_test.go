@@ -150,7 +150,7 @@ func TestSubjects(t *testing.T) {
 		if (s.mode != "") != ok || ok && (floor.loop != loops.Own || floor.Driver != s.Driver || floor.IPv6 != s.IPv6) {
 			t.Errorf("%s has the floor %q", s.Name, s.Floor)
 		}
-		if !s.can(Latency) || s.can(Send) && s.loop == "" {
+		if !s.can(Latency) || s.can(Flood) == s.collected || s.can(Send) && s.loop == "" {
 			t.Errorf("%s cannot what it should, or can what it should not", s.Name)
 		}
 	}

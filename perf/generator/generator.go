@@ -40,6 +40,7 @@ import (
 // Generator is one sender.
 type Generator struct {
 	cpu     int
+	equal   bool // Options.Equal
 	batch   int
 	frame   []byte
 	objects *ebpf.Collection
@@ -71,7 +72,7 @@ func New(opt Options) (*Generator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new generator: load BPF program (run as root): %w", err)
 	}
-	return &Generator{cpu: opt.CPU, batch: opt.Batch, frame: frame, objects: objects}, nil
+	return &Generator{cpu: opt.CPU, equal: opt.Equal, batch: opt.Batch, frame: frame, objects: objects}, nil
 }
 
 // variables returns a frame to begin with, and the program's variables.
@@ -232,8 +233,10 @@ func (g *Generator) Run(ctx context.Context) error {
 	}
 	// It never sleeps. Whatever else wants this CPU has it first: the kernel's receiving
 	// of the frames where that is a thread, and threads of what is measured.
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, leastUrgent); err != nil {
-		return fmt.Errorf("run generator: %w", err)
+	if !g.equal {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, leastUrgent); err != nil {
+			return fmt.Errorf("run generator: %w", err)
+		}
 	}
 	thread := unix.Gettid()
 	g.thread.Store(int32(thread))

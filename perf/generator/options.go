@@ -53,6 +53,7 @@ type Options struct {
 	Destination net.HardwareAddr
 	To          netip.AddrPort // IPv4 or IPv6; a flood's is IPv4
 	CPU         int            // that Run is pinned to
+	Equal       bool           // it has its share of that CPU, and does not give way to all others
 
 	// FrameLen, optional, is the length of every frame in bytes, without the
 	// frame check sequence: at least [FrameLen], and what there is to carry,

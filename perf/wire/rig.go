@@ -115,6 +115,7 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 		To: world.VIP(s.IPv6), Flows: cell.Flows, Zipf: opt.Zipf, FrameLen: opt.FrameLen, CPU: opt.CPUs[0], Seed: opt.Seed,
 	}
 	look := sink.Options{Verify: opt.Verify, Destination: s.destination()}
+	traffic.Equal = s.collected // the collector has that CPU, and leaves nothing
 	if cell.Scenario == Latency {
 		traffic.Stamp, traffic.Batch, look.Latency = true, latencyBatch, true
 	}

@@ -255,6 +255,7 @@ func (n *node) ended(how string) {
 		return // killed
 	}
 	n.running = false
+	err := n.lab.setStopped(n.spec.Name, true) // before it can be started again
 	if time.Since(n.since) > steady {
 		n.tries = 0
 	}
@@ -275,7 +276,7 @@ func (n *node) ended(how string) {
 		then += "; it has said: " + last
 	}
 	n.lab.failure("node %s: %s has ended by itself (%s) %s", n.spec.Name, n.spec.Args[0], how, then)
-	if err := errors.Join(n.lab.setStopped(n.spec.Name, true), n.lab.dropCables(n.spec.network())); err != nil && !n.isClosed() {
+	if err := errors.Join(err, n.lab.dropCables(n.spec.network())); err != nil && !n.isClosed() {
 		n.lab.failure("node %s: %v", n.spec.Name, err)
 	}
 }
@@ -302,8 +303,8 @@ func (n *node) restart() {
 
 func (n *node) setRunning(running bool) error {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.running = running
-	n.mu.Unlock()
 	return n.lab.setStopped(n.spec.Name, !running)
 }
 

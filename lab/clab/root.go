@@ -81,19 +81,29 @@ func escape(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`).Replace(path)
 }
 
-// notShown are directories whose mounts a node has no part in: it has its own.
-var notShown = []string{"/proc", "/sys", "/dev", "/run", "/var/run", "/tmp"}
+// notShown are directories whose mounts a node has no part in: it has its own, or
+// they are what other containers are made of, which come and go, and which an
+// overlay over them would keep in use.
+var notShown = []string{
+	"/proc", "/sys", "/dev", "/run", "/var/run", "/tmp",
+	"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers",
+}
 
 // mountsBelow returns what is mounted below the root and is to be shown, parents
-// first (proc(5), /proc/PID/mountinfo).
+// first.
 func mountsBelow() ([]string, error) {
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("look up mounts: %w", err)
 	}
+	return shown(string(data)), nil
+}
+
+// shown is mountsBelow with the text of /proc/PID/mountinfo (proc(5)).
+func shown(mountinfo string) []string {
 	var paths []string
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(mountinfo) {
 		fields := strings.Fields(line)
 		if len(fields) < 5 {
 			continue
@@ -105,7 +115,7 @@ func mountsBelow() ([]string, error) {
 		}
 	}
 	slices.Sort(paths)
-	return slices.Compact(paths), nil
+	return slices.Compact(paths)
 }
 
 // show shows a mount of the machine in the node: a directory as the root is, or,
@@ -128,7 +138,9 @@ func show(path, root, place string, number int) error {
 	if overlay(path, at, place, number) == nil {
 		return nil
 	}
-	if err := unix.Mount(path, at, "", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount(path, at, "", unix.MS_BIND, ""); errors.Is(err, unix.ENOENT) {
+		return nil // it has just gone
+	} else if err != nil {
 		return fmt.Errorf("bind: %w", err)
 	}
 	return readOnly(at)

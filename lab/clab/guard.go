@@ -26,6 +26,11 @@ func (e *CheckFailed) Error() string {
 	return fmt.Sprintf("check %s failed: exit status %d", e.Script, e.Status)
 }
 
+// noCheck says why there is no script to run.
+func noCheck(err error) error {
+	return fmt.Errorf("run check: %w: for NAME.clab.yml it is NAME/check, and executable", err)
+}
+
 // lastWords is how long a script has to clean up after itself.
 const lastWords = 3 * time.Second
 
@@ -38,10 +43,8 @@ func (l *Lab) Check(ctx context.Context, script string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("run check: %w", err)
 	}
-	if info, err := os.Stat(script); err != nil {
-		return fmt.Errorf("run check: %w", err)
-	} else if info.IsDir() || info.Mode()&0o111 == 0 {
-		return fmt.Errorf("run check: %s is no program: chmod +x it", script)
+	if err := program(script); err != nil {
+		return noCheck(err)
 	}
 	cmd := exec.CommandContext(ctx, l.self, PartCommand, guardPart, script)
 	cmd.Dir = filepath.Dir(script)

@@ -267,7 +267,7 @@ func TestCheck(t *testing.T) {
 	}
 	path = script(t, "")
 	check(t, os.Chmod(path, 0o644))
-	if err := l.Check(t.Context(), path, &out); err == nil || !strings.Contains(err.Error(), "is no program: chmod +x it") {
+	if err := l.Check(t.Context(), path, &out); err == nil || !strings.Contains(err.Error(), "check is no program: for NAME.clab.yml it is NAME/check, and executable") {
 		t.Errorf("%v", err)
 	}
 	if err := l.Check(t.Context(), path+"x", &out); !errors.Is(err, os.ErrNotExist) {
@@ -364,6 +364,68 @@ topology:
 		t.Errorf("%v", err)
 	}
 	nothingLeft(t, fmt.Sprintf("%s/weir-test_job-%d", directories, os.Getpid()))
+}
+
+// TestJobWithoutScript has a check that is not there reported before anything is
+// made.
+func TestJobWithoutScript(t *testing.T) {
+	t.Parallel()
+	labtest.NeedRoot(t)
+	file := filepath.Join(t.TempDir(), "some.clab.yml")
+	check(t, os.WriteFile(file, []byte("name: test-no-script\ntopology: {nodes: {a: {kind: linux, cmd: weirlab-no-such-program}}}"), 0o644))
+	err := Job{File: file, Check: true, Out: new(bytes.Buffer)}.Run(t.Context())
+	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "for NAME.clab.yml it is NAME/check") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestJobInterrupted has a check that a person ends show nothing of what nodes
+// have said.
+func TestJobInterrupted(t *testing.T) {
+	t.Parallel()
+	labtest.NeedRoot(t)
+	file := filepath.Join(t.TempDir(), "some.clab.yml")
+	check(t, os.WriteFile(file, []byte("name: test-job-end\ntopology: {nodes: {a: {kind: linux, cmd: sh -c 'echo something; exec sleep infinity'}}}"), 0o644))
+	check(t, os.Mkdir(filepath.Dir(CheckScript(file)), 0o755))
+	check(t, os.WriteFile(CheckScript(file), []byte("#!/bin/sh\necho checking\nsleep 21212121.3\n"), 0o755))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		for ctx.Err() == nil && len(processes(t, "21212121.3")) == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	var out bytes.Buffer
+	if err := (Job{File: file, Check: true, Out: &out}).Run(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if strings.Contains(out.String(), "something") || !strings.Contains(out.String(), "checking") {
+		t.Errorf("%q", out.String())
+	}
+}
+
+// TestJobKept says of any lab how to look around.
+func TestJobKept(t *testing.T) {
+	for nodes, want := range map[string]string{
+		"":                                  "[] ",
+		"sw: {kind: bridge}":                "[] ",
+		"sw: {kind: bridge}, b: *n, a: *n":  "[a b] a",
+		"b: *n, a: *n, x: *side, c: *side2": "[a b c x] c",
+	} {
+		file := "name: x\nsettings: {n: &n {kind: linux, cmd: x}, side: &side {kind: linux, cmd: x, network-mode: 'container:a'}, side2: &side2 {kind: linux, cmd: x, network-mode: 'container:b'}}\ntopology: {nodes: {" + nodes + "}}"
+		topology := must(Parse("f", []byte(file), nothing))(t)
+		names, example := containers(topology)
+		if got := fmt.Sprint(names, " ", example); got != want {
+			t.Errorf("%s: %s, want %s", nodes, got, want)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		var out bytes.Buffer
+		Job{Out: &out}.keep(ctx, &Lab{topology: topology, directory: "/some/where"})
+		if got := out.String(); !strings.Contains(got, "WEIRLAB_NODES=/some/where\n") || strings.Contains(got, ".kill") != (example != "") {
+			t.Errorf("%s: %s", nodes, got)
+		}
+	}
 }
 
 // watched calls functions when a text has been written.

@@ -246,8 +246,9 @@ func (n *node) kill() error {
 }
 
 // ended deals with a main process that has ended by itself: it is started again
-// as the node's restart policy has it, but for one of a node with links, which
-// Docker would start without any. Its first process has killed the rest already.
+// as the node's restart policy has it, but for one of a node that has a network of
+// its own, which Docker would start with a new one, without links and addresses.
+// Its first process has killed the rest already.
 func (n *node) ended(how string) {
 	n.mu.Lock()
 	if n.closed || !n.running {

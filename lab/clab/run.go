@@ -39,6 +39,12 @@ func (j Job) Run(ctx context.Context) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("a lab's nodes are network namespaces, which need root: run it with sudo")
 	}
+	script := CheckScript(j.File)
+	if j.Check {
+		if err := program(script); err != nil {
+			return noCheck(err)
+		}
+	}
 	namespaces, err := netlab.Sweep()
 	if err != nil {
 		return err
@@ -57,7 +63,8 @@ func (j Job) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, l.Close()) }()
 	j.say("%s is up: %d nodes, %d links", t.Name, len(t.Nodes), len(t.Links))
 	if j.Check {
-		if err = l.Check(ctx, CheckScript(j.File), j.Out); err != nil {
+		err = l.Check(ctx, script, j.Out)
+		if err != nil && ctx.Err() == nil {
 			j.evidence(l)
 		}
 	}
@@ -98,17 +105,33 @@ func (j Job) evidence(l *Lab) {
 
 // keep says how to look around, and waits.
 func (j Job) keep(ctx context.Context, l *Lab) {
-	var containers []string
-	for _, n := range l.topology.Nodes {
-		if n.Kind == Linux {
-			containers = append(containers, n.Name)
+	names, example := containers(l.topology)
+	j.say("\nThe lab stays up until Ctrl-C. In another terminal, as root:")
+	j.say("  export WEIRLAB_NODES=%s", l.Dir())
+	if len(names) > 0 {
+		j.say("  \"$WEIRLAB_NODES/%s\" ip addr              # a command in a node", example)
+		j.say("  \"$WEIRLAB_NODES/.kill\" %s                # SIGKILL to all that runs in it; links are gone with their node", example)
+		j.say("  \"$WEIRLAB_NODES/.start\" %s               # starts its main process again", example)
+	}
+	if script := CheckScript(j.File); program(script) == nil {
+		j.say("  %s", script)
+	}
+	j.say("nodes: %s", strings.Join(names, " "))
+	<-ctx.Done()
+}
+
+// containers returns the nodes that commands can run in, and the one to try that
+// on: if there is one, a node that uses the network of another, as it can be
+// killed and started again without loss of links.
+func containers(t *Topology) (names []string, example string) {
+	for _, n := range t.Nodes {
+		if n.Kind != Linux {
+			continue
+		}
+		names = append(names, n.Name)
+		if old := t.node(example); old == nil || old.Shares == "" && n.Shares != "" {
+			example = n.Name
 		}
 	}
-	j.say("\nThe lab stays up until Ctrl-C. In another terminal:")
-	j.say("  export WEIRLAB_NODES=%s", l.Dir())
-	j.say("  \"$WEIRLAB_NODES/%s\" ip addr              # a command in a node", containers[0])
-	j.say("  \"$WEIRLAB_NODES/.kill\" %s                # SIGKILL to all that runs in it", containers[0])
-	j.say("  \"$WEIRLAB_NODES/.start\" %s               # starts its main process again", containers[0])
-	j.say("nodes: %s", strings.Join(containers, " "))
-	<-ctx.Done()
+	return names, example
 }

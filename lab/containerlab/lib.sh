@@ -81,21 +81,34 @@ want() {
 	if seen=$("$@" 2>&1); then
 		ok "$text"
 	else
-		failed "$text" "$(tail -n 5 <<<"$seen" | tr '\n' ' ')"
+		seen=$(tail -n 5 <<<"$seen" | tr '\n' ' ')
+		failed "$text" "${seen% }"
 	fi
 }
 
-# not COMMAND...: the opposite, where `!` cannot stand.
-not() { ! "$@"; }
-
 # same A B: both texts are equal, and not empty.
 same() {
-	[ -n "$1" ] && [ "$1" = "$2" ] || { printf '%q, not %q\n' "$1" "$2"; return 1; }
+	[ -n "$1" ] && [ "$1" = "$2" ] || { printf '"%s", not "%s"\n' "$1" "$2"; return 1; }
 }
 
 # atmost A B: A is a number that is not larger than B.
 atmost() {
 	awk -v a="$1" -v b="$2" 'BEGIN { exit !(a "" != "" && a + 0 <= b + 0) }' || { printf '%s, which is more than %s\n' "$1" "$2"; return 1; }
+}
+
+# has_line TEXT COMMAND...: the command succeeds and prints a text that matches, a
+# regular expression. lacks_line: it succeeds and prints none.
+has_line() {
+	local seen
+	seen=$("${@:2}") || { printf '%s\n' "$seen"; return 1; }
+	printf '%s\n' "$seen"
+	grep -qE -- "$1" <<<"$seen"
+}
+lacks_line() {
+	local seen
+	seen=$("${@:2}") || { printf '%s\n' "$seen"; return 1; }
+	printf '%s\n' "$seen"
+	[ -n "$seen" ] && ! grep -qE -- "$1" <<<"$seen"
 }
 
 # now: the time, in seconds. All nodes have the same clock.
@@ -115,6 +128,13 @@ backend() {
 	weir "$1" show backends | awk -v s="$2" -v a="$3" -v want="$4" '
 		$1 == s && $2 == a { state = $3 }
 		END { print a, state; exit state != want }'
+}
+
+# stands_by NODE ADDRESS: this weir leaves the address to another.
+stands_by() {
+	weir "$1" show announcements | awk -v a="$2" '
+		$1 == a { rows++; state = $4; standby += $4 == "standby" }
+		END { print a, state; exit !(rows && standby == rows) }'
 }
 
 # all_up NODE NUMBER: that many backends have passed their check, and none has not.

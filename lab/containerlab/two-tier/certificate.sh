@@ -4,6 +4,8 @@
 # there, and for a month to come, they stay: HAProxy may have read them already.
 set -euo pipefail
 cd "$1"
+exec 9>.lock
+flock 9 # two of these labs may be deployed at once, and the folder is one
 if [ -e site.pem ] && openssl x509 -in site.pem -noout -checkend 2592000 >/dev/null; then
 	exit 0
 fi

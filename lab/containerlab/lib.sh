@@ -96,8 +96,8 @@ atmost() {
 	awk -v a="$1" -v b="$2" 'BEGIN { exit !(a "" != "" && a + 0 <= b + 0) }' || { printf '%s, which is more than %s\n' "$1" "$2"; return 1; }
 }
 
-# has_line TEXT COMMAND...: the command succeeds and prints a text that matches, a
-# regular expression. lacks_line: it succeeds and prints none.
+# has_line PATTERN COMMAND...: the command succeeds and prints a line that matches, a
+# regular expression. lacks_line: it succeeds and prints others only.
 has_line() {
 	local seen
 	seen=$("${@:2}") || { printf '%s\n' "$seen"; return 1; }
@@ -107,8 +107,7 @@ has_line() {
 lacks_line() {
 	local seen
 	seen=$("${@:2}") || { printf '%s\n' "$seen"; return 1; }
-	printf '%s\n' "$seen"
-	[ -n "$seen" ] && ! grep -qE -- "$1" <<<"$seen"
+	[ -n "$seen" ] && ! grep -E -- "$1" <<<"$seen"
 }
 
 # now: the time, in seconds. All nodes have the same clock.

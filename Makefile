@@ -78,6 +78,16 @@ package: ## build .deb and .rpm for this architecture into bin/package
 test-package: deps ## install, run, upgrade, remove and purge the packages in a Debian of their own (root, two minutes)
 	@scripts/test-package
 
+WEIR_IMAGE ?= weir:dev
+.PHONY: image
+image: build ## build the container image weir:dev, from scratch (docker or podman)
+	@rm -rf bin/image && mkdir -p bin/image && cp bin/weir bin/image/
+	@$$(command -v docker || command -v podman || echo docker) build --quiet --tag $(WEIR_IMAGE) --file lab/containerlab/Dockerfile bin/image
+
+.PHONY: test-containerlab
+test-containerlab: deps ## deploy, check and destroy the labs with containerlab and Docker (root, ten minutes)
+	@scripts/test-containerlab
+
 .PHONY: release
 release: ## build binaries and packages for amd64 and arm64, checksums and SBOM into bin/release
 	@scripts/release

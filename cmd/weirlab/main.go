@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"weir/lab/clab"
 	"weir/lab/demo"
 	"weir/lab/netlab"
 	"weir/perf"
@@ -38,7 +39,7 @@ func main() {
 		Version:              version,
 		EnableBashCompletion: true,
 		Suggest:              true,
-		Commands:             []*cli.Command{demoCommand(), perf.Command(), sweepCommand()},
+		Commands:             []*cli.Command{demoCommand(), topologyCommand(), perf.Command(), sweepCommand(), topologyPart()},
 	}
 	err := app.RunContext(ctx, os.Args)
 	if err != nil && !errors.Is(err, demo.ErrFailed) { // the reasons of that have been printed
@@ -49,9 +50,12 @@ func main() {
 
 // status returns the exit status after an error, or none.
 func status(err error) int {
+	var check *clab.CheckFailed
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &check):
+		return check.Status
 	case errors.Is(err, demo.ErrInterrupted), errors.Is(err, context.Canceled):
 		return interrupted
 	}
@@ -97,6 +101,8 @@ func sweepCommand() *cli.Command {
 				return fmt.Errorf("unexpected argument %q", c.Args().First())
 			}
 			removed, err := netlab.Sweep()
+			directories, e := clab.Sweep()
+			removed, err = append(removed, directories...), errors.Join(err, e)
 			for _, name := range removed {
 				fmt.Fprintln(c.App.Writer, "removed", name)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"weir/lab/clab"
 	"weir/lab/demo"
 )
 
@@ -22,6 +23,7 @@ func TestStatus(t *testing.T) {
 		{demo.ErrFailed, 1},
 		{demo.ErrInterrupted, 130},
 		{context.DeadlineExceeded, 1},
+		{errors.Join(fmt.Errorf("run: %w", &clab.CheckFailed{Script: "check", Status: 3}), broken), 3},
 		{fmt.Errorf("measure: %w", errors.Join(broken, context.Canceled)), 130},
 	} {
 		if got := status(test.err); got != test.want {

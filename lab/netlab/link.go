@@ -78,6 +78,12 @@ func (h *Host) ConnectTo(other *Host, mine, theirs Iface) error {
 	return h.wrap(fmt.Sprintf("connect %s to %s of %s", mine.Name, theirs.Name, other.name), err)
 }
 
+// Cable cables an interface of this host to one of another, both new, and leaves
+// both down: see [Host.LinkUp].
+func (h *Host) Cable(other *Host, mine, theirs Iface) error {
+	return h.wrap(fmt.Sprintf("cable %s to %s of %s", mine.Name, theirs.Name, other.name), h.cable(mine, other.ns, theirs))
+}
+
 // cable creates a veth pair, down, with addresses and without offloads.
 func (h *Host) cable(mine Iface, farNS *namespace, theirs Iface) error {
 	far, err := netns.GetFromName(farNS.name)

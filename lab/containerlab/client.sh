@@ -1,0 +1,71 @@
+#!/bin/bash
+# What clients in the labs do; the nodes have it as /client.sh.
+#
+#   requests FILE CURL-ARGUMENTS...   asks again and again until FILE is there, and
+#                                     prints for each request when it began, when it
+#                                     ended, ok or failed, and the answer
+#   downloads N PORT CURL-ARGUMENTS...  asks N times at once, from ports PORT and up;
+#                                     for each it prints port, status, size, and
+#                                     when it ended
+#   fetch CURL-ARGUMENTS...           asks once; prints the header X-Backend and the
+#                                     SHA-256 of the answer
+#   put FILE CURL-ARGUMENTS...        sends a file; prints the header X-Backend
+#   udp ADDRESS PORT                  sends a datagram and prints what comes back
+set -euo pipefail
+
+# A request that gets no answer has failed after two seconds.
+ask() { curl --silent --show-error --fail --connect-timeout 1 --max-time 2 "$@" 2>&1; }
+
+requests() {
+	local file=$1 began answer status
+	shift
+	while [ ! -e "$file" ]; do
+		began=$EPOCHREALTIME
+		if answer=$(ask "$@"); then status=ok; else status=failed; fi
+		printf '%s %s %s %s\n' "$began" "$EPOCHREALTIME" "$status" "${answer//$'\n'/ }"
+		sleep 0.05
+	done
+}
+
+download() {
+	local seen
+	seen=$(curl --silent --output /dev/null --max-time 120 --write-out '%{local_port} %{http_code} %{size_download}' --local-port "$@") || true
+	printf '%s %s\n' "$seen" "$EPOCHREALTIME"
+}
+
+downloads() {
+	local n=$1 port=$2 i
+	shift 2
+	for ((i = 0; i < n; i++)); do
+		download $((port + i)) "$@" &
+	done
+	wait
+}
+
+# x_backend FILE: who has answered, by the headers in the file.
+x_backend() { tr -d '\r' <"$1" | awk 'tolower($1) == "x-backend:" { print $2 }'; }
+
+fetch() {
+	local headers sum
+	headers=$(mktemp)
+	sum=$(curl --silent --show-error --fail --max-time 100 --dump-header "$headers" "$@" | sha256sum)
+	printf '%s %s\n' "$(x_backend "$headers")" "${sum%% *}"
+	rm "$headers"
+}
+
+put() {
+	local file=$1 headers
+	shift
+	headers=$(mktemp)
+	curl --silent --show-error --fail --max-time 100 --output /dev/null --dump-header "$headers" --upload-file "$file" "$@"
+	x_backend "$headers"
+	rm "$headers"
+}
+
+udp() {
+	exec 3<>"/dev/udp/$1/$2"
+	printf 'hello' >&3
+	timeout 2 head -n 1 <&3
+}
+
+"$@"

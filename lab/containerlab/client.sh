@@ -1,10 +1,14 @@
 #!/bin/bash
 # What clients in the labs do; the nodes have it as /client.sh.
 #
-#   requests FILE CURL-ARGUMENTS...   asks again and again until FILE is there, and
+#   requests FILE SECONDS CURL-ARGUMENTS...
+#                                     asks again and again until FILE is there, and
 #                                     prints for each request when it began, when it
-#                                     ended, ok or failed, and the answer
-#   downloads N PORT CURL-ARGUMENTS...  asks N times at once, from ports PORT and up;
+#                                     ended, ok or failed, and the answer; it fails
+#                                     after SECONDS without a connection, or twice
+#                                     as long without an answer
+#   downloads N PORT CURL-ARGUMENTS...
+#                                     asks N times at once, from ports PORT and up;
 #                                     for each it prints port, status, size, and
 #                                     when it ended
 #   fetch CURL-ARGUMENTS...           asks once; prints the header X-Backend and the
@@ -13,15 +17,12 @@
 #   udp ADDRESS PORT                  sends a datagram and prints what comes back
 set -euo pipefail
 
-# A request that gets no answer has failed after two seconds.
-ask() { curl --silent --show-error --fail --connect-timeout 1 --max-time 2 "$@" 2>&1; }
-
 requests() {
-	local file=$1 began answer status
-	shift
+	local file=$1 patience=$2 began answer status
+	shift 2
 	while [ ! -e "$file" ]; do
 		began=$EPOCHREALTIME
-		if answer=$(ask "$@"); then status=ok; else status=failed; fi
+		if answer=$(curl --silent --show-error --fail --connect-timeout "$patience" --max-time $((2 * patience)) "$@" 2>&1); then status=ok; else status=failed; fi
 		printf '%s %s %s %s\n' "$began" "$EPOCHREALTIME" "$status" "${answer//$'\n'/ }"
 		sleep 0.05
 	done

@@ -171,14 +171,16 @@ upload() {
 
 # Requests that go on while something happens -------------------------------
 
-# requests NAME NODE CURL-ARGUMENTS...: has a node ask for a page again and again,
-# in the background, until the end of this check or `stop_requests`. All that it
-# saw is in $scratch/NAME, as client.sh prints it.
+# requests NAME NODE SECONDS CURL-ARGUMENTS...: has a node ask for a page again and
+# again, in the background, until the end of this check or `stop_requests`. One that
+# has no connection after SECONDS has failed. All that it saw is in $scratch/NAME, as
+# client.sh prints it. Where none may fail, SECONDS is large: a slow machine is no
+# reason.
 jobs_running=()
 requests() {
-	local name=$1 node=$2
-	shift 2
-	on "$node" bash /client.sh requests "$stop" "$@" >"$scratch/$name" &
+	local name=$1 node=$2 seconds=$3
+	shift 3
+	on "$node" bash /client.sh requests "$stop" "$seconds" "$@" >"$scratch/$name" &
 	jobs_running+=("$node:$!")
 }
 

@@ -41,7 +41,7 @@ func TestLabs(t *testing.T) {
 type lab struct{ name, file, binary string }
 
 func (l lab) test(t *testing.T) {
-	before := l.namespaces(t)
+	before := namespaces(t)
 	t.Cleanup(func() {
 		out, took, err := run(l.binary, "destroy", "--cleanup", "--topo", l.file)
 		if err != nil {
@@ -49,6 +49,7 @@ func (l lab) test(t *testing.T) {
 		}
 		t.Logf("destroyed in %s", took)
 		l.gone(t, before)
+		_ = os.Remove("." + l.file + ".bak") // containerlab's copy, which nobody has asked for
 	})
 	out, took, err := run(l.binary, "deploy", "--topo", l.file)
 	if err != nil {
@@ -96,7 +97,7 @@ func (l lab) containers(t *testing.T) []string {
 }
 
 // namespaces returns the named network namespaces of this machine.
-func (l lab) namespaces(t *testing.T) []string {
+func namespaces(t *testing.T) []string {
 	t.Helper()
 	entries, err := os.ReadDir("/run/netns")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -114,7 +115,7 @@ func (l lab) gone(t *testing.T, before []string) {
 	if left := l.containers(t); len(left) > 0 {
 		t.Errorf("containers are left: %q", left)
 	}
-	for _, name := range l.namespaces(t) {
+	for _, name := range namespaces(t) {
 		if strings.HasPrefix(name, "clab-"+l.name+"-") && !slices.Contains(before, name) {
 			t.Errorf("the network namespace %s is left", name)
 		}

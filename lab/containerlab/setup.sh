@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Makes Docker and containerlab usable where they are not, and does nothing where they are.
 #
-#   setup.sh        Docker from Debian's packages, a daemon where no init system runs one,
-#                   containerlab from its Go module into bin/containerlab
-#   setup.sh down   ends the daemon that it has started, with the labs that run in it;
-#                   images and bin/containerlab stay for the next time
+#   setup.sh                both of:
+#   setup.sh docker         Docker from Debian's packages, and a daemon where no init
+#                           system runs one
+#   setup.sh containerlab   containerlab from its Go module into bin/containerlab
+#   setup.sh down           ends the daemon that it has started, with the labs that run in
+#                           it; images and bin/containerlab stay for the next time
 #
 # Docker needs root and Debian, containerlab needs Go.
 set -euo pipefail
@@ -102,7 +104,7 @@ containerlab_up() {
 		cd source
 		go mod edit -replace "inet.af/netaddr=$replacement"
 		[ -e /proc/modules ] || sed -i 's|"/proc/modules"|"/dev/null"|' utils/kernel_module.go
-		CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $module/cmd/version.Version=$version" -o "$state/containerlab" .
+		CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $module/cmd.version=$version" -o "$state/containerlab" .
 	)
 	echo "containerlab $version, built into bin/containerlab"
 }
@@ -120,14 +122,16 @@ down() {
 	while [ -e "/proc/$pid" ]; do sleep 0.1; done # and its containerd before it
 }
 
-case ${1:-up} in
-up)
+case ${1:-both} in
+both)
 	docker_up
 	containerlab_up
 	;;
+docker) docker_up ;;
+containerlab) containerlab_up ;;
 down) down ;;
 *)
-	echo "usage: $0 [up|down]" >&2
+	echo "usage: $0 [docker|containerlab|down]" >&2
 	exit 2
 	;;
 esac

@@ -18,7 +18,7 @@ OTHER_PACKAGES = $(filter-out $(LAB_PACKAGES),$(shell go list ./...))
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/weir and bin/weirlab, static and without cgo
@@ -85,7 +85,7 @@ image: build ## build the container image weir:dev, from scratch (docker or podm
 	@$$(command -v docker || command -v podman || echo docker) build --quiet --tag $(WEIR_IMAGE) --file lab/containerlab/Dockerfile bin/image
 
 .PHONY: test-containerlab
-test-containerlab: deps ## deploy, check and destroy the labs with containerlab and Docker (root, ten minutes)
+test-containerlab: ## deploy, check and destroy the labs with containerlab and Docker (root, ten minutes)
 	@scripts/test-containerlab
 
 .PHONY: release

@@ -13,7 +13,7 @@ RACE_PACKAGES = $(shell go list ./... | grep -v -e /cmd/ -e /lab/e2e -e /perf)
 
 # Packages whose tests send more traffic than two of them could at a time. They
 # mostly wait, four tests at a time, so all others have their turn beside them.
-LAB_PACKAGES = weir/lab/e2e weir/lab/demo weir/perf/wire weir/perf/flood weir/perf/checks
+LAB_PACKAGES = weir/lab/e2e weir/lab/clab weir/lab/demo weir/perf/wire weir/perf/flood weir/perf/checks
 OTHER_PACKAGES = $(filter-out $(LAB_PACKAGES),$(shell go list ./...))
 
 .PHONY: help

@@ -18,13 +18,21 @@
 // links, nodes and runtime/docker): in which order a node's stages go and its
 // links appear, what waits for what, what a killed container loses.
 //
+// What differs from Docker all the same: there is no management network, so no
+// eth0 and no names of other nodes; links carry finished checksums and no merged
+// segments, IPv6 addresses are there at once, and nothing is forwarded unless the
+// file says so, as on all hosts of [netlab]; the other end of a link that is up
+// can be seen, down, before its node has come to its links; programs and users
+// are the machine's, and so are its devices.
+//
 // A lab is removed however it ends. Processes of a node live in a PID namespace
 // whose first process the kernel kills when the engine dies; what only has a name
 // by then, namespaces and a directory, is removed by [netlab.Sweep] and [Sweep].
 //
 // In here, document, expand and words are the language, read, inherit and verify
-// the topology; lab, stages, link and node the engine; hold, root and guard what
-// runs in processes of its own; commands and control are what scripts use.
+// the topology; lab, stages, cables and node the engine; hold, root and guard what
+// runs in processes of its own; commands and control are what scripts use, and run
+// is the command line's.
 package clab
 
 import (

@@ -19,8 +19,8 @@ type Lookup func(name string) (value string, set bool)
 //
 // Where no name follows, a dollar sign is one. A text may be $NAME itself. What
 // containerlab would silently take for nothing, a variable without value or
-// text, is a mistake here, but for comments. So is what would change the lines
-// that other mistakes are reported for.
+// text, is a mistake here, unless it is in a comment. So is what would change the
+// lines that other mistakes are reported for.
 func expand(text string, lookup Lookup, wrong *mistakes) string {
 	var out strings.Builder
 	for number, line := range strings.SplitAfter(text, "\n") {
@@ -71,7 +71,7 @@ func (l *lineOf) braced() string {
 	inside, after, found := strings.Cut(l.rest[1:], "}")
 	if !found {
 		inside = strings.TrimRight(inside, "\r\n")
-		l.wrong.add(l.number, "${%s: no closing brace on this line", inside) // in comments, too
+		l.mistake("${%s: no closing brace on this line", inside)
 		l.rest = l.rest[1+len(inside):]
 		return ""
 	}
@@ -120,7 +120,7 @@ func (l *lineOf) text(name, text string) string {
 // value returns a variable's value, which it has to have.
 func (l *lineOf) value(name, as string) string {
 	value, set := l.lookup(name)
-	if !set {
+	if !set && !l.comment {
 		l.mistake("%s: the variable is not set: set it, write ${%s:=default}, or $%s for a dollar sign", as, name, as)
 	}
 	return l.oneLine(name, value)
@@ -134,11 +134,7 @@ func (l *lineOf) oneLine(name, value string) string {
 	return value
 }
 
-func (l *lineOf) mistake(format string, args ...any) {
-	if !l.comment {
-		l.wrong.add(l.number, format, args...)
-	}
-}
+func (l *lineOf) mistake(format string, args ...any) { l.wrong.add(l.number, format, args...) }
 
 // leadingName returns what of a text's beginning is a variable's name.
 func leadingName(text string) string {

@@ -22,7 +22,7 @@ type Options struct {
 	Weir string
 
 	// Out gets a line for what happens that the file does not make one expect: a
-	// command that fails, a main process that ends. Nil: nobody does.
+	// command that fails, a main process that ends. Nil: nothing is said.
 	Out io.Writer
 }
 
@@ -227,10 +227,13 @@ func (l *Lab) answer(r request) error {
 
 // Close removes the lab and all that runs in it. It may be called twice.
 func (l *Lab) Close() error {
+	l.mu.Lock()
+	control := l.control
+	l.control = nil
+	l.mu.Unlock()
 	var errs []error
-	if l.control != nil {
-		errs = append(errs, l.control.close())
-		l.control = nil
+	if control != nil {
+		errs = append(errs, control.close())
 	}
 	for _, n := range l.nodes {
 		n.close()

@@ -140,8 +140,9 @@ topology:
 	}
 
 	run(t, l, "linked", "touch", "/tmp/end")
-	line := `node linked: sh has ended by itself (exit status 4) and is not started again; its last words: "I must go"`
+	line := "node linked: sh has ended by itself (exit status 4) and is not started again"
 	eventually(t, line, has(line))
+	eventually(t, "said", func() bool { return must(l.Output("linked"))(t) == "I must go\n" })
 	eventually(t, "unlinked", func() bool { return cables(t, l, "a") == "" })
 }
 
@@ -165,6 +166,28 @@ func TestClose(t *testing.T) {
 	}
 	if _, err := l.Exec(t.Context(), "a", "true"); err == nil {
 		t.Error("command after close")
+	}
+}
+
+// TestLost has the first process of a node die, which nothing in the node can do.
+func TestLost(t *testing.T) {
+	t.Parallel()
+	l := deployed(t, parsed(t, "name: test-lost\ntopology: {nodes: {a: {kind: linux, cmd: sleep 21212121.1}}}"), Options{})
+	run(t, l, "a", "sh", "-c", "kill -9 1; kill -TERM 1; kill -INT 1")
+	if got := run(t, l, "a", "echo", "here"); got != "here" {
+		t.Errorf("%q", got)
+	}
+	check(t, l.nodes["a"].process.Signal(os.Kill))
+	eventually(t, "noticed", func() bool { return len(l.Failures()) > 0 })
+	if got := l.Failures()[0]; got != "node a: the node's first process has ended" {
+		t.Errorf("%q", got)
+	}
+	eventually(t, "killed", func() bool { return len(processes(t, "21212121.1")) == 0 })
+	if _, err := l.Exec(t.Context(), "a", "true"); err == nil || !strings.Contains(err.Error(), "node a is not running") {
+		t.Errorf("%v", err)
+	}
+	if err := l.Start("a"); !errors.Is(err, errGone) {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -133,6 +133,7 @@ func (n *node) listen(events *os.File) {
 	for {
 		var e event
 		if err := decoder.Decode(&e); err != nil {
+			n.lost()
 			return
 		}
 		if e.Is == ended {
@@ -140,6 +141,17 @@ func (n *node) listen(events *os.File) {
 			continue
 		}
 		n.answers <- e
+	}
+}
+
+// lost takes note of the end of the first process, if nobody has asked for it.
+func (n *node) lost() {
+	n.mu.Lock()
+	running := n.running
+	n.running = false
+	n.mu.Unlock()
+	if running {
+		n.lab.failure("node %s: %v", n.spec.Name, errors.Join(errGone, n.lab.setStopped(n.spec.Name, true)))
 	}
 }
 
@@ -243,6 +255,7 @@ func (n *node) ended(how string) {
 		return // killed
 	}
 	n.running = false
+	err := n.lab.setStopped(n.spec.Name, true) // before it can be started again
 	if time.Since(n.since) > steady {
 		n.tries = 0
 	}
@@ -258,8 +271,12 @@ func (n *node) ended(how string) {
 	if restart {
 		then = fmt.Sprintf("and is started again in %v", pause)
 	}
-	n.lab.failure("node %s: %s has ended by itself (%s) %s; its last words: %q", n.spec.Name, n.spec.Args[0], how, then, lastLine(n.output()))
-	if err := errors.Join(n.lab.setStopped(n.spec.Name, true), n.lab.dropCables(n.spec.network())); err != nil && !n.isClosed() {
+	// What it has said comes by another way than its end, and may be late.
+	if last := lastLine(n.output()); last != "" {
+		then += "; it has said: " + last
+	}
+	n.lab.failure("node %s: %s has ended by itself (%s) %s", n.spec.Name, n.spec.Args[0], how, then)
+	if err := errors.Join(err, n.lab.dropCables(n.spec.network())); err != nil && !n.isClosed() {
 		n.lab.failure("node %s: %v", n.spec.Name, err)
 	}
 }
@@ -286,8 +303,8 @@ func (n *node) restart() {
 
 func (n *node) setRunning(running bool) error {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.running = running
-	n.mu.Unlock()
 	return n.lab.setStopped(n.spec.Name, !running)
 }
 

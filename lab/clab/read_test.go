@@ -268,6 +268,12 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(file))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		last := 2 // and where the parser finds the end
+		for _, r := range string(data) {
+			if strings.ContainsRune("\n\r\u0085\u2028\u2029", r) { // YAML 1.1, section 4.2
+				last++
+			}
+		}
 		got, err := Parse("f", data, nothing)
 		var wrong Mistakes
 		switch {
@@ -276,7 +282,7 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("an error that is no mistake: %v", err)
 			}
 			for _, m := range wrong {
-				if m.Text == "" || m.Line < 0 || m.Line > strings.Count(string(data), "\n")+2 {
+				if m.Text == "" || m.Line < 0 || m.Line > last {
 					t.Errorf("%+v", m)
 				}
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -34,6 +35,9 @@ func (j Job) Run(ctx context.Context) (err error) {
 	}
 	for _, note := range t.Notes {
 		j.say("%s", note)
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("a lab's nodes are network namespaces, which need root: run it with sudo")
 	}
 	namespaces, err := netlab.Sweep()
 	if err != nil {

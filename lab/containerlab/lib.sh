@@ -244,7 +244,13 @@ saw_some() { [ "$(saw "$@")" -gt 0 ]; }
 
 # report NAME WHAT: says how requests have fared.
 report() {
-	printf '    %s: %s requests, %s failed, none succeeded for %s s\n' "$2" "$(count "$1")" "$(failures "$1")" "$(outage "$1")"
+	local failed
+	failed=$(failures "$1")
+	if [ "$failed" = 0 ]; then
+		printf '    %s: %s requests, none failed\n' "$2" "$(count "$1")"
+	else
+		printf '    %s: %s requests, %s failed, the longest time without one that succeeded: %s s\n' "$2" "$(count "$1")" "$failed" "$(outage "$1")"
+	fi
 }
 
 end() {

@@ -44,6 +44,29 @@ func TestLinkDownUp(t *testing.T) {
 	}
 }
 
+// TestCable has both ends of a cable wait to be set up.
+func TestCable(t *testing.T) {
+	lab := newLab(t)
+	a, b := must(lab.Host("a"))(t), must(lab.Host("b"))(t)
+	check(t, a.Cable(b,
+		Iface{Name: "eth0", MTU: 1400, Addrs: prefixes("10.9.0.1/24")},
+		Iface{Name: "eth1", MTU: 1400, Addrs: prefixes("10.9.0.2/24")}))
+	for host, name := range map[*Host]string{a: "eth0", b: "eth1"} {
+		check(t, host.withLink("look", name, func(l netlink.Link) error {
+			if attrs := l.Attrs(); attrs.Flags&net.FlagUp != 0 || attrs.MTU != 1400 {
+				return fmt.Errorf("flags %s, mtu %d: want it down with 1400", attrs.Flags, attrs.MTU)
+			}
+			return nil
+		}))
+	}
+	check(t, a.LinkUp("eth0"))
+	if ping(a, "10.9.0.2") == nil {
+		t.Error("ping got through a link whose other end is down")
+	}
+	check(t, b.LinkUp("eth1"))
+	reach(t, a, "10.9.0.2")
+}
+
 func TestUnpluggedKeepsAdminState(t *testing.T) {
 	a, _ := pair(t, newLab(t))
 	check(t, a.Unplug("eth0"))

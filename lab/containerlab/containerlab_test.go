@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ const binaryVariable = "WEIR_CONTAINERLAB"
 // A lab that takes longer than this to deploy, check or destroy hangs.
 const patience = 5 * time.Minute
 
-// One after the other, since their nodes share containerlab's management network.
+// As many at a time as -parallel says: checks mostly wait.
 func TestLabs(t *testing.T) {
 	binary := os.Getenv(binaryVariable)
 	if binary == "" {
@@ -32,18 +33,33 @@ func TestLabs(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no labs here, %v", err)
 	}
+	var containerlab sync.Mutex
 	for _, file := range files {
-		l := lab{name: strings.TrimSuffix(file, ".clab.yml"), file: file, binary: binary}
+		l := lab{name: strings.TrimSuffix(file, ".clab.yml"), file: file, binary: binary, containerlab: &containerlab}
 		t.Run(l.name, l.test)
 	}
 }
 
-type lab struct{ name, file, binary string }
+type lab struct {
+	name, file, binary string
+
+	// containerlab keeps the names of nodes in /etc/hosts, and one network for the
+	// management of all labs, so one of it runs at a time.
+	containerlab *sync.Mutex
+}
+
+// run has containerlab do something with the lab's topology.
+func (l lab) run(args ...string) (string, time.Duration, error) {
+	l.containerlab.Lock()
+	defer l.containerlab.Unlock()
+	return run(l.binary, append(args, "--topo", l.file)...)
+}
 
 func (l lab) test(t *testing.T) {
+	t.Parallel()
 	before := namespaces(t)
 	t.Cleanup(func() {
-		out, took, err := run(l.binary, "destroy", "--cleanup", "--topo", l.file)
+		out, took, err := l.run("destroy", "--cleanup")
 		if err != nil {
 			t.Errorf("destroy: %v\n%s", err, out)
 		}
@@ -51,7 +67,7 @@ func (l lab) test(t *testing.T) {
 		l.gone(t, before)
 		_ = os.Remove("." + l.file + ".bak") // containerlab's copy, which nobody has asked for
 	})
-	out, took, err := run(l.binary, "deploy", "--topo", l.file)
+	out, took, err := l.run("deploy")
 	if err != nil {
 		t.Fatalf("deploy: %v\n%s", err, out)
 	}

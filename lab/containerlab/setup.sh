@@ -30,7 +30,7 @@ own_daemon() {
 
 # Installs a package. Without an init system its services are started by nobody, not by
 # invoke-rc.d either: policy-rc.d is what that asks, and 101 is its "no".
-install() {
+install_package() {
 	if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 		echo "missing: $1; install it, or run this as root on Debian" >&2
 		exit 1
@@ -77,8 +77,8 @@ start_daemon() {
 
 docker_up() {
 	if command -v docker >/dev/null && engine_answers; then return; fi
-	command -v dockerd >/dev/null || install docker.io
-	command -v docker >/dev/null || install docker-cli # a package of its own since Debian 13
+	command -v dockerd >/dev/null || install_package docker.io
+	command -v docker >/dev/null || install_package docker-cli # a package of its own since Debian 13
 	if [ -d /run/systemd/system ]; then
 		systemctl start docker
 	else

@@ -18,7 +18,7 @@ OTHER_PACKAGES = $(filter-out $(LAB_PACKAGES),$(shell go list ./...))
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/weir and bin/weirlab, static and without cgo
@@ -77,6 +77,16 @@ package: ## build .deb and .rpm for this architecture into bin/package
 .PHONY: test-package
 test-package: deps ## install, run, upgrade, remove and purge the packages in a Debian of their own (root, two minutes)
 	@scripts/test-package
+
+WEIR_IMAGE ?= weir:dev
+.PHONY: image
+image: build ## build the container image weir:dev, from scratch (docker or podman)
+	@rm -rf bin/image && mkdir -p bin/image && cp bin/weir bin/image/
+	@$$(command -v docker || command -v podman || echo docker) build --quiet --tag $(WEIR_IMAGE) --file lab/containerlab/Dockerfile bin/image
+
+.PHONY: test-containerlab
+test-containerlab: ## deploy, check and destroy the labs with containerlab and Docker (root, ten minutes the first time, then two)
+	@scripts/test-containerlab
 
 .PHONY: release
 release: ## build binaries and packages for amd64 and arm64, checksums and SBOM into bin/release

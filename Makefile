@@ -78,6 +78,14 @@ package: ## build .deb and .rpm for this architecture into bin/package
 test-package: deps ## install, run, upgrade, remove and purge the packages in a Debian of their own (root, two minutes)
 	@scripts/test-package
 
+.PHONY: appliance
+appliance: ## build a bootable disk image, raw and qcow2, and its update into bin/appliance (root, Debian, two minutes)
+	@scripts/appliance
+
+.PHONY: test-appliance
+test-appliance: ## boot the appliance in an emulated machine, cut its power, update it (root, a quarter of an hour)
+	@scripts/test-appliance
+
 .PHONY: release
 release: ## build binaries and packages for amd64 and arm64, checksums and SBOM into bin/release
 	@scripts/release

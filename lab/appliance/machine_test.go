@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -106,13 +107,16 @@ func (m *machine) cut(t *testing.T) {
 	}
 }
 
-// console returns all that the serial console has shown so far.
+// control is what tells a terminal where to write, and how.
+var control = regexp.MustCompile("\x1b\\[[0-9;?!]*[a-zA-Z]|\r")
+
+// console returns all that the serial console has shown so far, as text.
 func (m *machine) console() string {
 	text, err := os.ReadFile(m.file("console.log"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err.Error()
 	}
-	return strings.ReplaceAll(string(text), "\r", "")
+	return control.ReplaceAllString(string(text), "")
 }
 
 // shows waits until the console shows something new: behind the mark, which is how much

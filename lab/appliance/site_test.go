@@ -41,7 +41,6 @@ type lab struct {
 
 var (
 	clientAddr  = netip.MustParseAddr("10.1.0.10")
-	webAddr     = netip.MustParseAddr("10.1.0.21")
 	weirAddr    = netip.MustParseAddr("10.1.0.2")
 	backendAddr = netip.MustParseAddr("10.2.0.22")
 )
@@ -78,6 +77,9 @@ func serve(args []string) error {
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
+	if _, err := netlab.Sweep(); err != nil {
+		t.Fatal(err)
+	}
 	l, err := netlab.New("appliance")
 	if err != nil {
 		t.Fatal(err)

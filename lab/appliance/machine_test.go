@@ -35,6 +35,7 @@ type machine struct {
 	key        string       // file of the SSH key
 	nics       []nic
 	memory     int      // MiB
+	kind       string   // of QEMU's machines; "": pc, which boots by BIOS
 	args       []string // of QEMU, beside those that all have
 
 	process *netlab.Process
@@ -45,8 +46,12 @@ func (m *machine) file(name string) string { return filepath.Join(m.dir, name) }
 // power switches it on. Its disk stays as it is from one time to the next.
 func (m *machine) power(t *testing.T) {
 	t.Helper()
+	kind := m.kind
+	if kind == "" {
+		kind = "pc"
+	}
 	args := []string{
-		"-name", m.name, "-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", fmt.Sprint(m.memory),
+		"-name", m.name, "-machine", kind, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", fmt.Sprint(m.memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-device", "virtio-rng-pci",
 		"-device", "i6300esb", "-watchdog-action", "reset",
 		"-chardev", "socket,id=console,path=" + m.file("console.sock") + ",server=on,wait=off,logfile=" + m.file("console.log") + ",logappend=on",

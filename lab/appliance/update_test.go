@@ -3,7 +3,6 @@ package appliance
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -35,17 +34,6 @@ func (a *appliance) reboot(t *testing.T, n int) {
 
 // updates writes another version to slot b, by HTTP, and keeps it.
 func (a *appliance) updates(t *testing.T) {
-	damaged := a.lab.sealed(t, "damaged")
-	spoil(t, a.lab.updates+"/damaged.update")
-	if out, err := a.try(nil, "weir-appliance update "+damaged); err == nil || !strings.Contains(out, "damaged on its way") {
-		t.Errorf("a damaged update: %v: %s", err, out)
-	}
-	if err := os.Remove(a.lab.updates + "/damaged.update"); err != nil {
-		t.Fatal(err)
-	}
-	if text := a.status(t); !strings.Contains(text, "slot b: empty\n") {
-		t.Errorf("after a damaged update: %s", text)
-	}
 	t.Log(a.run(t, "weir-appliance update "+a.lab.sealed(t, "99.0.2")))
 	if text := a.status(t); !strings.Contains(text, "slot b: 99.0.2 (is tried at the next boot)") {
 		t.Errorf("after the update: %s", text)
@@ -62,34 +50,12 @@ func (a *appliance) updates(t *testing.T) {
 	a.serves(t, a.far, "backend")
 }
 
-// spoil changes one byte in the middle.
-func spoil(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 1)
-	if _, err := f.ReadAt(b, info.Size()/2); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 1
-	if _, err := f.WriteAt(b, info.Size()/2); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // fallsBackFromPanic tries an update whose kernel boots and finds nothing to start.
 func (a *appliance) fallsBackFromPanic(t *testing.T) {
 	a.run(t, "weir-appliance update "+a.lab.headless(t, "99.0.3"))
 	mark := len(a.console())
 	a.reboot(t, 1)
-	if shown := a.console()[mark:]; !strings.Contains(shown, "No init found") {
+	if shown := a.console()[mark:]; !strings.Contains(shown, "Rebooting automatically due to panic") {
 		t.Errorf("the update was not tried:\n%s", tail(shown, 3000))
 	}
 	a.ready(t)
@@ -110,14 +76,14 @@ func (a *appliance) fallsBackFromWeir(t *testing.T) {
 	mark := len(a.console())
 	_, _ = a.try(nil, "systemctl reboot")
 	a.shows(t, mark, "trial: slot a is not up after 20s")
-	mark = len(a.console())
-	a.shows(t, mark, "lb1 login:")
-	a.login(t)
-	text := a.status(t)
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	if want := []string{"slot a: 99.0.4", "slot b: 99.0.2 (running, boots)"}; !slices.Equal(lines, want) {
-		t.Errorf("after the trial:\n%s\nwant %q", text, want)
-	}
+	a.await(t, "the box is back in slot b", func() error {
+		text, err := a.try(nil, "weir-appliance status")
+		lines := strings.Split(strings.TrimSpace(text), "\n")
+		if want := []string{"slot a: 99.0.4", "slot b: 99.0.2 (running, boots)"}; err != nil || !slices.Equal(lines, want) {
+			return fmt.Errorf("status: %v: %q", err, lines)
+		}
+		return nil
+	})
 	a.write(t, "/etc/weir/weir.yaml", weirConfig(largePool, true))
 	a.run(t, "systemctl restart weir")
 	a.ready(t)

@@ -146,10 +146,8 @@ func TestAppliance(t *testing.T) {
 	backend.power(t)
 	step("console", a.prompt)
 	step("read-only", a.readOnly)
-	step("dsr", func(t *testing.T) {
-		s.serveVIP(t, a.near.Addr())
-		a.serves(t, a.near, "web")
-	})
+	s.serveVIP(t, a.near.Addr()) // for all that follow
+	step("dsr", func(t *testing.T) { a.serves(t, a.near, "web") })
 	step("ipip", func(t *testing.T) {
 		backend.login(t)
 		startBackend(t, backend, a.far)

@@ -69,11 +69,6 @@ func (m *machine) power(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.process = p
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("console of %s:\n%s", m.name, tail(m.console(), 6000))
-		}
-	})
 }
 
 func (m *machine) tap(i int) string { return fmt.Sprintf("%s%d", m.name, i) }

@@ -143,7 +143,7 @@ func (s *lab) serveUpdates(t *testing.T) {
 	t.Cleanup(func() { server.Close() })
 }
 
-// serveVIP has the web host serve a VIP of mode dsr, and itself.
+// serveVIP has the web host serve a VIP of mode dsr until the test ends.
 func (s *lab) serveVIP(t *testing.T, vip netip.Addr) {
 	t.Helper()
 	if err := s.web.ServeVIP(vip); err != nil {
@@ -193,6 +193,11 @@ func (s *lab) machine(t *testing.T, m *machine, files map[string]string, iso boo
 		command(t, "mcopy", append(append([]string{"-i", seed}, names...), "::")...)
 		m.args = append(m.args, "-drive", "file="+seed+",if=virtio,format=raw,readonly=on")
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("console of %s:\n%s", m.name, tail(m.console(), 6000))
+		}
+	})
 	m.plug(t)
 	return m
 }

@@ -120,8 +120,10 @@ func checkConfig(path string) error {
 
 // configured fails if weir's configuration is as the package has it, comments only: weir
 // would refuse it, and be started again every second.
-func configured() error {
-	text, err := os.ReadFile(weirConfig)
+func configured() error { return saysAnything(weirConfig) }
+
+func saysAnything(path string) error {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
@@ -130,5 +132,5 @@ func configured() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s says nothing yet; weir starts when it does: systemctl start weir", weirConfig)
+	return fmt.Errorf("%s says nothing yet; weir starts when it does: systemctl start weir", path)
 }

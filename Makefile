@@ -88,6 +88,14 @@ image: build ## build the container image weir:dev, from scratch (docker or podm
 test-containerlab: ## deploy, check and destroy the labs with containerlab and Docker (root, ten minutes the first time, then two)
 	@scripts/test-containerlab
 
+.PHONY: appliance
+appliance: ## build a bootable disk image, raw and qcow2, and its update into bin/appliance (root, Debian, two minutes)
+	@scripts/appliance
+
+.PHONY: test-appliance
+test-appliance: ## boot the appliance in an emulated machine, cut its power, update it (root, a quarter of an hour)
+	@scripts/test-appliance
+
 .PHONY: release
 release: ## build binaries and packages for amd64 and arm64, checksums and SBOM into bin/release
 	@scripts/release

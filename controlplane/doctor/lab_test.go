@@ -192,7 +192,20 @@ func (w *world) decapsulate() func() {
 		d, err = decap.New(decap.Options{Interface: "eth0", VIPs: []netip.Addr{vip4, vip6}, Log: slog.New(slog.DiscardHandler)})
 		return err
 	}))
-	return func() { w.must(d.Close()) }
+	return func() {
+		w.must(d.Close())
+		w.must(w.backend.Do(func() error {
+			// A process that is being started meanwhile has our descriptors until it is
+			// another program, and with the link's the program stays.
+			for {
+				l, err := netlink.LinkByName("eth0")
+				if err != nil || l.Attrs().Xdp == nil || !l.Attrs().Xdp.Attached {
+					return err
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}))
+	}
 }
 
 // swallow has a program on the backend receive a protocol, so that its kernel says

@@ -68,7 +68,7 @@ func loadOf(b *reconcile.Backend, sum *stats.Counters) (l Load, answers Traffic,
 			continue
 		}
 		if c := &sum.Backends[slot.Number]; c.Generation == slot.Generation {
-			l.add(Load{Traffic(c.Traffic), c.NewFlows, c.Flows})
+			l.add(Load{Traffic(sum.Sent[slot.Number]), c.NewFlows, c.Flows})
 			answers.Packets += c.Answers.Packets
 			answers.Bytes += c.Answers.Bytes
 			tcp.Opened += c.Opened

@@ -60,17 +60,18 @@ func newFake() *fake {
 		FlowsEvicted: 4, FlowsExpired: 5, Wakeups: 7, Pauses: 3, Longest: 2500 * time.Microsecond,
 		FlowsUntrustedEvicted: 21, FlowsRefused: 22, FlowsUnrecorded: 23, NATFlows: 24, NATTakenOver: 25,
 		PathMTUAnswers: 26, PathMTULearned: 27, Rejects: 28, ErrorsRelayed: 29, Fragmented: 30, FragmentsHeld: 31,
+		Sent: []stats.Traffic{{Packets: 50, Bytes: 5000}, {Packets: 30, Bytes: 3000}, {Packets: 999, Bytes: 9999}},
 		Backends: []stats.Backend{
-			{Traffic: stats.Traffic{Packets: 50, Bytes: 5000}, Answers: stats.Traffic{Packets: 40, Bytes: 9000}, NewFlows: 20, Flows: 10, Generation: 1},
-			{Traffic: stats.Traffic{Packets: 30, Bytes: 3000}, NewFlows: 9, Flows: 4, Generation: 2, Opened: 9, Established: 5, Retries: 7, Resets: 1},
-			{Traffic: stats.Traffic{Packets: 999, Bytes: 9999}, NewFlows: 99, Flows: 99, Generation: 6}, // of who had slot 2 before
+			{Answers: stats.Traffic{Packets: 40, Bytes: 9000}, NewFlows: 20, Flows: 10, Generation: 1},
+			{NewFlows: 9, Flows: 4, Generation: 2, Opened: 9, Established: 5, Retries: 7, Resets: 1},
+			{NewFlows: 99, Flows: 99, Generation: 6}, // of who had slot 2 before
 		},
 	}
 	counters.Drops[stats.NoBackend] = 11
 	counters.Drops[stats.TransmitFull] = 1
 	counters.Drops[stats.PortsExhausted] = 2
 	other := counters
-	other.Backends = counters.Backends[:1]
+	other.Sent, other.Backends = counters.Sent[:1], counters.Backends[:1]
 	f.status = []engine.WorkerStatus{
 		{Interface: "eth1", Status: worker.Status{
 			Index: 0, CPU: 2, Flows: 14, Capacity: 1024,

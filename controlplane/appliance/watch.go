@@ -53,7 +53,7 @@ func (t *totals) add(ctx context.Context) (sum *stats.Counters, silent []engine.
 	ctx, cancel := context.WithTimeout(ctx, watchInterval/2)
 	defer cancel()
 	t.all = t.engine.StatusAgain(ctx, t.all)
-	t.sum = stats.Counters{Backends: t.sum.Backends[:0]}
+	t.sum.Reset()
 	for i := range t.all {
 		switch s := &t.all[i]; {
 		case s.Err == nil:

@@ -97,8 +97,8 @@ func (e *Engine) StatusAgain(ctx context.Context, earlier []WorkerStatus) []Work
 	var asking sync.WaitGroup
 	for i, w := range workers {
 		asking.Go(func() {
-			var s worker.Status
-			s.Counters.Backends = all[i].Counters.Backends[:0]
+			s := worker.Status{Counters: all[i].Counters}
+			s.Counters.Reset()
 			if err := w.StatusInto(ctx, &s); err != nil { // s may still be written to
 				all[i] = WorkerStatus{w.Interface, worker.Status{Index: w.Index(), CPU: w.CPU()}, err}
 				return

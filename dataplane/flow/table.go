@@ -199,15 +199,6 @@ func (t *Table) Prefetch(hashes []uint64, places []uint32) {
 	t.touched += uint32(sum)
 }
 
-// BackendAt returns what the entry in a place has for its Backend, whoever's it
-// is, and 0 for NoPlace.
-func (t *Table) BackendAt(place uint32) uint32 {
-	if uint64(place) >= uint64(len(t.entries)) {
-		return 0
-	}
-	return t.entries[place].Backend
-}
-
 // Known notes packets as Lookup does as long as they are of known flows, and returns
 // how many those are. A flow is known to a packet if it is there and trusted, its
 // mark is mark, and the packet changes nothing but when the flow was last seen. Of

@@ -143,28 +143,40 @@ func (b *batch) whole(i, end int) int {
 
 // known sends packets of known flows, from the one with index at in the batch on.
 func (f *Forwarder) known(at int, frames []queue.Frame, verdicts []Verdict) (sent int) {
-	b, flows, counters := &f.batch, f.flows, f.counters.Backends
+	b, flows, counters := &f.batch, f.flows, f.counters.Sent
 	pages := f.snap.Pages()
 	for i := range frames {
 		frame, i := &frames[i], at+i
 		p, e := &b.parsed[i%BatchSize], flows.Found(b.places[i%BatchSize])
 		meta := &b.metas[i%BatchSize]
-		if isNAT(e) {
-			meta.Admitted = true // for what may become of it; nothing limits its service
-			verdicts[i] = f.knownToBackend(e, p, meta, frame)
-			continue
+		if e.NAT.Flags&plain != 0 {
+			if direct := pages.Direct(e.Backend); direct.Apply(frame, p) {
+				counters[e.Backend].Add(frame.Len())
+				verdicts[i] = Verdict{Action: Send, Egress: direct.Egress()}
+				sent++
+				continue
+			}
 		}
-		rw := &pages.Backend(e.Backend).Rewrite
-		if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
-			meta.Admitted = true
-			verdicts[i] = f.notDirect(reason, rw, p, meta, frame)
-			continue
+		if verdicts[i] = f.knownOther(e, p, meta, frame); verdicts[i].Action == Send {
+			sent++
 		}
-		counters[e.Backend].Add(frame.Len())
-		verdicts[i] = Verdict{Action: Send, Egress: rw.Egress}
-		sent++
 	}
 	return sent
+}
+
+// knownOther is what becomes of a packet of a known flow if that is more than a Direct.
+func (f *Forwarder) knownOther(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
+	if isNAT(e) {
+		meta.Admitted = true // for what may become of it; nothing limits its service
+		return f.knownToBackend(e, p, meta, frame)
+	}
+	rw := &f.snap.Backend(e.Backend).Rewrite
+	if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
+		meta.Admitted = true
+		return f.notDirect(reason, rw, p, meta, frame)
+	}
+	f.counters.Sent[e.Backend].Add(frame.Len())
+	return Verdict{Action: Send, Egress: rw.Egress}
 }
 
 // answerAll is the second pass over answers.
@@ -208,10 +220,17 @@ const manyBackends = 4096
 // to need besides their entries.
 func (f *Forwarder) prefetchBackends(places []uint32) {
 	sum := uint64(0) // else the compiler would drop the loads
-	backends, counters := f.snap.Pages(), f.counters.Backends
+	backends, counters := f.snap.Pages(), f.counters.Sent
 	for _, place := range places {
-		if slot := f.flows.BackendAt(place); int(slot) < f.snap.Slots() && int(slot) < len(counters) {
-			sum += uint64(backends.Backend(slot).Rewrite.Egress) + counters[slot].Packets
+		e := f.flows.At(place)
+		if e == nil || int(e.Backend) >= min(f.snap.Slots(), len(counters)) {
+			continue
+		}
+		sum += counters[e.Backend].Packets
+		if e.NAT.Flags&plain != 0 {
+			sum += uint64(backends.Direct(e.Backend).Egress())
+		} else {
+			sum += uint64(backends.Backend(e.Backend).Rewrite.Egress)
 		}
 	}
 	f.touched += sum

@@ -75,6 +75,8 @@ func (f *Forwarder) makeKnown(e *flow.Entry) {
 			return
 		}
 		e.Delta = translate.NewChange(&e.Tuple, &to, 0).Delta
+	} else if e.NAT.Flags &^= plain; f.snap.Pages().Direct(e.Backend).Applies() {
+		e.NAT.Flags |= plain
 	}
 	f.flows.Mark(e, f.mark)
 }
@@ -104,7 +106,7 @@ func (f *Forwarder) direct(slot uint32, p *packet.Parsed, meta *handover.Meta, f
 	if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
 		return f.notDirect(reason, rw, p, meta, frame)
 	}
-	f.counters.Backends[slot].Add(frame.Len())
+	f.counters.Sent[slot].Add(frame.Len())
 	return Verdict{Action: Send, Egress: rw.Egress}
 }
 

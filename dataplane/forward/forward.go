@@ -181,8 +181,10 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 	if n := snap.Slots() - len(c.Backends); n > 0 {
 		if n > cap(c.Backends)-len(c.Backends) {
 			c.Backends = slices.Grow(c.Backends, n+snap.Slots()/4) // with room, as this takes milliseconds
+			c.Sent = slices.Grow(c.Sent, n+snap.Slots()/4)
 		}
 		c.Backends = append(c.Backends, make([]stats.Backend, n)...)
+		c.Sent = append(c.Sent, make([]stats.Traffic, n)...)
 	}
 	if all {
 		for slot := range snap.Slots() {
@@ -198,7 +200,7 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 func (f *Forwarder) adoptSlot(slot uint32) {
 	c := &f.counters.Backends[slot]
 	if gen := f.snap.Backend(slot).Generation; c.Generation != gen {
-		*c = stats.Backend{Generation: gen}
+		*c, f.counters.Sent[slot] = stats.Backend{Generation: gen}, stats.Traffic{}
 	}
 }
 

@@ -158,7 +158,7 @@ func totals(c *stats.Counters) sums {
 	s := sums{drops: c.Drops, errors: c.ErrorsRelayed}
 	s.sent = c.ARPReplies + c.NDPReplies + c.EchoReplies + c.PathMTUAnswers + c.Rejects + c.Spread.Packets
 	for i := range c.Backends {
-		s.sent += c.Backends[i].Packets + c.Backends[i].Answers.Packets
+		s.sent += c.Sent[i].Packets + c.Backends[i].Answers.Packets
 	}
 	return s
 }

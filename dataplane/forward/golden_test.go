@@ -244,12 +244,12 @@ func writeCounters(w io.Writer, c *stats.Counters) {
 		writeCounter(w, snake(v.Type().Field(i).Name), v.Field(i))
 	}
 	for slot := range c.Backends {
-		b := &c.Backends[slot]
-		if b.Packets == 0 && b.NewFlows == 0 && b.Flows == 0 && b.Answers.Packets == 0 {
+		b, sent := &c.Backends[slot], c.Sent[slot]
+		if sent.Packets == 0 && b.NewFlows == 0 && b.Flows == 0 && b.Answers.Packets == 0 {
 			continue
 		}
 		fmt.Fprintf(w, "backend %d packets %d bytes %d new_flows %d flows %d\n",
-			slot, b.Packets, b.Bytes, b.NewFlows, b.Flows)
+			slot, sent.Packets, sent.Bytes, b.NewFlows, b.Flows)
 		if b.Answers.Packets != 0 {
 			fmt.Fprintf(w, "backend %d answers %d bytes %d\n", slot, b.Answers.Packets, b.Answers.Bytes)
 		}

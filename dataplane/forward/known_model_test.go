@@ -78,8 +78,10 @@ func (m *knownModel) change() {
 			}
 		}
 		for i := range spec.VIPs {
-			if rng.IntN(20) == 0 {
-				spec.VIPs[i].Service = spec.VIPs[rng.IntN(len(spec.VIPs))].Service
+			// A Rewrite is made for packets of one family.
+			vip, other := &spec.VIPs[i], &spec.VIPs[rng.IntN(len(spec.VIPs))]
+			if rng.IntN(20) == 0 && packet.IsMapped(vip.Addr) == packet.IsMapped(other.Addr) {
+				vip.Service = other.Service
 			}
 		}
 		if rng.IntN(4) == 0 {

@@ -49,6 +49,7 @@ const sweepSlack = 60 * flow.TicksPerSecond
 const (
 	natFlow = 1 << iota // the entry is of a NAT flow
 	natKeep             // the client's address was left: Slot and Port have no meaning
+	plain               // no NAT, and all that is done to the packets of this known flow is a Direct
 )
 
 func isNAT(e *flow.Entry) bool { return e.NAT.Flags&natFlow != 0 }
@@ -287,7 +288,7 @@ func (f *Forwarder) knownToBackend(e *flow.Entry, p *packet.Parsed, meta *handov
 	switch reason := translate.Whole(frame, p, client, &b.Addr, clientPort, backendPort(b.Port, e), e.Delta, b.Rewrite.Room()); reason {
 	case stats.ReasonNone:
 		b.Rewrite.Frame(frame, frame.Start+p.L3)
-		f.counters.Backends[e.Backend].Add(frame.Len())
+		f.counters.Sent[e.Backend].Add(frame.Len())
 		return Verdict{Action: Send, Egress: b.Rewrite.Egress}
 	case stats.TooBig:
 		return f.tooBig(p, meta, frame, b.Rewrite.Room(), !packet.IsMapped(b.Addr))
@@ -318,7 +319,7 @@ func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Me
 	switch reason {
 	case stats.ReasonNone:
 		b.Rewrite.Frame(frame, l3)
-		f.counters.Backends[e.Backend].Add(frame.Len())
+		f.counters.Sent[e.Backend].Add(frame.Len())
 		return Verdict{Action: Send, Egress: b.Rewrite.Egress}
 	case stats.TooBig:
 		return f.tooBig(p, meta, frame, room, !packet.IsMapped(b.Addr))

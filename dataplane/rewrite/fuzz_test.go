@@ -45,6 +45,7 @@ func fuzzOne(t *testing.T, m mode, r *rewrite.Rewrite, l rewrite.Link, frame []b
 	out := buffer(frame)
 	before := buffer(frame)
 	reason := r.Apply(&out, p)
+	checkDirect(t, r, frame, out.Bytes(), reason)
 	if reason != stats.ReasonNone {
 		looped := m.tunnel == nil && bytes.Equal(frame[6:12], l.Dst[:])
 		tooBig := int(p.End-p.L3)+m.overhead() > l.MTU && !looped

@@ -95,6 +95,7 @@ func apply(t *testing.T, r *rewrite.Rewrite, frame []byte) (queue.Frame, stats.R
 		t.Fatalf("the test's frame is bad: %v", p.Problem)
 	}
 	reason := r.Apply(&f, &p)
+	checkDirect(t, r, frame, f.Bytes(), reason)
 	return f, reason
 }
 

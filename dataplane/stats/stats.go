@@ -22,9 +22,9 @@ func (t *Traffic) Add(n int) {
 	t.Bytes += uint64(n)
 }
 
-// Backend counts what one backend slot of the snapshot was given.
+// Backend counts what became of one backend slot of the snapshot. What it was sent is in
+// Counters.Sent.
 type Backend struct {
-	Traffic            // towards it
 	Answers    Traffic // from it, under NAT
 	NewFlows   uint64  // flows decided for it, since the slot was given to it
 	Flows      int64   // flows in the table now
@@ -36,8 +36,6 @@ type Backend struct {
 	Established uint64 // of those, the ones whose client went on from its SYN: it was answered
 	Retries     uint64 // SYNs sent again before that
 	Resets      uint64 // connections that the backend reset, refused ones among them; only NAT sees it
-
-	_ [8]byte // to 96 bytes: what is counted for every packet is in one cache line
 }
 
 // Counters are one worker's counts since it was started. The worker writes
@@ -76,8 +74,14 @@ type Counters struct {
 	Pauses  uint64
 	Longest time.Duration
 
-	Backends []Backend // by slot
+	// By backend slot, both of the same length. What is counted for every packet is apart
+	// from the rest, so that it fits into the caches for many backends.
+	Sent     []Traffic // towards them
+	Backends []Backend
 }
+
+// Reset sets all counts to nothing, and the number of slots. Their memory is kept.
+func (c *Counters) Reset() { *c = Counters{Sent: c.Sent[:0], Backends: c.Backends[:0]} }
 
 // Drop counts a frame dropped for reason.
 func (c *Counters) Drop(reason Reason) { c.Drops[reason]++ }
@@ -122,10 +126,20 @@ func (c *Counters) AddTo(sum *Counters) {
 	sum.Pauses += c.Pauses
 	sum.Longest = max(sum.Longest, c.Longest)
 	if n := len(c.Backends) - len(sum.Backends); n > 0 {
+		sum.Sent = append(sum.Sent, make([]Traffic, n)...)
 		sum.Backends = append(sum.Backends, make([]Backend, n)...)
 	}
 	for i := range c.Backends {
-		sum.Backends[i].merge(&c.Backends[i])
+		b, other := &sum.Backends[i], &c.Backends[i]
+		switch {
+		case other.Generation < b.Generation:
+			continue
+		case other.Generation > b.Generation:
+			*b, sum.Sent[i] = *other, c.Sent[i]
+			continue
+		}
+		b.add(other)
+		sum.Sent[i].add(c.Sent[i])
 	}
 }
 
@@ -134,15 +148,7 @@ func (t *Traffic) add(o Traffic) {
 	t.Bytes += o.Bytes
 }
 
-func (b *Backend) merge(o *Backend) {
-	switch {
-	case o.Generation < b.Generation:
-		return
-	case o.Generation > b.Generation:
-		*b = *o
-		return
-	}
-	b.add(o.Traffic)
+func (b *Backend) add(o *Backend) {
 	b.Answers.add(o.Answers)
 	b.NewFlows += o.NewFlows
 	b.Flows += o.Flows

@@ -49,7 +49,7 @@ func fill(t *testing.T, v reflect.Value, next *uint64) {
 }
 
 func filled(t *testing.T, backends int, generation uint32, next uint64) *Counters {
-	c := &Counters{Backends: make([]Backend, backends)}
+	c := &Counters{Sent: make([]Traffic, backends), Backends: make([]Backend, backends)}
 	fill(t, reflect.ValueOf(c).Elem(), &next)
 	for i := range c.Backends {
 		c.Backends[i].Generation = generation
@@ -65,7 +65,7 @@ func TestAddToAddsEverything(t *testing.T) {
 		t.Fatalf("added to nothing:\n%+v, want\n%+v", sum, *c)
 	}
 	c.AddTo(&sum)
-	want := &Counters{Backends: make([]Backend, 2)}
+	want := &Counters{Sent: make([]Traffic, 2), Backends: make([]Backend, 2)}
 	v := reflect.ValueOf(want).Elem()
 	next := uint64(1)
 	fill(t, v, &next)
@@ -100,26 +100,28 @@ func TestAddToKeepsTheNewerGeneration(t *testing.T) {
 	for name, test := range map[string]struct {
 		sum, add uint32
 		want     Backend
+		sent     uint64
 	}{
-		"newer": {1, 2, Backend{NewFlows: 10, Flows: 3, Generation: 2}},
-		"older": {2, 1, Backend{NewFlows: 7, Flows: 2, Generation: 2}},
-		"same":  {2, 2, Backend{NewFlows: 17, Flows: 5, Generation: 2}},
+		"newer": {1, 2, Backend{NewFlows: 10, Flows: 3, Generation: 2}, 100},
+		"older": {2, 1, Backend{NewFlows: 7, Flows: 2, Generation: 2}, 70},
+		"same":  {2, 2, Backend{NewFlows: 17, Flows: 5, Generation: 2}, 170},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sum := Counters{Backends: []Backend{{NewFlows: 7, Flows: 2, Generation: test.sum}}}
-			add := Counters{Backends: []Backend{{NewFlows: 10, Flows: 3, Generation: test.add}}}
+			sum := Counters{Sent: []Traffic{{Packets: 70}}, Backends: []Backend{{NewFlows: 7, Flows: 2, Generation: test.sum}}}
+			add := Counters{Sent: []Traffic{{Packets: 100}}, Backends: []Backend{{NewFlows: 10, Flows: 3, Generation: test.add}}}
 			add.AddTo(&sum)
-			if got := sum.Backends[0]; got != test.want {
-				t.Errorf("%+v, want %+v", got, test.want)
+			if got, sent := sum.Backends[0], sum.Sent[0]; got != test.want || sent.Packets != test.sent {
+				t.Errorf("%+v and %v sent, want %+v and %d", got, sent, test.want, test.sent)
 			}
 		})
 	}
 }
 
 func TestAddToOfFewerBackends(t *testing.T) {
-	sum := Counters{Backends: make([]Backend, 3)}
+	sum := Counters{Sent: make([]Traffic, 3), Backends: make([]Backend, 3)}
 	filled(t, 1, 0, 5).AddTo(&sum)
-	if len(sum.Backends) != 3 || sum.Backends[0].Packets == 0 || sum.Backends[1] != (Backend{}) {
-		t.Errorf("backends %+v", sum.Backends)
+	if len(sum.Backends) != 3 || sum.Backends[0].Flows == 0 || sum.Backends[1] != (Backend{}) ||
+		len(sum.Sent) != 3 || sum.Sent[0].Packets == 0 || sum.Sent[1] != (Traffic{}) {
+		t.Errorf("sent %+v, backends %+v", sum.Sent, sum.Backends)
 	}
 }

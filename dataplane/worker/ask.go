@@ -62,7 +62,7 @@ func (w *Worker) CPU() int { return w.cfg.CPU }
 // quarter of a second at least. If it stays the same for long, the worker hangs.
 func (w *Worker) Turns() uint32 { return w.turns.Load() }
 
-// Status is a worker's state: all but Counters.Backends at one moment, these one after
+// Status is a worker's state: all at one moment but what Counters has of backends, one after
 // the other.
 type Status struct {
 	Index    int
@@ -92,7 +92,7 @@ func (w *Worker) Status(ctx context.Context) (Status, error) {
 // be used again.
 func (w *Worker) StatusInto(ctx context.Context, s *Status) error {
 	s.Index, s.CPU = w.cfg.Index, w.cfg.CPU
-	backends, slots := s.Counters.Backends[:0], 0
+	sent, backends, slots := s.Counters.Sent[:0], s.Counters.Backends[:0], 0
 	err := w.Do(ctx, func() {
 		s.Flows, s.Capacity = w.cfg.Flows.Len(), w.cfg.Flows.Cap()
 		slots = len(w.counters.Backends)
@@ -101,14 +101,18 @@ func (w *Worker) StatusInto(ctx context.Context, s *Status) error {
 	if err != nil {
 		return err
 	}
-	backends = slices.Grow(backends, slots)[:slots]
+	sent, backends = slices.Grow(sent, slots)[:slots], slices.Grow(backends, slots)[:slots]
 	for from := 0; from < slots; from += copySlots {
-		err := w.Do(ctx, func() { copy(backends[from:min(from+copySlots, slots)], w.counters.Backends[from:]) })
+		to := min(from+copySlots, slots)
+		err := w.Do(ctx, func() {
+			copy(sent[from:to], w.counters.Sent[from:])
+			copy(backends[from:to], w.counters.Backends[from:])
+		})
 		if err != nil {
 			return err
 		}
 	}
-	s.Counters.Backends = backends
+	s.Counters.Sent, s.Counters.Backends = sent, backends
 	s.Queue = w.cfg.Queue.Stats()
 	return nil
 }

@@ -69,9 +69,9 @@ func TestCountsPauses(t *testing.T) {
 func TestStatusOfManyBackends(t *testing.T) {
 	const slots = 2*copySlots + 1
 	w, _ := unstarted(t, 8, 0)
-	w.counters.Backends = make([]stats.Backend, slots)
+	w.counters.Backends, w.counters.Sent = make([]stats.Backend, slots), make([]stats.Traffic, slots)
 	for i := range w.counters.Backends {
-		w.counters.Backends[i].NewFlows = uint64(i) + 1
+		w.counters.Backends[i].NewFlows, w.counters.Sent[i].Packets = uint64(i)+1, uint64(i)+2
 	}
 	asks := 0
 	ctx, cancel := context.WithCancel(t.Context())
@@ -94,8 +94,8 @@ func TestStatusOfManyBackends(t *testing.T) {
 			t.Fatalf("round %d: %d backends, want %d", round, len(s.Counters.Backends), slots)
 		}
 		for i := range s.Counters.Backends {
-			if got := s.Counters.Backends[i].NewFlows; got != uint64(i)+1 {
-				t.Fatalf("round %d: backend %d has %d", round, i, got)
+			if got, sent := s.Counters.Backends[i].NewFlows, s.Counters.Sent[i].Packets; got != uint64(i)+1 || sent != got+1 {
+				t.Fatalf("round %d: backend %d has %d, and was sent %d", round, i, got, sent)
 			}
 		}
 		if &s.Counters.Backends[0] == &w.counters.Backends[0] {

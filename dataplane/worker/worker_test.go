@@ -36,8 +36,8 @@ func TestForwardsInOrder(t *testing.T) {
 	if c.Received != traffic || c.Transmitted != traffic || c.HandedOver != (stats.Traffic{}) {
 		t.Errorf("received %v, transmitted %v, handed over %v; want %v twice and none", c.Received, c.Transmitted, c.HandedOver, traffic)
 	}
-	if b := c.Backends[0]; b.Traffic != traffic || b.NewFlows != 500 || b.Flows != 500-int64(c.FlowsUntrustedEvicted) {
-		t.Errorf("backend counts %+v", b)
+	if b := c.Backends[0]; c.Sent[0] != traffic || b.NewFlows != 500 || b.Flows != 500-int64(c.FlowsUntrustedEvicted) {
+		t.Errorf("backend was sent %v, and counts %+v", c.Sent[0], b)
 	}
 }
 
@@ -311,8 +311,8 @@ func TestAdoptsANewSnapshot(t *testing.T) {
 	if want := forwarded(datagram(0, 0, 1), 0, moved); !bytes.Equal(got[1], want) {
 		t.Errorf("\n got %x\nwant %x", got[1], want)
 	}
-	if b := s.status().Counters.Backends[0]; b.NewFlows != 1 || b.Packets != 2 {
-		t.Errorf("backend counts %+v; the flow was decided anew", b)
+	if c := s.status().Counters; c.Backends[0].NewFlows != 1 || c.Sent[0].Packets != 2 {
+		t.Errorf("backend counts %+v, and was sent %v; the flow was decided anew", c.Backends[0], c.Sent[0])
 	}
 }
 

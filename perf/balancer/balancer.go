@@ -236,8 +236,8 @@ func (b *Balancer) Status(ctx context.Context) (Status, error) {
 	for slot := range c.Backends {
 		s.Decided += c.Backends[slot].NewFlows
 	}
-	for slot := range c.Backends[:min(half, len(c.Backends))] {
-		s.Kept += c.Backends[slot].Packets
+	for _, sent := range c.Sent[:min(half, len(c.Sent))] {
+		s.Kept += sent.Packets
 	}
 	for reason, n := range c.Drops {
 		if n > 0 {

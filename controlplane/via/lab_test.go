@@ -228,6 +228,10 @@ func (w *world) open() *Network {
 	return n
 }
 
+// tries is how often something is asked by a single packet, which may get lost on a
+// busy machine.
+const tries = 3
+
 // ask connects from the box and returns the name that it is told.
 func (w *world) ask(n *Network, network string, vip netip.Addr, way string, within time.Duration) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
@@ -241,20 +245,36 @@ func (w *world) ask(n *Network, network string, vip netip.Addr, way string, with
 		return "", err
 	}
 	defer c.Close()
-	if network == "udp" {
+	buf := make([]byte, 16)
+	if network != "udp" {
+		size, err := c.Read(buf)
+		return string(buf[:size]), err
+	}
+	for range tries {
 		if _, err := io.WriteString(c, "who?"); err != nil {
 			return "", err
 		}
+		if err := c.SetReadDeadline(time.Now().Add(within / tries)); err != nil {
+			return "", err
+		}
+		var size int
+		if size, err = c.Read(buf); err == nil {
+			return string(buf[:size]), nil
+		}
 	}
-	buf := make([]byte, 16)
-	size, err := c.Read(buf)
-	return string(buf[:size]), err
+	return "", err
 }
 
-func (w *world) ping(n *Network, vip netip.Addr, way string, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	return w.box.Do(func() error { return n.Ping(ctx, vip, way) })
+// ping pings from the box.
+func (w *world) ping(n *Network, vip netip.Addr, way string, within time.Duration) (err error) {
+	for range tries {
+		ctx, cancel := context.WithTimeout(context.Background(), within/tries)
+		err = w.box.Do(func() error { return n.Ping(ctx, vip, way) })
+		if cancel(); err == nil {
+			break
+		}
+	}
+	return err
 }
 
 // neighbours returns whom the box's kernel has ever looked for on the link.

@@ -111,7 +111,7 @@ func Run(ctx context.Context, opt Options) error {
 	g, running := errgroup.WithContext(running)
 	for _, part := range []func(context.Context) error{
 		a.Engine.Run, a.hops.Run, a.network.Run, a.checker.Run, a.reconciler.Run, a.l2.Run, server.Run,
-		a.watch, a.watchFlows, a.hearClaims, a.agree,
+		a.watch, a.watchFlows, a.hearClaims, a.agree, a.tellManager,
 		func(ctx context.Context) error { return a.reloadOnSignal(ctx, hup) },
 	} {
 		g.Go(func() error { return part(running) })

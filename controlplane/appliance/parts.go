@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"weir/controlplane/announce"
 	"weir/controlplane/announce/bgp"
 	"weir/controlplane/announce/l2"
@@ -137,6 +139,7 @@ func (a *Appliance) leave() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	a.tell(daemon.SdNotifyStopping)
 	var errs []error
 	if a.bgp != nil {
 		a.log.Info("withdrawing routes")

@@ -3,58 +3,70 @@ package appliance
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-
-	"weir/dataplane/engine"
 )
 
 // firstLook is how often is looked for the first snapshot.
-const firstLook = 5 * time.Millisecond
+const firstLook = 20 * time.Millisecond
 
-// tellManager tells the service manager, if one has started weir and asks for it
-// (sd_notify(3)), that weir forwards, once there is a snapshot, and from then on that it
-// is well: its goroutines run, and no worker is stuck. Else the manager ends weir and
-// starts it anew, which the unit's WatchdogSec is for.
+// manager is the service manager, as far as it has started weir and wants to be told
+// about it (sd_notify(3)).
+type manager struct {
+	ready func() bool // weir forwards
+	hangs func() bool
+	warn  func(msg string, args ...any)
+}
+
+// tellManager tells the service manager that weir forwards and that it is well.
 func (a *Appliance) tellManager(ctx context.Context) error {
+	m := manager{
+		ready: func() bool { return a.View().Generation > 0 },
+		hangs: a.Engine.Hangs,
+		warn:  a.log.Warn,
+	}
+	m.run(ctx)
+	return nil
+}
+
+// run tells when weir is ready, and from then on that it is well: that its goroutines
+// run, and that it does not hang. Else the manager ends weir and starts it anew, which
+// the unit's WatchdogSec is for.
+func (m *manager) run(ctx context.Context) {
 	limit, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
-		a.log.Warn("the service manager's watchdog is not fed", "error", err)
+		m.warn("the service manager's watchdog is not fed", "error", err)
 	}
 	t := time.NewTicker(firstLook)
 	defer t.Stop()
 	for ready := false; ; {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-t.C:
 		}
 		switch {
-		case !ready && a.View().Generation == 0:
-		case !ready:
-			ready = true
-			cfg := a.reconciler.Config()
-			a.tell(daemon.SdNotifyReady + "\n" + fmt.Sprintf("STATUS=%d services on %d interfaces", len(cfg.Services), len(cfg.Interfaces)))
-			if limit <= 0 {
-				<-ctx.Done()
-				return nil
+		case !ready && m.ready():
+			// A manager that is not told would not let weir go on, so it is told again.
+			if _, err := daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=forwarding"); err != nil {
+				m.warn("the service manager cannot be told that weir forwards", "error", err)
+				t.Reset(time.Second)
+				continue
 			}
+			if limit <= 0 {
+				return
+			}
+			ready = true
 			t.Reset(limit / 4)
-		case !anyStuck(a.Interfaces()):
-			a.tell(daemon.SdNotifyWatchdog)
+		case ready && !m.hangs():
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog) // the next one is soon
 		}
 	}
 }
 
-func anyStuck(interfaces []engine.InterfaceStatus) bool {
-	return slices.ContainsFunc(interfaces, func(s engine.InterfaceStatus) bool { return s.Stuck })
-}
-
-// tell tells the service manager something.
-func (a *Appliance) tell(what string) {
-	if _, err := daemon.SdNotify(false, what); err != nil {
-		a.log.Debug("the service manager cannot be told", "error", err)
-	}
+// tellStopping has the service manager wait for as long as it takes weir to leave.
+func tellStopping(within time.Duration) error {
+	_, err := daemon.SdNotify(false, daemon.SdNotifyStopping+fmt.Sprintf("\nSTATUS=leaving\nEXTEND_TIMEOUT_USEC=%d", within.Microseconds()))
+	return err
 }

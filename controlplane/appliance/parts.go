@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
-
 	"weir/controlplane/announce"
 	"weir/controlplane/announce/bgp"
 	"weir/controlplane/announce/l2"
@@ -130,6 +128,9 @@ func (a *Appliance) hearClaims(ctx context.Context) error {
 // leaveTime is how long weir takes to say goodbye, beyond bgp.shutdown_delay.
 const leaveTime = 5 * time.Second
 
+// endTime is more than what it takes to end after that.
+const endTime = 20 * time.Second
+
 // leave gives up all that is announced, such that the network uses other nodes
 // before this one stops to forward: routes first, as their neighbours need time.
 func (a *Appliance) leave() {
@@ -139,8 +140,8 @@ func (a *Appliance) leave() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	a.tell(daemon.SdNotifyStopping)
 	var errs []error
+	errs = append(errs, tellStopping(limit+endTime))
 	if a.bgp != nil {
 		a.log.Info("withdrawing routes")
 		errs = append(errs, a.bgp.Leave(ctx))

@@ -13,7 +13,7 @@ import (
 )
 
 // A worker that hangs shows, and so does its return; the other interface's are
-// not taken for hanging, though they have no work.
+// not taken for hanging, though they have no work. All of weir hangs if that one does, too.
 func TestAWorkerThatHangs(t *testing.T) {
 	r := newRig(t, engine.Interface{Driver: nic.AFPacket}).run()
 	release, done := make(chan struct{}), make(chan error, 1)
@@ -25,10 +25,20 @@ func TestAWorkerThatHangs(t *testing.T) {
 	if other := r.Interfaces()[1]; !other.Alive() {
 		t.Errorf("the other interface: %+v", other)
 	}
-	close(release)
-	if err := <-done; err != nil {
-		t.Error(err)
+	if r.Hangs() {
+		t.Error("with one worker that works, all hangs")
 	}
+	for _, w := range r.Workers()[1:] {
+		go func() { done <- w.Do(context.Background(), func() { <-release }) }()
+	}
+	r.await(1, "stuck", func(s engine.InterfaceStatus) bool { return s.Stuck && r.Hangs() })
+	close(release)
+	for range r.Workers() {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	r.await(1, "back", func(s engine.InterfaceStatus) bool { return !s.Stuck && !r.Hangs() })
 	r.await(0, "back", func(s engine.InterfaceStatus) bool { return !s.Stuck })
 	r.forwards(0, 1, 1)
 }

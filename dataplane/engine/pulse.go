@@ -86,3 +86,19 @@ func (i *iface) stuck() bool {
 	}
 	return false
 }
+
+// Hangs tells whether there are workers and all of them are stuck.
+func (e *Engine) Hangs() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	workers := 0
+	for _, i := range e.interfaces {
+		for n := range i.pulses {
+			if !i.pulses[n].stuck() {
+				return false
+			}
+			workers++
+		}
+	}
+	return workers > 0
+}

@@ -199,7 +199,7 @@ func (f *Forwarder) unknown(p *packet.Parsed, meta *handover.Meta, hash uint64, 
 // the NIC, or from the CPU that has received it; and what lies before it, which an outer
 // header reaches into. All frames of a batch are read at once: they push each other out of
 // the first level of the cache, as their buffers are a power of two apart, but the second
-// is a tenth as far as the other CPU.
+// is much nearer than the other CPU.
 func read(frame *queue.Frame, before uint64) uint64 {
 	if start := uint64(frame.Start); start < uint64(len(frame.Buf)) {
 		return uint64(frame.Buf[start]) + uint64(frame.Buf[start-min(start, before)])

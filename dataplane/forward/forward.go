@@ -179,7 +179,7 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 	f.renewMark()
 	c := f.counters
 	if n := snap.Slots() - len(c.Backends); n > 0 {
-		if n > cap(c.Backends)-len(c.Backends) {
+		if n > min(cap(c.Backends), cap(c.Sent))-len(c.Backends) {
 			c.Backends = slices.Grow(c.Backends, n+snap.Slots()/4) // with room, as this takes milliseconds
 			c.Sent = slices.Grow(c.Sent, n+snap.Slots()/4)
 		}

@@ -36,8 +36,8 @@ func (r *Rewrite) Direct() Direct {
 func (d *Direct) Applies() bool { return d.to != 0 }
 
 // Apply is Rewrite.Apply if it returns true. If not, that has to be asked, which may
-// have a reason against the packet, and f is left as it was. The type of the frame
-// stays, as the packet does.
+// have a reason against the packet, and f is left as it was. The packet is of the
+// family that the Rewrite was made for: the type of the frame stays.
 func (d *Direct) Apply(f *queue.Frame, p *packet.Parsed) bool {
 	if p.L3 != ethernetLen || uint64(p.End-ethernetLen) > d.to>>aboveAddress {
 		return false

@@ -19,11 +19,13 @@ func TestCacheLines(t *testing.T) {
 	if f, _ := backend.FieldByName("Rewrite"); f.Offset != 0 || backend.Size()%line != 0 {
 		t.Errorf("the Rewrite of a backend is at %d of %d bytes", f.Offset, backend.Size())
 	}
-	directs, _ := reflect.TypeFor[page]().FieldByName("directs")
-	if n := reflect.TypeFor[rewrite.Direct]().Size(); line%n != 0 || directs.Offset%line != 0 {
-		t.Errorf("a Direct is %d bytes, the first one at %d", n, directs.Offset)
+	for _, dense := range []reflect.Type{reflect.TypeFor[rewrite.Direct](), reflect.TypeFor[stats.Traffic]()} {
+		if line%dense.Size() != 0 {
+			t.Errorf("a %s is %d bytes", dense, dense.Size())
+		}
 	}
-	if n := reflect.TypeFor[stats.Traffic]().Size(); line%n != 0 {
-		t.Errorf("what is counted is %d bytes", n)
+	answers, _ := reflect.TypeFor[stats.Backend]().FieldByName("Answers")
+	if n := answers.Type.Size(); answers.Offset%n != 0 || reflect.TypeFor[stats.Backend]().Size()%n != 0 {
+		t.Errorf("the answers that are counted, %d bytes at %d, are in two lines of some backends", n, answers.Offset)
 	}
 }

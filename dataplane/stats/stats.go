@@ -36,6 +36,8 @@ type Backend struct {
 	Established uint64 // of those, the ones whose client went on from its SYN: it was answered
 	Retries     uint64 // SYNs sent again before that
 	Resets      uint64 // connections that the backend reset, refused ones among them; only NAT sees it
+
+	_ [8]byte // so that Answers are in one cache line
 }
 
 // Counters are one worker's counts since it was started. The worker writes

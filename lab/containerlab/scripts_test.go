@@ -108,3 +108,66 @@ func TestImages(t *testing.T) {
 		})
 	}
 }
+
+// TestSetupContainerlab holds that setup.sh says which containerlab it has found, and
+// that it builds none which is not the one it means to build.
+func TestSetupContainerlab(t *testing.T) {
+	const found = `echo "    version: 1.2.3"`
+	// Has the source below the folder of programs.
+	const golang = `case $2 in download) printf '\t"Dir": "%s",\n' "${0%/*}/source" ;; edit) ;;
+		*) while [ "$1" != -o ]; do shift; done; grep -h open utils/* >>"$log"; cp containerlab "$2" ;; esac`
+	_, err := os.Stat("/proc/modules")
+	modules := err == nil
+	reads := "/dev/null"
+	if modules {
+		reads = "/proc/modules"
+	}
+	for _, test := range []struct {
+		name, containerlab, source string
+		out, said, built           string
+		fails                      bool
+	}{
+		{"there already", found, "", "containerlab 1.2.3, PROGRAMS/containerlab\n", "", "", false},
+		{"broken", "exit 1", "", "", "PROGRAMS/containerlab is no containerlab that runs\n", "", true},
+		{"built", "", `open("/proc/modules")`, "containerlab 1.2.3, TREE/bin/containerlab/containerlab\n", "", `open("` + reads + `")` + "\n", false},
+		{"another source", "", `open("/proc/" + "modules")`, "", "does not read /proc/modules", "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if modules && test.name == "another source" {
+				t.Skip("with a /proc/modules, nothing is replaced")
+			}
+			b := newBench(t)
+			tree := t.TempDir()
+			place := strings.NewReplacer("PROGRAMS", b.programs, "TREE", tree)
+			script := filepath.Join(tree, "lab/containerlab/setup.sh")
+			text, err := os.ReadFile("setup.sh")
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, script, string(text))
+			b.has(t, "go", golang)
+			write(t, filepath.Join(b.programs, "source/utils/kernel_module.go"), test.source)
+			write(t, filepath.Join(b.programs, "source/containerlab"), "#!"+filepath.Join(b.programs, "bash")+"\n"+found+"\n")
+			if test.containerlab != "" {
+				b.has(t, "containerlab", test.containerlab)
+			}
+			out, said, err := b.run(t, script, "containerlab")
+			if (err != nil) != test.fails || out != place.Replace(test.out) || !strings.Contains(said, place.Replace(test.said)) {
+				t.Errorf("%v, printed %q, and said %q", err, out, said)
+			}
+			if built, _ := os.ReadFile(b.log); string(built) != test.built {
+				t.Errorf("built from %q, want %q", built, test.built)
+			}
+		})
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}

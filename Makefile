@@ -85,7 +85,7 @@ image: build ## build the container image weir:dev, from scratch (docker or podm
 	@$$(command -v docker || command -v podman || echo docker) build --quiet --tag $(WEIR_IMAGE) --file lab/containerlab/Dockerfile bin/image
 
 .PHONY: test-containerlab
-test-containerlab: ## deploy, check and destroy the labs with containerlab and Docker (root, ten minutes the first time, then two)
+test-containerlab: ## deploy, check and destroy the labs with containerlab and Docker (root, six minutes the first time, then two)
 	@scripts/test-containerlab
 
 .PHONY: appliance

@@ -16,17 +16,19 @@ import (
 	"weir/lab/netlab"
 )
 
-// Set by scripts/test-package: where packages of two versions are, and which those are.
+// Set by scripts/test-package: where packages of two versions are, and which those are,
+// and the Debian that they are installed in.
 const (
 	packagesVariable = "WEIR_PACKAGES"
 	oldVersion       = "0.0.1+old"
 	newVersion       = "0.0.2+new"
+	debian           = "debian.tar"
 )
 
 // tree is a Debian of its own, in a directory.
 type tree struct{ root string }
 
-// newTree makes a clean one, with systemd, but not booted, and with rpm.
+// newTree unpacks a clean one, with systemd, but not booted, and with rpm.
 func newTree(t *testing.T) *tree {
 	t.Helper()
 	labtest.NeedRoot(t)
@@ -35,9 +37,9 @@ func newTree(t *testing.T) *tree {
 		t.Skip("make test-package builds what is tested here")
 	}
 	root := t.TempDir()
-	out, err := exec.Command("mmdebstrap", "--variant=minbase", "--include=systemd,rpm,groff-base,man-db", "trixie", root).CombinedOutput()
+	out, err := exec.Command("tar", "--numeric-owner", "-C", root, "-xpf", filepath.Join(packages, debian)).CombinedOutput()
 	if err != nil {
-		t.Fatalf("mmdebstrap: %v\n%s", err, out)
+		t.Fatalf("unpack a Debian: %v\n%s", err, out)
 	}
 	mount(t, root, root, "", unix.MS_BIND) // rpm wants / to be a mount
 	mount(t, "proc", filepath.Join(root, "proc"), "proc", 0)

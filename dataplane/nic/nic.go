@@ -159,7 +159,7 @@ func (n *NIC) tryAFXDP(opt Options) error {
 			return err
 		}
 	}
-	if err := warnOfChecksums(opt); err != nil {
+	if err := adviseOnChecksums(opt); err != nil {
 		return err
 	}
 	n.Driver, n.Mode, n.Queues = AFXDP, string(d.Mode()), queues

@@ -17,6 +17,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 
 	"weir/dataplane/afxdp"
 	"weir/dataplane/xdplink"
@@ -178,9 +179,22 @@ func TestForeignProgram(t *testing.T) {
 	}
 }
 
-// The warning comes with AF_XDP only, and only where frames may be unfinished.
-func TestChecksumWarning(t *testing.T) {
+// Advice comes with AF_XDP only, and only where frames may be unfinished: as a warning
+// where they are.
+func TestChecksumAdvice(t *testing.T) {
 	veth := func(t *testing.T) { newVeth(t, 1500, 1) }
+	off := func(t *testing.T) {
+		newVeth(t, 1500, 1)
+		if out, err := exec.Command("ethtool", "-K", "peer", "tx", "off").CombinedOutput(); err != nil {
+			t.Fatalf("ethtool: %v: %s", err, out)
+		}
+	}
+	own := func(t *testing.T) { // says nothing about what comes from the other
+		newVeth(t, 1500, 1)
+		if out, err := exec.Command("ethtool", "-K", "eth0", "tx", "off").CombinedOutput(); err != nil {
+			t.Fatalf("ethtool: %v: %s", err, out)
+		}
+	}
 	tap := func(t *testing.T) {
 		newVeth(t, 1500, 1)
 		// Before Linux 6.2 an interface that is up cannot be renamed.
@@ -201,17 +215,31 @@ func TestChecksumWarning(t *testing.T) {
 			}
 		})
 	}
+	bridge := func(t *testing.T) { // neither
+		newVeth(t, 1500, 1)
+		if err := netlink.LinkDel(eth(t, "eth0")); err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, tc := range []struct {
 		name   string
 		link   func(*testing.T)
 		driver Driver
 		mode   afxdp.Mode
+		level  string
 		want   string
 	}{
-		{"veth", veth, AFXDP, afxdp.Copy, "ethtool -K PEER tx off"},
-		{"veth, generic", veth, AFXDP, afxdp.Generic, "ethtool -K PEER tx off"},
-		{"veth, AF_PACKET", veth, AFPacket, "", ""},
-		{"tap", tap, AFXDP, afxdp.Generic, "csum=off"},
+		{"veth", veth, AFXDP, afxdp.Copy, "WARN", "ethtool -K peer tx off"},
+		{"veth, generic", veth, AFXDP, afxdp.Generic, "WARN", "ethtool -K peer tx off"},
+		{"veth, AF_PACKET", veth, AFPacket, "", "", ""},
+		{"veth, tx off on the other end", off, AFXDP, afxdp.Generic, "", ""},
+		{"veth, tx off on this end", own, AFXDP, afxdp.Generic, "WARN", "ethtool -K peer tx off"},
+		{"veth, the other end elsewhere", newVethApart, AFXDP, afxdp.Generic, "INFO", "ethtool -K PEER tx off"},
+		{"tap", tap, AFXDP, afxdp.Generic, "WARN", "csum=off"},
+		{"bridge", bridge, AFXDP, afxdp.Generic, "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tc.link(t)
@@ -227,15 +255,45 @@ func TestChecksumWarning(t *testing.T) {
 			}
 			lines := strings.Count(log.String(), "\n")
 			if tc.want == "" && lines > 0 || tc.want != "" && (lines != 1 || !strings.Contains(log.String(), tc.want) ||
-				!strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "unfinished checksums")) {
-				t.Errorf("logged %q, want %q", log.String(), tc.want)
+				!strings.Contains(log.String(), "level="+tc.level) || !strings.Contains(log.String(), "unfinished checksums")) {
+				t.Errorf("logged %q, want %s %q", log.String(), tc.level, tc.want)
 			}
 		})
 	}
-	for _, kind := range []string{"device", "bond", "bridge", ""} {
-		if what, fix := unfinishedChecksums(kind); what != "" || fix != "" {
-			t.Errorf("%s: %s: %s", kind, what, fix)
-		}
+}
+
+// newVethApart is newVeth, with the peer in a network namespace of its own. Another
+// interface here has its index.
+func newVethApart(t *testing.T) {
+	t.Helper()
+	there := netns.None()
+	t.Cleanup(func() { _ = there.Close() }) // once the veth is gone, which would go with it
+	newVeth(t, 1500, 1)
+	here, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	there, err = netns.New() // which this thread is in from now on
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netns.Set(here); err != nil {
+		t.Fatal(err)
+	}
+	other := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "other", Index: eth(t, "peer").Attrs().Index}}
+	if err := netlink.LinkSetNsFd(eth(t, "peer"), int(there)); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkAdd(other); err != nil {
+		t.Fatal(err)
+	}
+	if err := netns.Set(there); err != nil {
+		t.Fatal(err)
+	}
+	err = netlink.LinkSetUp(eth(t, "peer"))
+	if err := errors.Join(err, netns.Set(here)); err != nil {
+		t.Fatal(err)
 	}
 }
 

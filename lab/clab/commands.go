@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"weir/lab/netlab"
 )
 
 // directories is where the directory of each lab is.
@@ -154,8 +154,8 @@ func environ(hostname string, own map[string]string) []string {
 	return env
 }
 
-// Sweep removes the directories of labs whose process does not exist any more,
-// and returns those. Their namespaces are for [netlab.Sweep].
+// Sweep removes the directories of labs whose process has ended, see
+// [netlab.Ended], and returns those. Their namespaces are for [netlab.Sweep].
 func Sweep() ([]string, error) {
 	entries, err := os.ReadDir(directories)
 	if errors.Is(err, os.ErrNotExist) {
@@ -172,7 +172,7 @@ func Sweep() ([]string, error) {
 			continue
 		}
 		pid, err := strconv.Atoi(parts[1])
-		if err != nil || !errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		if err != nil || !netlab.Ended(pid) {
 			continue
 		}
 		d := directory(filepath.Join(directories, entry.Name()))

@@ -225,9 +225,9 @@ func TestMakerKilled(t *testing.T) {
 		for lines.Scan() {
 		}
 	}()
-	_ = maker.Wait()
+	defer func() { _ = maker.Wait() }() // it is a zombie until then
 	eventually(t, "killed by the kernel", func() bool {
-		return len(processes(t, word)) == 0 && !slices.ContainsFunc(children, alive)
+		return len(processes(t, word)) == 0 && !slices.ContainsFunc(append(children, maker.Process.Pid), alive)
 	})
 	// Whoever sweeps first: packages are tested beside this one.
 	eventually(t, "swept", func() bool {

@@ -15,6 +15,9 @@
 #                                     SHA-256 of the answer
 #   put FILE CURL-ARGUMENTS...        sends a file; prints the header X-Backend
 #   udp ADDRESS PORT                  sends a datagram and prints what comes back
+#   owners INTERFACE ADDRESS...       asks who has the addresses, one after the other,
+#                                     by ARP or NDP; prints for each the MAC address
+#                                     of everyone who says it is his
 set -euo pipefail
 
 requests() {
@@ -67,6 +70,33 @@ udp() {
 	exec 3<>"/dev/udp/$1/$2"
 	printf 'hello' >&3
 	timeout 2 head -n 1 <&3
+}
+
+# A datagram has the kernel ask. The next question follows on an answer to the one
+# before: whoever answers it has seen that one as well.
+owners() {
+	local interface=$1 address answers dump tries
+	shift
+	answers=$(mktemp)
+	tcpdump --immediate-mode -Q in -i "$interface" -enlt 'arp[6:2] = 2 or ip6[40] = 136' >"$answers" 2>"$answers.log" &
+	dump=$!
+	until grep -q '^listening' "$answers.log"; do kill -0 "$dump"; sleep 0.1; done
+	for address; do
+		ip neigh flush to "$address" dev "$interface"
+		for ((tries = 0; tries < 50; tries++)); do
+			[ $((tries % 10)) -gt 0 ] || echo >"/dev/udp/$address/9"
+			! grep -qE "(Reply|tgt is) $address[ ,]" "$answers" || break
+			sleep 0.1
+		done
+	done
+	kill "$dump"
+	for address; do
+		awk -v a="$address" '
+			/ Reply / { for (i = 1; i < NF; i++) if ($i == "Reply" && $(i + 1) == a) print a, $(i + 3) }
+			/ tgt is / { for (i = 1; i < NF; i++) if ($i == "is" && $(i + 1) == a ",") print a, $1 }' "$answers" |
+			tr -d , | sort -u
+	done
+	rm "$answers" "$answers.log"
 }
 
 "$@"

@@ -144,6 +144,10 @@ all_up() {
 		END { print up + 0, "up,", other + 0, "not"; exit !(up == want && !other) }'
 }
 
+# ports N: the first of N ports for a client's downloads. They are others in each run:
+# for a minute after the last one the client has its connections still (TIME_WAIT).
+ports() { echo $((10000 + RANDOM % (20000 / $1) * $1)); }
+
 # flows NODE PORT N: the backends that this weir's flow table has for the N flows
 # of clients from ports PORT and up, a line for each; fails if one is not there.
 flows() {

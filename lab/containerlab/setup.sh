@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes Docker and containerlab usable where they are not, and does nothing where they are.
+# Makes Docker and containerlab usable where they are not, and does nothing where they
+# are. Says which ones there are then.
 #
 #   setup.sh                both of:
 #   setup.sh docker         Docker from Debian's packages, and a daemon where no init
@@ -76,23 +77,38 @@ start_daemon() {
 }
 
 docker_up() {
-	if command -v docker >/dev/null && engine_answers; then return; fi
-	command -v dockerd >/dev/null || install_package docker.io
-	command -v docker >/dev/null || install_package docker-cli # a package of its own since Debian 13
-	if [ -d /run/systemd/system ]; then
-		systemctl start docker
-	else
-		start_daemon
+	if ! command -v docker >/dev/null || ! engine_answers; then
+		command -v dockerd >/dev/null || install_package docker.io
+		command -v docker >/dev/null || install_package docker-cli # a package of its own since Debian 13
+		if [ -d /run/systemd/system ]; then
+			systemctl start docker
+		else
+			start_daemon
+		fi
 	fi
 	echo "Docker $(docker version --format '{{.Server.Version}}'), storage driver $(docker info --format '{{.Driver}}')"
+}
+
+# The version that a containerlab says it is; fails if it says none.
+version_of() { "$1" version | awk '$1 == "version:" { print $2; seen = 1 } END { exit !seen }'; }
+
+# One that was here before serves, whatever its version, unless one of ours is there.
+containerlab_up() {
+	local found seen
+	if [ -x "$state/containerlab" ]; then
+		[ "$(version_of "$state/containerlab" 2>/dev/null)" = "$version" ] || build_containerlab
+	elif ! command -v containerlab >/dev/null; then
+		build_containerlab
+	fi
+	found=$(command -v containerlab)
+	seen=$(version_of "$found") || { echo "$found is no containerlab that runs" >&2; exit 1; }
+	echo "containerlab $seen, $found"
 }
 
 # Builds containerlab from a copy of its module, with two differences: inet.af/netaddr,
 # which cannot be had everywhere, is ours, with what is used of it; and on a kernel
 # without modules the list of those that are loaded is an empty one instead of an error.
-containerlab_up() {
-	if command -v containerlab >/dev/null && [ ! -x "$state/containerlab" ]; then return; fi
-	if "$state/containerlab" version 2>/dev/null | grep -qw "$version"; then return; fi
+build_containerlab() {
 	local replacement=$PWD/lab/containerlab/inetaf build
 	build=$(mktemp -d)
 	(
@@ -103,10 +119,16 @@ containerlab_up() {
 		chmod -R u+w source
 		cd source
 		go mod edit -replace "inet.af/netaddr=$replacement"
-		[ -e /proc/modules ] || sed -i 's|"/proc/modules"|"/dev/null"|' utils/kernel_module.go
-		CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $module/cmd.version=$version" -o "$state/containerlab" .
+		if [ ! -e /proc/modules ]; then
+			grep -q '"/proc/modules"' utils/kernel_module.go ||
+				{ echo "containerlab $version does not read /proc/modules where this script would change that" >&2; exit 1; }
+			sed -i 's|"/proc/modules"|"/dev/null"|' utils/kernel_module.go
+		fi
+		# Most of the time goes into packages that no lab uses; so nothing is optimized but
+		# the standard library, which weir's own build has left compiled.
+		CGO_ENABLED=0 go build -trimpath -gcflags 'all=-N -l' -gcflags 'std=' \
+			-ldflags "-s -w -X $module/cmd.version=$version" -o "$state/containerlab" .
 	)
-	echo "containerlab $version, built into bin/containerlab"
 }
 
 down() {

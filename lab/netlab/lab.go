@@ -123,7 +123,7 @@ func (l *Lab) Close() error {
 	return errors.Join(errs...)
 }
 
-// Sweep removes the namespaces of labs whose process does not exist any more,
+// Sweep removes the namespaces of labs whose process has ended, see [Ended],
 // and returns the names of those it removed. It is meant to be called before a
 // lab is made. A pid that was given to another process in the meantime keeps
 // the namespaces of the dead one; so nothing alive is ever removed, as long as
@@ -140,7 +140,7 @@ func Sweep() ([]string, error) {
 	var errs []error
 	for _, entry := range entries {
 		pid, ok := ownerOf(entry.Name())
-		if !ok || !errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		if !ok || !Ended(pid) {
 			continue
 		}
 		if err := deleteNamed(entry.Name()); err != nil {
@@ -161,6 +161,20 @@ func ownerOf(name string) (pid int, ok bool) {
 	}
 	pid, err := strconv.Atoi(parts[2])
 	return pid, err == nil && pid > 0 && strconv.Itoa(pid) == parts[2]
+}
+
+// Ended tells whether a process has ended: there is none with that pid, or one that
+// nobody has waited for yet (a zombie), of which no thread is left. A pidfd says
+// which (pidfd_open(2)). What cannot be found out counts as alive.
+func Ended(pid int) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	defer unix.Close(fd)
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n == 1
 }
 
 // deleteNamed removes a namespace's name. A name that is a plain file, because

@@ -113,8 +113,8 @@ func TestSweepAndParentDeath(t *testing.T) {
 		t.Error("sweep removed the namespace of a living lab")
 	}
 	check(t, helper.Process.Kill())
-	_ = helper.Wait()
-	eventually(t, "killed by the kernel", func() bool { return gone(child) })
+	defer func() { _ = helper.Wait() }() // it is a zombie until then
+	eventually(t, "killed by the kernel", func() bool { return gone(helper.Process.Pid) && gone(child) })
 
 	plain := filepath.Join(directory, fmt.Sprintf("weir-abandoned-%d-halfmade", helper.Process.Pid))
 	check(t, os.WriteFile(plain, nil, 0o444))

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -120,8 +121,9 @@ func (s *lab) publicKey(t *testing.T) string {
 // appliance is the machine under test, with what the steps know of it.
 type appliance struct {
 	*machine
-	lab       *lab
-	near, far netip.AddrPort // VIPs
+	lab        *lab
+	interfaces int            // that weir works
+	near, far  netip.AddrPort // VIPs
 }
 
 // The one after the other, as on a box in its life.
@@ -131,11 +133,13 @@ func TestAppliance(t *testing.T) {
 	backend := s.machine(t, &machine{
 		name: "backend", from: s.router, address: backendAddr, memory: 512,
 		nics: []nic{{"52:54:00:00:02:16", "back"}},
-	}, s.backendSeed(t), true)
-	a := &appliance{lab: s, machine: s.machine(t, &machine{
-		name: "lb1", from: s.client, address: weirAddr, memory: 1024,
+	}, image(t, ".qcow2"))
+	backend.seed(t, s.backendSeed(t), true)
+	a := &appliance{lab: s, interfaces: 2, machine: s.machine(t, &machine{
+		name: "lb1", from: s.client, address: weirAddr, memory: 1024, watchdog: "i6300esb",
 		nics: []nic{{"52:54:00:00:02:02", "back"}, {"52:54:00:00:01:02", "front"}},
-	}, s.weirSeed(t), false)}
+	}, image(t, ".qcow2"))}
+	a.seed(t, s.weirSeed(t), false)
 	step := func(name string, f func(t *testing.T)) {
 		if !t.Run(name, f) {
 			t.FailNow()
@@ -146,10 +150,16 @@ func TestAppliance(t *testing.T) {
 	backend.power(t)
 	step("console", a.prompt)
 	step("read-only", a.readOnly)
+	step("listening", a.listens)
 	s.serveVIP(t, a.near.Addr()) // for all that follow
 	step("dsr", func(t *testing.T) { a.serves(t, a.near, "web") })
 	step("ipip", func(t *testing.T) {
 		backend.login(t)
+		backend.waits(t)
+		backend.has(t, map[string]string{ // the kernel's own, as the machine has none
+			"/sys/class/watchdog/watchdog0/identity": "Software Watchdog",
+			"/sys/class/watchdog/watchdog0/state":    "active",
+		})
 		startBackend(t, backend, a.far)
 		a.serves(t, a.far, "backend")
 	})
@@ -181,20 +191,35 @@ func (a *appliance) boots(t *testing.T) {
 	if ignored := "user-data: timezone: the appliance has no such setting"; !strings.Contains(a.console(), ignored) {
 		t.Errorf("the console does not say %q", ignored)
 	}
-	for path, want := range map[string]string{
+	a.has(t, map[string]string{
 		"/sys/class/net/eth0/address":                "52:54:00:00:01:02",
 		"/sys/class/net/eth1/address":                "52:54:00:00:02:02",
 		"/sys/class/watchdog/watchdog0/identity":     "i6300ESB timer",
 		"/sys/class/watchdog/watchdog0/state":        "active",
 		"/proc/sys/kernel/unprivileged_bpf_disabled": "1",
-	} {
-		if got := strings.TrimSpace(a.run(t, "cat "+path)); got != want {
-			t.Errorf("%s has %q, want %q", path, got, want)
+		"/proc/sys/net/ipv6/conf/eth1/accept_ra":     "0",
+	})
+}
+
+// waits checks that in a box which has not been told anything, weir waits for that, and
+// systemd does not try in vain.
+func (m *machine) waits(t *testing.T) {
+	m.await(t, "booting has ended", func() error {
+		out, err := m.try(nil, "systemctl is-system-running --wait")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
 		}
+		return nil
+	})
+	if got := m.run(t, "systemctl show -p ActiveState -p Result -p NRestarts weir"); got != "Result=exec-condition\nNRestarts=0\nActiveState=inactive\n" {
+		t.Errorf("weir's unit: %s", got)
+	}
+	if status := m.run(t, "weir-appliance status"); !strings.HasPrefix(status, "slot a: ") || !strings.HasSuffix(status, " (running, boots)\nslot b: empty\n") {
+		t.Errorf("slots: %s", status)
 	}
 }
 
-// ready waits until weir works both interfaces.
+// ready waits until weir works its interfaces.
 func (a *appliance) ready(t *testing.T) {
 	t.Helper()
 	a.await(t, "weir is ready", func() error {
@@ -207,7 +232,7 @@ func (a *appliance) ready(t *testing.T) {
 				return fmt.Errorf("%+v", i)
 			}
 		}
-		if len(interfaces) != 2 {
+		if len(interfaces) != a.interfaces {
 			return fmt.Errorf("%d interfaces", len(interfaces))
 		}
 		return nil
@@ -327,6 +352,25 @@ func (a *appliance) readOnly(t *testing.T) {
 	}
 	if err := p.Wait(); err == nil || !strings.Contains(p.Output(), "Permission denied (publickey)") {
 		t.Errorf("ssh without a key: %v\n%s", err, p.Output())
+	}
+}
+
+// listens checks that from outside there is nothing to talk to but SSH.
+func (a *appliance) listens(t *testing.T) {
+	var outside []string
+	for line := range strings.Lines(a.run(t, "ss -H -l -n -t -u")) {
+		fields := strings.Fields(line) // protocol, state, two queues, local address
+		host, port, err := net.SplitHostPort(strings.Replace(fields[4], "%lo", "", 1))
+		if err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+			outside = append(outside, fields[0]+" "+port)
+		}
+	}
+	slices.Sort(outside)
+	if outside = slices.Compact(outside); !slices.Equal(outside, []string{"tcp 22"}) {
+		t.Errorf("from outside one reaches %q", outside)
 	}
 }
 

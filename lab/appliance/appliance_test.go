@@ -4,14 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -273,63 +271,6 @@ func (a *appliance) addresses(t *testing.T) {
 	}
 }
 
-// transcript keeps what a terminal shows.
-type transcript struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (tr *transcript) Write(b []byte) (int, error) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	tr.text = append(tr.text, b...)
-	return len(b), nil
-}
-
-// after returns what has been shown since there were so many bytes, as text.
-func (tr *transcript) after(mark int) string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return control.ReplaceAllString(string(tr.text[mark:]), "")
-}
-
-func (tr *transcript) len() int {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return len(tr.text)
-}
-
-// prompt logs in at the serial console, where weir doctor says at once that near's
-// backend has no VIP yet. It reads the terminal and not QEMU's log of it, which has
-// characters twice when somebody reads slowly.
-func (a *appliance) prompt(t *testing.T) {
-	c, err := net.Dial("unix", a.file("console.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	var shown transcript
-	go func() { _, _ = io.Copy(&shown, c) }() // until Close
-	for _, dialogue := range []struct{ answer, until string }{
-		{"", "lb1 login:"},
-		{"root", "Password:"},
-		{password, "FAIL"},
-		{"", "root@lb1:"},
-		{"exit", "lb1 login:"},
-	} {
-		mark := shown.len()
-		if _, err := io.WriteString(c, dialogue.answer+"\n"); err != nil {
-			t.Fatal(err)
-		}
-		a.await(t, "the console says "+dialogue.until, func() error {
-			if text := shown.after(mark); !strings.Contains(text, dialogue.until) {
-				return fmt.Errorf("it says %q", text)
-			}
-			return nil
-		})
-	}
-}
-
 // readOnly checks that what is not state cannot be written, and where state is.
 func (a *appliance) readOnly(t *testing.T) {
 	for _, path := range []string{"/usr/x", "/boot/x", "/root/x"} {
@@ -460,7 +401,8 @@ func (a *appliance) refuses(t *testing.T) {
 }
 
 // survives cuts the power right after a change: all addresses are as they were, by the
-// file on the state partition, and not by chance.
+// file on the state partition, and not by chance. Nobody has to answer what is on the
+// serial line when it comes back.
 func (a *appliance) survives(t *testing.T) {
 	late := a.vip(t, "late")
 	before := a.run(t, "cat /var/lib/weir/allocations.json")
@@ -469,6 +411,7 @@ func (a *appliance) survives(t *testing.T) {
 	mark := len(a.console())
 	begin := time.Now()
 	a.power(t)
+	a.noise(t)
 	a.shows(t, mark, "lb1 login:")
 	a.login(t)
 	a.ready(t)

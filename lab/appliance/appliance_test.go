@@ -167,6 +167,7 @@ func TestAppliance(t *testing.T) {
 	step("update", a.updates)
 	step("update-without-init", a.fallsBackFromPanic)
 	step("update-without-weir", a.fallsBackFromWeir)
+	step("watchdog", func(t *testing.T) { hang(t, a.machine, backend) })
 }
 
 // boots switches the box on and waits for weir.

@@ -167,7 +167,7 @@ func TestAppliance(t *testing.T) {
 	step("update", a.updates)
 	step("update-without-init", a.fallsBackFromPanic)
 	step("update-without-weir", a.fallsBackFromWeir)
-	step("watchdog", func(t *testing.T) { hang(t, a.machine, backend) })
+	step("watchdog", func(t *testing.T) { a.hangs(t, backend) })
 }
 
 // boots switches the box on and waits for weir.
@@ -433,4 +433,23 @@ func (a *appliance) survives(t *testing.T) {
 	if boots := strings.TrimSpace(a.run(t, "journalctl --list-boots | grep -c '^ *-*[0-9]'")); boots != "2" {
 		t.Errorf("the journal has %s boots, want 2", boots)
 	}
+}
+
+// hangs stops systemd in both machines, as a mistake in it would: when it crashes it
+// freezes (systemd(1)). Nothing is left then but their watchdogs, of hardware and of the
+// kernel.
+func (a *appliance) hangs(t *testing.T, backend *machine) {
+	machines := []*machine{a.machine, backend}
+	var marks []int
+	for _, m := range machines {
+		marks = append(marks, len(m.console()))
+		_, _ = m.try(nil, "kill -SEGV 1") // the connection may break first
+	}
+	for i, m := range machines {
+		m.shows(t, marks[i], m.name+" login:")
+		m.login(t)
+	}
+	// WDIOF_CARDRESET (include/uapi/linux/watchdog.h): that was why it booted. softdog
+	// has nowhere to keep it.
+	a.has(t, map[string]string{"/sys/class/watchdog/watchdog0/bootstatus": "32"})
 }

@@ -94,18 +94,3 @@ func (a *appliance) fallsBackFromWeir(t *testing.T) {
 	a.serves(t, a.near, "web")
 	a.serves(t, a.far, "backend")
 }
-
-// hang stops systemd in machines, as a mistake in it would (it freezes when it crashes,
-// systemd(1)). Nothing then is left but their watchdogs, of hardware and of the kernel.
-func hang(t *testing.T, machines ...*machine) {
-	var marks []int
-	for _, m := range machines {
-		marks = append(marks, len(m.console()))
-		_, _ = m.try(nil, "kill -SEGV 1") // the connection may break first
-	}
-	for i, m := range machines {
-		m.shows(t, marks[i], "Freezing execution")
-		m.shows(t, marks[i], m.name+" login:")
-		m.login(t)
-	}
-}

@@ -191,12 +191,13 @@ func (a *appliance) boots(t *testing.T) {
 		t.Errorf("the console does not say %q", ignored)
 	}
 	a.has(t, map[string]string{
-		"/sys/class/net/eth0/address":                "52:54:00:00:01:02",
-		"/sys/class/net/eth1/address":                "52:54:00:00:02:02",
-		"/sys/class/watchdog/watchdog0/identity":     "i6300ESB timer",
-		"/sys/class/watchdog/watchdog0/state":        "active",
-		"/proc/sys/kernel/unprivileged_bpf_disabled": "1",
-		"/proc/sys/net/ipv6/conf/eth1/accept_ra":     "0",
+		"/sys/class/net/eth0/address":                  "52:54:00:00:01:02",
+		"/sys/class/net/eth1/address":                  "52:54:00:00:02:02",
+		"/sys/class/watchdog/watchdog0/identity":       "i6300ESB timer",
+		"/sys/class/watchdog/watchdog0/state":          "active",
+		"/proc/sys/kernel/unprivileged_bpf_disabled":   "1",
+		"/proc/sys/net/ipv6/conf/default/accept_ra":    "0",
+		"/proc/sys/net/ipv4/conf/all/accept_redirects": "0",
 	})
 }
 

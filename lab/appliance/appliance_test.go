@@ -4,13 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -120,8 +119,9 @@ func (s *lab) publicKey(t *testing.T) string {
 // appliance is the machine under test, with what the steps know of it.
 type appliance struct {
 	*machine
-	lab       *lab
-	near, far netip.AddrPort // VIPs
+	lab        *lab
+	interfaces int            // that weir works
+	near, far  netip.AddrPort // VIPs
 }
 
 // The one after the other, as on a box in its life.
@@ -131,11 +131,13 @@ func TestAppliance(t *testing.T) {
 	backend := s.machine(t, &machine{
 		name: "backend", from: s.router, address: backendAddr, memory: 512,
 		nics: []nic{{"52:54:00:00:02:16", "back"}},
-	}, s.backendSeed(t), true)
-	a := &appliance{lab: s, machine: s.machine(t, &machine{
-		name: "lb1", from: s.client, address: weirAddr, memory: 1024,
+	}, image(t, ".qcow2"))
+	backend.seed(t, s.backendSeed(t), true)
+	a := &appliance{lab: s, interfaces: 2, machine: s.machine(t, &machine{
+		name: "lb1", from: s.client, address: weirAddr, memory: 1024, watchdog: "i6300esb",
 		nics: []nic{{"52:54:00:00:02:02", "back"}, {"52:54:00:00:01:02", "front"}},
-	}, s.weirSeed(t), false)}
+	}, image(t, ".qcow2"))}
+	a.seed(t, s.weirSeed(t), false)
 	step := func(name string, f func(t *testing.T)) {
 		if !t.Run(name, f) {
 			t.FailNow()
@@ -146,10 +148,16 @@ func TestAppliance(t *testing.T) {
 	backend.power(t)
 	step("console", a.prompt)
 	step("read-only", a.readOnly)
+	step("listening", a.listens)
 	s.serveVIP(t, a.near.Addr()) // for all that follow
 	step("dsr", func(t *testing.T) { a.serves(t, a.near, "web") })
 	step("ipip", func(t *testing.T) {
 		backend.login(t)
+		backend.waits(t)
+		backend.has(t, map[string]string{ // the kernel's own, as the machine has none
+			"/sys/class/watchdog/watchdog0/identity": "Software Watchdog",
+			"/sys/class/watchdog/watchdog0/state":    "active",
+		})
 		startBackend(t, backend, a.far)
 		a.serves(t, a.far, "backend")
 	})
@@ -159,6 +167,7 @@ func TestAppliance(t *testing.T) {
 	step("update", a.updates)
 	step("update-without-init", a.fallsBackFromPanic)
 	step("update-without-weir", a.fallsBackFromWeir)
+	step("watchdog", func(t *testing.T) { a.hangs(t, backend) })
 }
 
 // boots switches the box on and waits for weir.
@@ -181,20 +190,36 @@ func (a *appliance) boots(t *testing.T) {
 	if ignored := "user-data: timezone: the appliance has no such setting"; !strings.Contains(a.console(), ignored) {
 		t.Errorf("the console does not say %q", ignored)
 	}
-	for path, want := range map[string]string{
-		"/sys/class/net/eth0/address":                "52:54:00:00:01:02",
-		"/sys/class/net/eth1/address":                "52:54:00:00:02:02",
-		"/sys/class/watchdog/watchdog0/identity":     "i6300ESB timer",
-		"/sys/class/watchdog/watchdog0/state":        "active",
-		"/proc/sys/kernel/unprivileged_bpf_disabled": "1",
-	} {
-		if got := strings.TrimSpace(a.run(t, "cat "+path)); got != want {
-			t.Errorf("%s has %q, want %q", path, got, want)
+	a.has(t, map[string]string{
+		"/sys/class/net/eth0/address":                  "52:54:00:00:01:02",
+		"/sys/class/net/eth1/address":                  "52:54:00:00:02:02",
+		"/sys/class/watchdog/watchdog0/identity":       "i6300ESB timer",
+		"/sys/class/watchdog/watchdog0/state":          "active",
+		"/proc/sys/kernel/unprivileged_bpf_disabled":   "1",
+		"/proc/sys/net/ipv6/conf/default/accept_ra":    "0",
+		"/proc/sys/net/ipv4/conf/all/accept_redirects": "0",
+	})
+}
+
+// waits checks that in a box which has not been told anything, weir waits for that, and
+// systemd does not try in vain.
+func (m *machine) waits(t *testing.T) {
+	m.await(t, "booting has ended", func() error {
+		out, err := m.try(nil, "systemctl is-system-running --wait")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
 		}
+		return nil
+	})
+	if got := m.run(t, "systemctl show -p ActiveState -p Result -p NRestarts weir"); got != "Result=exec-condition\nNRestarts=0\nActiveState=inactive\n" {
+		t.Errorf("weir's unit: %s", got)
+	}
+	if status := m.run(t, "weir-appliance status"); !strings.HasPrefix(status, "slot a: ") || !strings.HasSuffix(status, " (running, boots)\nslot b: empty\n") {
+		t.Errorf("slots: %s", status)
 	}
 }
 
-// ready waits until weir works both interfaces.
+// ready waits until weir works its interfaces.
 func (a *appliance) ready(t *testing.T) {
 	t.Helper()
 	a.await(t, "weir is ready", func() error {
@@ -207,7 +232,7 @@ func (a *appliance) ready(t *testing.T) {
 				return fmt.Errorf("%+v", i)
 			}
 		}
-		if len(interfaces) != 2 {
+		if len(interfaces) != a.interfaces {
 			return fmt.Errorf("%d interfaces", len(interfaces))
 		}
 		return nil
@@ -248,63 +273,6 @@ func (a *appliance) addresses(t *testing.T) {
 	}
 }
 
-// transcript keeps what a terminal shows.
-type transcript struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (tr *transcript) Write(b []byte) (int, error) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	tr.text = append(tr.text, b...)
-	return len(b), nil
-}
-
-// after returns what has been shown since there were so many bytes, as text.
-func (tr *transcript) after(mark int) string {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return control.ReplaceAllString(string(tr.text[mark:]), "")
-}
-
-func (tr *transcript) len() int {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return len(tr.text)
-}
-
-// prompt logs in at the serial console, where weir doctor says at once that near's
-// backend has no VIP yet. It reads the terminal and not QEMU's log of it, which has
-// characters twice when somebody reads slowly.
-func (a *appliance) prompt(t *testing.T) {
-	c, err := net.Dial("unix", a.file("console.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	var shown transcript
-	go func() { _, _ = io.Copy(&shown, c) }() // until Close
-	for _, dialogue := range []struct{ answer, until string }{
-		{"", "lb1 login:"},
-		{"root", "Password:"},
-		{password, "FAIL"},
-		{"", "root@lb1:"},
-		{"exit", "lb1 login:"},
-	} {
-		mark := shown.len()
-		if _, err := io.WriteString(c, dialogue.answer+"\n"); err != nil {
-			t.Fatal(err)
-		}
-		a.await(t, "the console says "+dialogue.until, func() error {
-			if text := shown.after(mark); !strings.Contains(text, dialogue.until) {
-				return fmt.Errorf("it says %q", text)
-			}
-			return nil
-		})
-	}
-}
-
 // readOnly checks that what is not state cannot be written, and where state is.
 func (a *appliance) readOnly(t *testing.T) {
 	for _, path := range []string{"/usr/x", "/boot/x", "/root/x"} {
@@ -327,6 +295,25 @@ func (a *appliance) readOnly(t *testing.T) {
 	}
 	if err := p.Wait(); err == nil || !strings.Contains(p.Output(), "Permission denied (publickey)") {
 		t.Errorf("ssh without a key: %v\n%s", err, p.Output())
+	}
+}
+
+// listens checks that from outside there is nothing to talk to but SSH.
+func (a *appliance) listens(t *testing.T) {
+	var outside []string
+	for line := range strings.Lines(a.run(t, "ss -H -l -n -t -u")) {
+		fields := strings.Fields(line) // protocol, state, two queues, local address
+		host, port, err := net.SplitHostPort(strings.Replace(fields[4], "%lo", "", 1))
+		if err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+			outside = append(outside, fields[0]+" "+port)
+		}
+	}
+	slices.Sort(outside)
+	if outside = slices.Compact(outside); !slices.Equal(outside, []string{"tcp 22"}) {
+		t.Errorf("from outside one reaches %q", outside)
 	}
 }
 
@@ -416,7 +403,8 @@ func (a *appliance) refuses(t *testing.T) {
 }
 
 // survives cuts the power right after a change: all addresses are as they were, by the
-// file on the state partition, and not by chance.
+// file on the state partition, and not by chance. Nobody has to answer what is on the
+// serial line when it comes back.
 func (a *appliance) survives(t *testing.T) {
 	late := a.vip(t, "late")
 	before := a.run(t, "cat /var/lib/weir/allocations.json")
@@ -425,6 +413,7 @@ func (a *appliance) survives(t *testing.T) {
 	mark := len(a.console())
 	begin := time.Now()
 	a.power(t)
+	a.noise(t)
 	a.shows(t, mark, "lb1 login:")
 	a.login(t)
 	a.ready(t)
@@ -445,4 +434,23 @@ func (a *appliance) survives(t *testing.T) {
 	if boots := strings.TrimSpace(a.run(t, "journalctl --list-boots | grep -c '^ *-*[0-9]'")); boots != "2" {
 		t.Errorf("the journal has %s boots, want 2", boots)
 	}
+}
+
+// hangs stops systemd in both machines, as a mistake in it would: when it crashes it
+// freezes (systemd(1)). Nothing is left then but their watchdogs, of hardware and of the
+// kernel.
+func (a *appliance) hangs(t *testing.T, backend *machine) {
+	machines := []*machine{a.machine, backend}
+	var marks []int
+	for _, m := range machines {
+		marks = append(marks, len(m.console()))
+		_, _ = m.try(nil, "kill -SEGV 1") // the connection may break first
+	}
+	for i, m := range machines {
+		m.shows(t, marks[i], m.name+" login:")
+		m.login(t)
+	}
+	// WDIOF_CARDRESET (include/uapi/linux/watchdog.h): that was why it booted. softdog
+	// has nowhere to keep it.
+	a.has(t, map[string]string{"/sys/class/watchdog/watchdog0/bootstatus": "32"})
 }

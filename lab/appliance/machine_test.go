@@ -34,6 +34,7 @@ type machine struct {
 	address    netip.Addr   // where
 	key        string       // file of the SSH key
 	nics       []nic
+	watchdog   string   // QEMU's device; "": the machine has none
 	memory     int      // MiB
 	kind       string   // of QEMU's machines; "": pc, which boots by BIOS
 	args       []string // of QEMU, beside those that all have
@@ -53,11 +54,14 @@ func (m *machine) power(t *testing.T) {
 	args := []string{
 		"-name", m.name, "-machine", kind, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", fmt.Sprint(m.memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-device", "virtio-rng-pci",
-		"-device", "i6300esb", "-watchdog-action", "reset",
+		"-watchdog-action", "reset",
 		"-chardev", "socket,id=console,path=" + m.file("console.sock") + ",server=on,wait=off,logfile=" + m.file("console.log") + ",logappend=on",
 		"-serial", "chardev:console",
 		"-chardev", "socket,id=monitor,path=" + m.file("monitor.sock") + ",server=on,wait=off", "-mon", "chardev=monitor,mode=readline",
 		"-drive", "file=" + m.file("disk.qcow2") + ",if=virtio,format=qcow2",
+	}
+	if m.watchdog != "" {
+		args = append(args, "-device", m.watchdog)
 	}
 	for i, n := range m.nics {
 		args = append(args,
@@ -182,6 +186,16 @@ func (m *machine) write(t *testing.T, path, text string) {
 	t.Helper()
 	if out, err := m.try(strings.NewReader(text), fmt.Sprintf("cat >%[1]s.new && mv %[1]s.new %[1]s && chown root:weir %[1]s && sync", path)); err != nil {
 		t.Fatalf("%s: write %s: %v\n%s", m.name, path, err, out)
+	}
+}
+
+// has compares files of the machine, mostly the kernel's, with what they should have.
+func (m *machine) has(t *testing.T, files map[string]string) {
+	t.Helper()
+	for path, want := range files {
+		if got := strings.TrimSpace(m.run(t, "cat "+path)); got != want {
+			t.Errorf("%s: %s has %q, want %q", m.name, path, got, want)
+		}
 	}
 }
 

@@ -1,7 +1,9 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -166,14 +168,26 @@ func (s *lab) serveVIP(t *testing.T, vip netip.Addr) {
 	})
 }
 
-// machine makes one with a fresh disk of the image and a seed.
-func (s *lab) machine(t *testing.T, m *machine, files map[string]string, iso bool) *machine {
+// machine makes one with a fresh disk, which begins as an image of the appliance.
+func (s *lab) machine(t *testing.T, m *machine, image string) *machine {
 	t.Helper()
 	m.dir, m.hypervisor, m.key = filepath.Join(s.dir, m.name), s.hypervisor, s.key
 	if err := os.Mkdir(m.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	command(t, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image(t, ".raw"), m.file("disk.qcow2"))
+	command(t, "qemu-img", "create", "-q", "-f", "qcow2", "-F", strings.TrimPrefix(filepath.Ext(image), "."), "-b", image, m.file("disk.qcow2"))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("console of %s:\n%s", m.name, tail(m.console(), 6000))
+		}
+	})
+	m.plug(t)
+	return m
+}
+
+// seed gives the machine a seed disk.
+func (m *machine) seed(t *testing.T, files map[string]string, iso bool) {
+	t.Helper()
 	var names []string
 	for name, text := range files {
 		if err := os.WriteFile(m.file(name), []byte(text), 0o644); err != nil {
@@ -193,13 +207,31 @@ func (s *lab) machine(t *testing.T, m *machine, files map[string]string, iso boo
 		command(t, "mcopy", append(append([]string{"-i", seed}, names...), "::")...)
 		m.args = append(m.args, "-drive", "file="+seed+",if=virtio,format=raw,readonly=on")
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("console of %s:\n%s", m.name, tail(m.console(), 6000))
+}
+
+// seeded copies the raw image, and has its kernel be given a seed by the very commands
+// that docs/appliance.md has for it.
+func (s *lab) seeded(t *testing.T, files map[string]string) (path string) {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/appliance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ = bytes.Cut(text, []byte("```\nword()"))
+	commands, _, ok := bytes.Cut(text, []byte("```"))
+	if !ok {
+		t.Fatal("docs/appliance.md does not say how to have a seed on the command line")
+	}
+	dir := t.TempDir()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
 		}
-	})
-	m.plug(t)
-	return m
+	}
+	path = filepath.Join(dir, "weir-appliance_VERSION_amd64.raw")
+	command(t, "cp", "--sparse=always", image(t, ".raw"), path)
+	command(t, "bash", "-euc", "cd "+dir+"\nword()"+string(commands))
+	return path
 }
 
 // image returns the absolute path of the built file with an extension.
@@ -233,8 +265,23 @@ func command(t *testing.T, name string, args ...string) {
 	}
 }
 
-// sealed copies the image's update to where the client serves it, as another version.
-func (s *lab) sealed(t *testing.T, version string) (url string) {
+// release is an update that the client serves, and its checksum.
+type release struct{ url, sum string }
+
+func (r release) args() string { return "--sha256 " + r.sum + " " + r.url }
+
+// served is a file in s.updates.
+func served(t *testing.T, path string) release {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return release{updatesURL + filepath.Base(path), fmt.Sprintf("%x", sha256.Sum256(text))}
+}
+
+// sealed makes the image's update one of another version.
+func (s *lab) sealed(t *testing.T, version string) release {
 	t.Helper()
 	old := image(t, ".update")
 	seal, err := slot.Read(old)
@@ -249,11 +296,11 @@ func (s *lab) sealed(t *testing.T, version string) (url string) {
 	if err := slot.SealFile(path, version, seal.Arch); err != nil {
 		t.Fatal(err)
 	}
-	return updatesURL + filepath.Base(path)
+	return served(t, path)
 }
 
 // headless makes an update that loads and has nothing behind the kernel: no init.
-func (s *lab) headless(t *testing.T, version string) (url string) {
+func (s *lab) headless(t *testing.T, version string) release {
 	t.Helper()
 	old := image(t, ".update")
 	root, path := filepath.Join(s.dir, "headless"), filepath.Join(s.updates, version+".update")
@@ -267,5 +314,5 @@ func (s *lab) headless(t *testing.T, version string) (url string) {
 	if err := slot.SealFile(path, version, "amd64"); err != nil {
 		t.Fatal(err)
 	}
-	return updatesURL + filepath.Base(path)
+	return served(t, path)
 }

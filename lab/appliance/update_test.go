@@ -18,12 +18,12 @@ func (a *appliance) status(t *testing.T) string {
 // reboot waits for the box to come back, having booted n times since.
 func (a *appliance) reboot(t *testing.T, n int) {
 	t.Helper()
-	mark := len(a.console())
+	mark, prompt := len(a.console()), a.name+" login:"
 	begin := time.Now()
 	_, _ = a.try(nil, "systemctl reboot") // the connection may break first
 	a.await(t, fmt.Sprintf("%d boots", n), func() error {
 		shown := a.console()
-		if got := strings.Count(shown[min(mark, len(shown)):], "lb1 login:"); got < n {
+		if got := strings.Count(shown[min(mark, len(shown)):], prompt); got < n {
 			return fmt.Errorf("%d login prompts", got)
 		}
 		return nil
@@ -34,7 +34,11 @@ func (a *appliance) reboot(t *testing.T, n int) {
 
 // updates writes another version to slot b, by HTTP, and keeps it.
 func (a *appliance) updates(t *testing.T) {
-	t.Log(a.run(t, "weir-appliance update "+a.lab.sealed(t, "99.0.2")))
+	update := a.lab.sealed(t, "99.0.2")
+	if out, err := a.try(nil, "weir-appliance update "+update.url); err == nil || !strings.Contains(out, "--sha256") {
+		t.Errorf("update by http:// without a checksum: %v %s", err, out)
+	}
+	t.Log(a.run(t, "weir-appliance update "+update.args()))
 	if text := a.status(t); !strings.Contains(text, "slot b: 99.0.2 (is tried at the next boot)") {
 		t.Errorf("after the update: %s", text)
 	}
@@ -52,7 +56,7 @@ func (a *appliance) updates(t *testing.T) {
 
 // fallsBackFromPanic tries an update whose kernel boots and finds nothing to start.
 func (a *appliance) fallsBackFromPanic(t *testing.T) {
-	a.run(t, "weir-appliance update "+a.lab.headless(t, "99.0.3"))
+	a.run(t, "weir-appliance update "+a.lab.headless(t, "99.0.3").args())
 	mark := len(a.console())
 	a.reboot(t, 1)
 	if shown := a.console()[mark:]; !strings.Contains(shown, "Rebooting automatically due to panic") {
@@ -71,7 +75,7 @@ func (a *appliance) fallsBackFromPanic(t *testing.T) {
 // fallsBackFromWeir tries an update in which weir does not start, since its
 // configuration is not for it.
 func (a *appliance) fallsBackFromWeir(t *testing.T) {
-	a.run(t, "weir-appliance update --trial 20s "+a.lab.sealed(t, "99.0.4"))
+	a.run(t, "weir-appliance update --trial 20s "+a.lab.sealed(t, "99.0.4").args())
 	a.write(t, "/etc/weir/weir.yaml", "interfaces: [{name: eth0}]\nservices: nothing that this weir knows\n")
 	mark := len(a.console())
 	_, _ = a.try(nil, "systemctl reboot")

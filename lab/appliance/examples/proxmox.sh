@@ -2,8 +2,9 @@
 # Makes an appliance on a Proxmox VE host (8 or later), from its qcow2 image:
 #   proxmox.sh VMID IMAGE.qcow2 SEED.iso [STORAGE]
 # The seed is a disk of one's own (see seed/README.md). Proxmox's Cloud-Init drive does as
-# well (qm set VMID --ide2 STORAGE:cloudinit --sshkeys FILE --ipconfig0 ip=...), with weir.yaml
-# by write_files in a --cicustom user= snippet.
+# well: qm set VMID --ide2 STORAGE:cloudinit --ipconfig0 ip=... --cicustom user=SNIPPET, where
+# the snippet is a user-data with the SSH keys (--sshkeys is for Proxmox's own) and, by
+# write_files, weir.yaml.
 set -eu
 if [ $# -lt 3 ]; then
 	sed -n 's/^#   //p' "$0" >&2

@@ -95,7 +95,7 @@ func (b *Box) password(s *Settings) error {
 	return fmt.Errorf("apply seed: set password: no root in %s", name)
 }
 
-// ntp has chrony use these servers as well as those it learns by DHCP, and not its own.
+// ntp has chrony use these servers, and not those of the image.
 func (b *Box) ntp(s *Settings) error {
 	if len(s.NTP) == 0 {
 		return nil

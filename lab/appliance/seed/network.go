@@ -1,6 +1,7 @@
 package seed
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -35,7 +36,8 @@ type Link struct {
 type Route struct {
 	To     netip.Prefix
 	Via    netip.Addr
-	Metric int // 0: the kernel's own
+	Metric int  // 0: the kernel's own
+	OnLink bool // Via is on the link, although no address says so
 }
 
 var (
@@ -82,7 +84,7 @@ func (s *Settings) network(text []byte) error {
 // checkLinks looks at what ends up in files of others' formats.
 func checkLinks(links []Link) error {
 	seen := make(map[string]bool)
-	for _, l := range links {
+	for i, l := range links {
 		if !linkName.MatchString(l.Name) {
 			return fmt.Errorf("%q is no name of an interface", l.Name)
 		}
@@ -90,6 +92,9 @@ func checkLinks(links []Link) error {
 			return fmt.Errorf("%s is there twice", l.Name)
 		}
 		seen[l.Name] = true
+		if l.MAC != nil && slices.ContainsFunc(links[:i], func(o Link) bool { return bytes.Equal(o.MAC, l.MAC) }) {
+			return fmt.Errorf("%s: another has the MAC address %s, too", l.Name, l.MAC)
+		}
 		if l.VLAN < 0 || l.VLAN > 4094 || (l.VLAN != 0) != (l.Parent != "") {
 			return fmt.Errorf("%s: want a VLAN of 1 to 4094 and its link", l.Name)
 		}
@@ -113,8 +118,9 @@ func checkLinks(links []Link) error {
 // deviceV2 is what netplan's format, which is version 2, says of any device.
 type deviceV2 struct {
 	Match struct {
-		MAC  string `yaml:"macaddress"`
-		Name string
+		MAC    string `yaml:"macaddress"`
+		Name   string
+		Others map[string]any `yaml:",inline"`
 	}
 	SetName     string `yaml:"set-name"`
 	DHCP4       bool
@@ -129,14 +135,29 @@ type deviceV2 struct {
 	Nameservers struct {
 		Addresses []string
 		Search    []string
+		Others    map[string]any `yaml:",inline"`
 	}
-	ID   int
-	Link string
+	ID     int
+	Link   string
+	Others map[string]any `yaml:",inline"`
 }
 
 type routeV2 struct {
 	To, Via string
 	Metric  int
+	OnLink  bool           `yaml:"on-link"`
+	Others  map[string]any `yaml:",inline"`
+}
+
+// unread says of a device what nobody reads.
+func (d *deviceV2) unread(s *Settings, name string) {
+	where := NetworkConfig + ": " + name
+	s.unread(where, d.Others)
+	s.unread(where+": match", d.Match.Others)
+	s.unread(where+": nameservers", d.Nameservers.Others)
+	for _, r := range d.Routes {
+		s.unread(where+": routes", r.Others)
+	}
 }
 
 func (s *Settings) networkV2(text []byte) error {
@@ -155,6 +176,7 @@ func (s *Settings) networkV2(text []byte) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(doc.Ethernets)) {
 		d := doc.Ethernets[name]
+		d.unread(s, name)
 		l, err := d.link(name)
 		if err == nil && d.Match.MAC != "" {
 			l.MAC, err = net.ParseMAC(d.Match.MAC)
@@ -176,6 +198,7 @@ func (s *Settings) networkV2(text []byte) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(doc.VLANs)) {
 		d := doc.VLANs[name]
+		d.unread(s, name)
 		l, err := d.link(name)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -208,7 +231,11 @@ func (d *deviceV2) link(name string) (Link, error) {
 		}
 	}
 	for _, r := range d.Routes {
-		errs = append(errs, l.addRoute(r.To, "", r.Via, r.Metric))
+		if err := l.addRoute(r.To, "", r.Via, r.Metric); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		l.Routes[len(l.Routes)-1].OnLink = r.OnLink
 	}
 	return l, errors.Join(errs...)
 }
@@ -224,7 +251,8 @@ type itemV1 struct {
 	Address  yaml.Node // of a nameserver: one or a list
 	Search   yaml.Node
 	Subnets  []subnetV1
-	AcceptRA *bool `yaml:"accept-ra"`
+	AcceptRA *bool          `yaml:"accept-ra"`
+	Others   map[string]any `yaml:",inline"`
 }
 
 type subnetV1 struct {
@@ -237,6 +265,20 @@ type subnetV1 struct {
 	Routes  []struct {
 		Network, Destination, Netmask, Gateway string
 		Metric                                 int
+		Others                                 map[string]any `yaml:",inline"`
+	}
+	Others map[string]any `yaml:",inline"`
+}
+
+// unread says of an item what nobody reads.
+func (item *itemV1) unread(s *Settings) {
+	where := strings.TrimSpace(NetworkConfig + ": " + item.Type + " " + item.Name)
+	s.unread(where, item.Others)
+	for _, sub := range item.Subnets {
+		s.unread(where+": subnets", sub.Others)
+		for _, r := range sub.Routes {
+			s.unread(where+": routes", r.Others)
+		}
 	}
 }
 
@@ -251,11 +293,13 @@ func (s *Settings) networkV1(n *yaml.Node) error {
 		var err error
 		switch item.Type {
 		case "physical", "vlan":
+			item.unread(s)
 			var l Link
 			if l, err = item.link(); err == nil {
 				s.Links = append(s.Links, l)
 			}
 		case "nameserver":
+			item.unread(s)
 			dns = append(dns, oneOrMore(&item.Address)...)
 			search = append(search, oneOrMore(&item.Search)...)
 		default:

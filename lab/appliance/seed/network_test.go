@@ -69,6 +69,46 @@ bonds: {bond0: {}}
 			},
 			ignored: []string{"network-config: bonds: the appliance has ethernets and vlans"},
 		},
+		"below-version-2": {
+			text: `
+version: 2
+ethernets:
+  eth0:
+    match: {name: eth0, driver: virtio_net}
+    dhcp4: true
+    dhcp4-overrides: {use-dns: false}
+    routes: [{to: default, via: 172.31.1.1, on-link: true, table: 7}]
+    nameservers: {options: [rotate]}
+vlans:
+  eth0.1: {id: 1, link: eth0, link-local: []}
+`,
+			want: []Link{
+				{Name: "eth0", DHCP4: true, Routes: []Route{{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("172.31.1.1"), OnLink: true}}},
+				{Name: "eth0.1", VLAN: 1, Parent: "eth0"},
+			},
+			ignored: []string{
+				"network-config: eth0: dhcp4-overrides: the appliance has no such setting",
+				"network-config: eth0: match: driver: the appliance has no such setting",
+				"network-config: eth0: nameservers: options: the appliance has no such setting",
+				"network-config: eth0: routes: table: the appliance has no such setting",
+				"network-config: eth0.1: link-local: the appliance has no such setting",
+			},
+		},
+		"below-version-1": {
+			text: `
+version: 1
+config:
+  - {type: physical, name: eth0, wakeonlan: true, subnets: [{type: dhcp, ipv4: true, routes: [{network: 10.0.0.0/8, gateway: 10.1.0.9, onlink: true}]}]}
+  - {type: nameserver, address: 10.1.0.54, interface: eth0}
+`,
+			want: []Link{{Name: "eth0", DHCP4: true, Routes: []Route{via("10.0.0.0/8", "10.1.0.9", 0)}, DNS: addrs("10.1.0.54")}},
+			ignored: []string{
+				"network-config: physical eth0: wakeonlan: the appliance has no such setting",
+				"network-config: physical eth0: subnets: ipv4: the appliance has no such setting",
+				"network-config: physical eth0: routes: onlink: the appliance has no such setting",
+				"network-config: nameserver: interface: the appliance has no such setting",
+			},
+		},
 		"wrapped": {text: "network: {version: 2, ethernets: {eth0: {dhcp4: true}}}\n", want: []Link{{Name: "eth0", DHCP4: true}}},
 		"version-1": {
 			text: `
@@ -99,6 +139,7 @@ config:
 		"no-length":      {text: "version: 2\nethernets: {eth0: {addresses: [10.0.0.1]}}\n", err: "want 10.0.0.1/BITS"},
 		"name-of-a-path": {text: "version: 2\nethernets: {../../x: {dhcp4: true}}\n", err: "no name of an interface"},
 		"pattern":        {text: "version: 2\nethernets: {all: {match: {name: 'en*'}, dhcp4: true}}\n", err: "no name of an interface"},
+		"mac-twice":      {text: "version: 2\nethernets: {a: {match: {macaddress: '52:54:00:00:00:01'}}, b: {match: {macaddress: '52:54:00:00:00:01'}}}\n", err: "another has the MAC"},
 		"name-twice":     {text: "version: 2\nethernets: {a: {match: {name: c}}, b: {match: {name: c}}}\n", err: "twice"},
 		"set-name-alone": {text: "version: 2\nethernets: {a: {set-name: b}}\n", err: "set-name needs"},
 		"netmask":        {text: "version: 1\nconfig: [{type: physical, name: a, subnets: [{type: static, address: 10.0.0.1, netmask: 255.0.255.0}]}]\n", err: "does not fit"},
@@ -127,14 +168,15 @@ config:
 func TestUnits(t *testing.T) {
 	got := units([]Link{
 		{
-			Name: "eth0", DHCP4: true, MTU: 1400, Addresses: prefixes("10.1.0.2/24"), DNS: addrs("10.1.0.53"), Search: []string{"a.example", "b.example"},
-			Routes: []Route{via("0.0.0.0/0", "10.1.0.1", 0), via("10.9.0.0/16", "", 50)},
+			Name: "eth0", MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 1, 2}, DHCP4: true, MTU: 1400, Addresses: prefixes("10.1.0.2/24"), DNS: addrs("10.1.0.53"), Search: []string{"a.example", "b.example"},
+			Routes: []Route{via("0.0.0.0/0", "10.1.0.1", 0), via("10.9.0.0/16", "", 50), {To: netip.MustParsePrefix("10.8.0.0/16"), Via: netip.MustParseAddr("10.1.9.9"), OnLink: true}},
 		},
 		{Name: "eth0.42", VLAN: 42, Parent: "eth0", DHCP6: true, AcceptRA: true},
 	})
 	want := map[string]string{
 		"10-eth0.network": `[Match]
 Name=eth0
+MACAddress=52:54:00:00:01:02
 
 [Link]
 MTUBytes=1400
@@ -155,6 +197,11 @@ Gateway=10.1.0.1
 [Route]
 Destination=10.9.0.0/16
 Metric=50
+
+[Route]
+Destination=10.8.0.0/16
+Gateway=10.1.9.9
+GatewayOnLink=yes
 `,
 		"10-eth0.42.netdev":  "[NetDev]\nName=eth0.42\nKind=vlan\n\n[VLAN]\nId=42\n",
 		"10-eth0.42.network": "[Match]\nName=eth0.42\n\n[Network]\nDHCP=ipv6\nIPv6AcceptRA=true\nConfigureWithoutCarrier=yes\n",

@@ -76,6 +76,29 @@ func TestParse(t *testing.T) {
 			want:  Settings{Hostname: "two"},
 		},
 		"empty": {files: map[string]string{UserData: "#cloud-config\n", MetaData: ""}},
+		"keys-of-who-is-not-root": {
+			files: map[string]string{UserData: "#cloud-config\nusers:\n- {name: monitoring, ssh_authorized_keys: [" + key1 + "]}\n" +
+				"- {name: guest, sudo: false, ssh_authorized_keys: [" + key1 + "]}\n- {name: admin, sudo: ['ALL=(ALL) ALL'], shell: /bin/sh, ssh_authorized_keys: [" + key2 + "]}\n"},
+			want: Settings{
+				Keys: []string{key2},
+				Ignored: []string{
+					"user-data: users: monitoring: there is no user but root, and without sudo that is not for this one",
+					"user-data: users: guest: there is no user but root, and without sudo that is not for this one",
+					"user-data: users: admin: there is no user but root, who gets the keys",
+					"user-data: users: admin: shell: the appliance has no such setting",
+				},
+			},
+		},
+		"locked": {
+			files: map[string]string{UserData: "#cloud-config\nusers: [{name: root, lock_passwd: true, hashed_passwd: " + hash + "}]\n"},
+		},
+		"keys-below-keys": {
+			files: map[string]string{UserData: "#cloud-config\nntp: {servers: [10.0.0.1], ntp_client: auto}\nchpasswd: {expire: false, list: 'root:x'}\n"},
+			want: Settings{NTP: []string{"10.0.0.1"}, Ignored: []string{
+				"user-data: chpasswd: list: the appliance has no such setting",
+				"user-data: ntp: ntp_client: the appliance has no such setting",
+			}},
+		},
 		"keys-of-everybody": {
 			files: map[string]string{UserData: "#cloud-config\nssh_authorized_keys: [" + key1 + "]\n" +
 				"users:\n- default\n- {name: root, hashed_passwd: " + hash + ", ssh_authorized_keys: [" + key1 + "]}\n- {name: eve, sudo: x, ssh_authorized_keys: [" + key2 + "]}\n"},
@@ -111,6 +134,7 @@ func TestParse(t *testing.T) {
 			want: Settings{
 				Files: []File{{"/etc/weir/ca.pem", []byte("hello")}, {"/etc/weir/weir.yaml", []byte("a: 1")}},
 				Ignored: []string{
+					"user-data: write_files: /etc/weir/ca.pem: permissions: the appliance has no such setting",
 					"user-data: write_files: /etc/passwd: only files in /etc/weir are written",
 					"user-data: write_files: /etc/weir/../shadow: only files in /etc/weir are written",
 					"user-data: write_files: /etc/weir/a/b: only files in /etc/weir are written",

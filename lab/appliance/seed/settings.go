@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -80,13 +81,8 @@ func mapping(text []byte) (map[string]yaml.Node, error) {
 // each calls for every key of a mapping the function that reads it, in the keys' order,
 // and says which nobody reads.
 func (s *Settings) each(file string, m map[string]yaml.Node, read map[string]func(*yaml.Node) error) error {
-	var keys []string
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
 	var errs []error
-	for _, key := range keys {
+	for _, key := range slices.Sorted(maps.Keys(m)) {
 		f, ok := read[key]
 		if !ok {
 			s.ignore("%s: %s: the appliance has no such setting", file, key)
@@ -101,6 +97,13 @@ func (s *Settings) each(file string, m map[string]yaml.Node, read map[string]fun
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// unread says which keys of a mapping nobody reads.
+func (s *Settings) unread(where string, others map[string]any) {
+	for _, key := range slices.Sorted(maps.Keys(others)) {
+		s.ignore("%s: %s: the appliance has no such setting", where, key)
+	}
 }
 
 func (s *Settings) metaData(text []byte) error {
@@ -201,10 +204,12 @@ func (s *Settings) passwords(n *yaml.Node) error {
 			Password yaml.Node
 			Type     string
 		}
+		Others map[string]any `yaml:",inline"`
 	}
 	if err := n.Decode(&c); err != nil {
 		return err
 	}
+	s.unread(UserData+": chpasswd", c.Others)
 	for _, u := range c.Users {
 		if u.Name != "root" || u.Type == "RANDOM" {
 			s.ignore("%s: chpasswd: user %s: root with a hash is all there is", UserData, u.Name)
@@ -217,7 +222,8 @@ func (s *Settings) passwords(n *yaml.Node) error {
 	return nil
 }
 
-// users takes everybody's keys for root, who is the only user.
+// users takes the keys of root, who is the only user, and of those who would be
+// allowed to become root.
 func (s *Settings) users(n *yaml.Node) error {
 	if n.Kind != yaml.SequenceNode {
 		return errors.New("want a list")
@@ -226,30 +232,48 @@ func (s *Settings) users(n *yaml.Node) error {
 		if item.Kind != yaml.MappingNode {
 			continue // "default"
 		}
-		var u struct {
-			Name   string
-			Keys   yaml.Node `yaml:"ssh_authorized_keys"`
-			Hash   yaml.Node `yaml:"hashed_passwd"`
-			Passwd yaml.Node `yaml:"passwd"` // a hash, too
-		}
+		var u user
 		if err := item.Decode(&u); err != nil {
 			return err
 		}
-		if u.Name != "root" {
-			s.ignore("%s: users: %s: there is no user but root, who gets the keys", UserData, u.Name)
+		if err := s.user(&u); err != nil {
+			return fmt.Errorf("%s: %w", u.Name, err)
 		}
-		if !u.Keys.IsZero() {
-			if err := s.keys(&u.Keys); err != nil {
-				return fmt.Errorf("%s: %w", u.Name, err)
-			}
+	}
+	return nil
+}
+
+type user struct {
+	Name   string
+	Keys   yaml.Node      `yaml:"ssh_authorized_keys"`
+	Sudo   any            // rules; nil and false: none
+	Lock   bool           `yaml:"lock_passwd"` // no password fits
+	Hash   yaml.Node      `yaml:"hashed_passwd"`
+	Passwd yaml.Node      `yaml:"passwd"` // a hash, too
+	Others map[string]any `yaml:",inline"`
+}
+
+func (s *Settings) user(u *user) error {
+	where := UserData + ": users: " + u.Name
+	if u.Name != "root" {
+		if u.Sudo == nil || u.Sudo == false {
+			s.ignore("%s: there is no user but root, and without sudo that is not for this one", where)
+			return nil
 		}
-		for _, hash := range []*yaml.Node{&u.Passwd, &u.Hash} {
-			if u.Name != "root" || hash.IsZero() {
-				continue
-			}
-			if err := s.password(hash); err != nil {
-				return fmt.Errorf("%s: %w", u.Name, err)
-			}
+		s.ignore("%s: there is no user but root, who gets the keys", where)
+	}
+	s.unread(where, u.Others)
+	if !u.Keys.IsZero() {
+		if err := s.keys(&u.Keys); err != nil {
+			return err
+		}
+	}
+	for _, hash := range []*yaml.Node{&u.Passwd, &u.Hash} {
+		if u.Name != "root" || u.Lock || hash.IsZero() {
+			continue
+		}
+		if err := s.password(hash); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -260,10 +284,12 @@ func (s *Settings) ntp(n *yaml.Node) error {
 		Enabled *bool
 		Servers []string
 		Pools   []string
+		Others  map[string]any `yaml:",inline"`
 	}
 	if err := n.Decode(&c); err != nil {
 		return err
 	}
+	s.unread(UserData+": ntp", c.Others)
 	for _, server := range append(c.Servers, c.Pools...) {
 		if server == "" || strings.ContainsAny(server, " \t\n") {
 			return fmt.Errorf("%q is no server", server)
@@ -281,6 +307,7 @@ func (s *Settings) writeFiles(n *yaml.Node) error {
 		Path     string
 		Content  string
 		Encoding string
+		Others   map[string]any `yaml:",inline"`
 	}
 	if err := n.Decode(&list); err != nil {
 		return err
@@ -290,6 +317,7 @@ func (s *Settings) writeFiles(n *yaml.Node) error {
 			s.ignore("%s: write_files: %s: only files in %s are written", UserData, f.Path, weirDir)
 			continue
 		}
+		s.unread(UserData+": write_files: "+f.Path, f.Others)
 		text := []byte(f.Content)
 		var err error
 		switch f.Encoding {

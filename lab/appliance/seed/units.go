@@ -29,6 +29,10 @@ func units(links []Link) map[string]string {
 func (l *Link) unit(vlans []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[Match]\nName=%s\n", l.Name)
+	if l.MAC != nil {
+		// Should the NIC not be there, no other gets its addresses.
+		fmt.Fprintf(&b, "MACAddress=%s\n", l.MAC)
+	}
 	if l.MTU != 0 {
 		fmt.Fprintf(&b, "\n[Link]\nMTUBytes=%d\n", l.MTU)
 	}
@@ -52,6 +56,9 @@ func (l *Link) unit(vlans []string) string {
 		fmt.Fprintf(&b, "\n[Route]\nDestination=%s\n", r.To)
 		if r.Via.IsValid() {
 			fmt.Fprintf(&b, "Gateway=%s\n", r.Via)
+		}
+		if r.OnLink {
+			fmt.Fprint(&b, "GatewayOnLink=yes\n")
 		}
 		if r.Metric != 0 {
 			fmt.Fprintf(&b, "Metric=%d\n", r.Metric)

@@ -36,23 +36,30 @@ func TestChoice(t *testing.T) {
 	for name, c := range map[string]struct {
 		block string
 		want  Choice
-		err   string
 	}{
-		"built":       {padded(header + "slot=a\ntry=\n"), Choice{Good: A}, ""},
-		"tried":       {padded(header + "slot=b\ntry=\n"), Choice{Good: B}, ""},
-		"to-be-tried": {padded(header + "slot=a\ntry=b\n"), Choice{Good: A, Try: B}, ""},
-		"reversed":    {padded(header + "try=a\nslot=b\n"), Choice{Good: B, Try: A}, ""},
-		"others":      {padded(header + "saved_entry=x\nslot=b\n"), Choice{Good: B}, ""},
-		"empty":       {padded(header), Choice{Good: A}, ""},
-		"nonsense":    {padded(header + "slot=z\ntry=q\n"), Choice{Good: A}, ""},
-		"short":       {header + "slot=b\n", Choice{}, "EOF"},
-		"damaged":     {padded("# GNU Environment Block\nslot=b\n"), Choice{}, "does not begin as one"},
+		"built":       {padded(header + "slot=a\ntry=\n"), Choice{Good: A}},
+		"tried":       {padded(header + "slot=b\ntry=\n"), Choice{Good: B}},
+		"to-be-tried": {padded(header + "slot=a\ntry=b\n"), Choice{Good: A, Try: B}},
+		"reversed":    {padded(header + "try=a\nslot=b\n"), Choice{Good: B, Try: A}},
+		"others":      {padded(header + "saved_entry=x\nslot=b\n"), Choice{Good: B}},
+		"empty":       {padded(header), Choice{Good: A}},
+		"none":        {"", Choice{Good: A}},
+		"nonsense":    {padded(header + "slot=z\ntry=q\n"), Choice{Good: A}},
+		"short":       {header + "slot=b\n", Choice{Good: A}},
+		"damaged":     {padded("# GNU Environment Block\nslot=b\n"), Choice{Good: A}},
+		"a-line":      {padded(header + "slot\n"), Choice{Good: A}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, _, mounted := bootPartition(t, c.block)
-			got, err := d.Choice()
-			if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
-				t.Errorf("%+v, %v; want %+v, %q", got, err, c.want, c.err)
+			d, path, mounted := bootPartition(t, c.block)
+			if got, err := d.Choice(); got != c.want || err != nil {
+				t.Errorf("%+v, %v; want %+v", got, err, c.want)
+			}
+			// Whatever it was, it can be written.
+			if err := d.SetChoice(Choice{Good: B}); err != nil {
+				t.Fatal(err)
+			}
+			if text, err := os.ReadFile(path); err != nil || string(text) != padded(header+"slot=b\ntry=\n") {
+				t.Errorf("written over: %v, %q", err, text)
 			}
 			if *mounted != 0 {
 				t.Error("the boot partition is still mounted")

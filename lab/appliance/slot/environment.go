@@ -20,14 +20,19 @@ const (
 	sector = 512
 )
 
+// errDamaged is what reading ends with where GRUB would find no values, too.
+var errDamaged = errors.New("damaged")
+
 func readEnvironment(r io.ReaderAt) (map[string]string, error) {
 	block := make([]byte, environmentSize)
-	if _, err := r.ReadAt(block, 0); err != nil {
+	if _, err := r.ReadAt(block, 0); errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read GRUB's environment: %w: it is too short", errDamaged)
+	} else if err != nil {
 		return nil, fmt.Errorf("read GRUB's environment: %w", err)
 	}
 	text, ok := strings.CutPrefix(string(block), environmentHeader)
 	if !ok {
-		return nil, errors.New("read GRUB's environment: it does not begin as one")
+		return nil, fmt.Errorf("read GRUB's environment: %w: it does not begin as one", errDamaged)
 	}
 	values := make(map[string]string)
 	for line := range strings.Lines(text) {
@@ -36,7 +41,7 @@ func readEnvironment(r io.ReaderAt) (map[string]string, error) {
 		}
 		name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
 		if !ok {
-			return nil, fmt.Errorf("read GRUB's environment: a line is %q", line)
+			return nil, fmt.Errorf("read GRUB's environment: %w: a line is %q", errDamaged, line)
 		}
 		values[name] = value
 	}

@@ -132,12 +132,17 @@ func Read(path string) (Seal, error) {
 // Write fills a partition with an update. What was there cannot boot from the first
 // byte on, and what is new cannot before all of it is there and has been read back as
 // it was sealed.
-func Write(device string, update io.Reader) (s Seal, err error) {
+//
+// Wanted is the SHA-256 that the update, with its seal, has to have, hexadecimal; with ""
+// any does.
+func Write(device string, update io.Reader, wanted string) (s Seal, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("write update to %s: %w", device, err)
 		}
 	}()
+	whole := sha256.New()
+	update = io.TeeReader(update, whole)
 	first := make([]byte, block)
 	if _, err := io.ReadFull(update, first); err != nil {
 		return s, fmt.Errorf("this is no update: %w", err)
@@ -175,6 +180,9 @@ func Write(device string, update io.Reader) (s Seal, err error) {
 	}
 	if err := s.check(size, sum); err != nil {
 		return s, err
+	}
+	if got := hex.EncodeToString(whole.Sum(nil)); wanted != "" && !strings.EqualFold(got, wanted) {
+		return s, fmt.Errorf("it has the sha-256 %s, wanted was %s: it is another update", got, wanted)
 	}
 	if err := writeBlock(f, text, size); err != nil {
 		return s, err

@@ -73,11 +73,12 @@ type Choice struct {
 	Try  Slot // "": nothing is to be tried
 }
 
-// Choice reads it. A file that is damaged or missing means slot a, as it does to GRUB.
+// Choice reads it. A file that is damaged or missing means slot a, as it does to GRUB,
+// and is whole again with the next SetChoice.
 func (d *Disk) Choice() (c Choice, err error) {
-	err = d.withEnvironment(os.O_RDONLY, func(f *os.File) error {
+	err = d.withEnvironment(func(f *os.File) error {
 		values, err := readEnvironment(f)
-		if err != nil {
+		if err != nil && !errors.Is(err, errDamaged) {
 			return err
 		}
 		c = Choice{Good: Slot(values["slot"]), Try: Slot(values["try"])}
@@ -95,18 +96,18 @@ func (d *Disk) Choice() (c Choice, err error) {
 // SetChoice writes it, by one sector that is overwritten in place: a power cut leaves
 // the old choice or the new one.
 func (d *Disk) SetChoice(c Choice) error {
-	return d.withEnvironment(os.O_RDWR, func(f *os.File) error {
+	return d.withEnvironment(func(f *os.File) error {
 		return writeEnvironment(f, map[string]string{"slot": string(c.Good), "try": string(c.Try)})
 	})
 }
 
-func (d *Disk) withEnvironment(flag int, f func(*os.File) error) (err error) {
+func (d *Disk) withEnvironment(f func(*os.File) error) (err error) {
 	folder, undo, err := d.Mount(filepath.Join(d.Labels, "weir-esp"))
 	if err != nil {
 		return fmt.Errorf("boot choice: %w", err)
 	}
 	defer func() { err = errors.Join(err, undo()) }()
-	file, err := os.OpenFile(filepath.Join(folder, "grub", "grubenv"), flag, 0)
+	file, err := os.OpenFile(filepath.Join(folder, "grub", "grubenv"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return fmt.Errorf("boot choice: %w", err)
 	}

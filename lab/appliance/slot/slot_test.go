@@ -89,10 +89,16 @@ func TestSealRefuses(t *testing.T) {
 	}
 }
 
+// sum is what sha256sum(1) says of an update.
+func sum(text []byte) string {
+	hash := sha256.Sum256(text)
+	return hex.EncodeToString(hash[:])
+}
+
 func TestWrite(t *testing.T) {
 	path := partition(t, 64*block)
 	text := update(t, 5*block+17, "1.2.3", runtime.GOARCH)
-	seal, err := Write(path, bytes.NewReader(text))
+	seal, err := Write(path, bytes.NewReader(text), sum(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,21 +134,24 @@ func TestWriteRefuses(t *testing.T) {
 		update io.Reader
 		kept   bool // what was in the slot is still there
 		want   string
+		wanted string
 	}{
-		"empty":        {bytes.NewReader(nil), true, "this is no update"},
-		"text":         {strings.NewReader(strings.Repeat("a page that says not found ", 1000)), true, "does not begin as a squashfs"},
-		"too-long":     {bytes.NewReader(update(t, 62*block+1, "1", runtime.GOARCH)), true, "room for"},
-		"cut-short":    {bytes.NewReader(good[:5*block+100]), false, "ends after"},
-		"no-seal":      {bytes.NewReader(good[:8*block]), false, "the seal"},
-		"broken-off":   {failing{bytes.NewReader(good[:6*block])}, false, "connection lost"},
-		"damaged":      {bytes.NewReader(changed(3*block + 5)), false, "damaged on its way"},
-		"first-block":  {bytes.NewReader(changed(100)), false, "damaged on its way"},
-		"damaged-seal": {bytes.NewReader(changed(8*block + 3)), false, "no seal"},
-		"other-arch":   {bytes.NewReader(update(t, 2*block, "1", "riscv64")), false, "it is for riscv64"},
+		"empty":        {bytes.NewReader(nil), true, "this is no update", ""},
+		"text":         {strings.NewReader(strings.Repeat("a page that says not found ", 1000)), true, "does not begin as a squashfs", ""},
+		"too-long":     {bytes.NewReader(update(t, 62*block+1, "1", runtime.GOARCH)), true, "room for", ""},
+		"cut-short":    {bytes.NewReader(good[:5*block+100]), false, "ends after", ""},
+		"no-seal":      {bytes.NewReader(good[:8*block]), false, "the seal", ""},
+		"broken-off":   {failing{bytes.NewReader(good[:6*block])}, false, "connection lost", ""},
+		"damaged":      {bytes.NewReader(changed(3*block + 5)), false, "damaged on its way", ""},
+		"first-block":  {bytes.NewReader(changed(100)), false, "damaged on its way", ""},
+		"damaged-seal": {bytes.NewReader(changed(8*block + 3)), false, "no seal", ""},
+		"other-arch":   {bytes.NewReader(update(t, 2*block, "1", "riscv64")), false, "it is for riscv64", ""},
+		// As it is if somebody puts another in its place, seal and all.
+		"another": {bytes.NewReader(update(t, 8*block, "1.2.4", runtime.GOARCH)), false, "another update", sum(good)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := partition(t, 63*block)
-			_, err := Write(path, c.update)
+			_, err := Write(path, c.update, c.wanted)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}

@@ -62,7 +62,7 @@ func boot() error {
 	say("seed: %s", from)
 
 	settings, err := seed.Parse(files)
-	errs = append(errs, err, seed.Rename(settings.Links))
+	errs = append(errs, err, seed.Rename(settings.Links, say))
 	box := seed.Box{Root: "/", State: stateDir, Check: checkConfig, Say: say}
 	errs = append(errs, box.Apply(&settings))
 	if settings.Hostname != "" {

@@ -57,13 +57,14 @@ func newApp() *cli.App {
 					"not, or if the box hangs or is reset, what runs now does again.",
 				Flags: []cli.Flag{
 					&cli.DurationFlag{Name: "trial", Value: 5 * time.Minute, Usage: "`TIME` that the update gets to come up"},
+					&cli.StringFlag{Name: "sha256", Usage: "`SUM` of the .update file, as SHA256SUMS has it; http:// needs it"},
 					&cli.BoolFlag{Name: "reboot", Usage: "and reboot at once"},
 				},
 				Action: func(c *cli.Context) error {
 					if c.NArg() != 1 {
 						return fmt.Errorf("name one update: weir-appliance update FILE|URL|-")
 					}
-					if err := update(c.Context, c.App.Writer, c.Args().First(), c.Duration("trial")); err != nil {
+					if err := update(c.Context, c.App.Writer, c.Args().First(), c.String("sha256"), c.Duration("trial")); err != nil {
 						return err
 					}
 					if c.Bool("reboot") {

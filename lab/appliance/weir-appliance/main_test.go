@@ -85,6 +85,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"updat"}, "unknown command"},
 		{[]string{"update"}, "name one update"},
 		{[]string{"update", "a", "b"}, "name one update"},
+		{[]string{"update", "http://127.0.0.1/x.update"}, "--sha256"},
 	} {
 		var out bytes.Buffer
 		app := newApp()

@@ -53,7 +53,9 @@ func trial(ctx context.Context) error {
 		case <-deadline.C:
 			return fmt.Errorf("trial: slot %s is not up after %v: %w", slot, t.Trial, err)
 		case <-ctx.Done():
-			return ctx.Err()
+			// Whoever stops it, be it to power off, does not want a reboot.
+			say("trial: stopped; the next boot is of the other slot")
+			return nil
 		}
 	}
 }

@@ -83,7 +83,10 @@ type terms struct {
 
 func termsFile() string { return filepath.Join(stateDir, "trial.json") }
 
-func update(ctx context.Context, w io.Writer, source string, trial time.Duration) error {
+func update(ctx context.Context, w io.Writer, source, sum string, trial time.Duration) error {
+	if sum == "" && strings.HasPrefix(source, "http://") {
+		return errors.New("whoever is on the way can change what comes by http://: say --sha256, or take https://")
+	}
 	now, onTrial, err := running()
 	if err != nil {
 		return err
@@ -107,7 +110,7 @@ func update(ctx context.Context, w io.Writer, source string, trial time.Duration
 	}
 	other := now.Other()
 	fmt.Fprintf(w, "writing to slot %s\n", other)
-	seal, err := slot.Write(d.Device(other), r)
+	seal, err := slot.Write(d.Device(other), r, sum)
 	if err != nil {
 		return err
 	}

@@ -159,8 +159,8 @@ func (n *NIC) tryAFXDP(opt Options) error {
 			return err
 		}
 	}
-	if err := adviseOnChecksums(opt); err != nil {
-		return err
+	if err := adviseOnChecksums(opt); err != nil { // no reason to do without AF_XDP
+		opt.Log.Debug("not known whether frames come with finished checksums", "interface", opt.Interface, "error", err)
 	}
 	n.Driver, n.Mode, n.Queues = AFXDP, string(d.Mode()), queues
 	for _, reason := range d.Reasons() {

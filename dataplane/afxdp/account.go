@@ -3,6 +3,7 @@ package afxdp
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"weir/dataplane/queue"
 )
@@ -70,16 +71,18 @@ func AccountOf(q queue.Queue) (Account, error) {
 // stay as they are until we go on, whatever the kernel does meanwhile.
 type kernelIndices struct{ fill, receive, send, completion uint32 }
 
-// stableReads is how often the kernel's indices are read at most until two
-// readings agree. It writes them a batch at a time, not all at once.
-const stableReads = 1000
+// steadyWithin is how long the kernel may take from writing one index to writing the
+// other that belongs to it. It is a few instructions, unless its CPU is taken away in
+// between, as a hypervisor does.
+const steadyWithin = time.Second
 
+// kernelIndices reads them all as of one moment, if they become steady.
 func (s *xsk) kernelIndices() kernelIndices {
 	read := func() kernelIndices {
 		return kernelIndices{s.fill.consumer.Load(), s.receive.producer.Load(), s.send.consumer.Load(), s.completion.producer.Load()}
 	}
 	k := read()
-	for range stableReads {
+	for begun := time.Now(); time.Since(begun) < steadyWithin; {
 		again := read()
 		if again == k && int32(k.fill-k.receive) >= 0 && int32(k.send-k.completion) >= 0 {
 			break

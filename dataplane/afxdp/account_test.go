@@ -117,6 +117,19 @@ func TestAccount(t *testing.T) {
 	want("given back", Account{Free: 5, Fill: 3})
 }
 
+// The kernel tells of a frame in the receive ring first, and only then that it has
+// taken it from the fill ring. Its CPU may be taken away in between.
+func TestAccountWaitsForTheKernel(t *testing.T) {
+	s := ringsOf(t, 8, 2)
+	s.refill(1)
+	s.receive.descs[1] = unix.XDPDesc{Addr: s.fill.addrs[3], Len: 60}
+	s.receive.producer.Add(1)
+	time.AfterFunc(20*time.Millisecond, func() { s.fill.consumer.Add(1) })
+	if got, want := accountOf(t, s), (Account{Free: 4, Fill: 3, Received: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 func TestAccountFindsFaults(t *testing.T) {
 	for _, tc := range []struct {
 		name   string

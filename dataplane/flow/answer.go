@@ -9,10 +9,10 @@ package flow
 // there is none.
 func (t *Table) place(number uint32) (h *header, way int) {
 	set := uint64(number / ways)
-	if set >= uint64(len(t.headers)) {
+	if set >= uint64(len(t.sets)) {
 		return nil, 0
 	}
-	h, way = &t.headers[set], int(number%ways)
+	h, way = &t.sets[set].header, int(number%ways)
 	if h.status[way] == 0 {
 		return nil, 0
 	}
@@ -24,8 +24,9 @@ func (t *Table) place(number uint32) (h *header, way int) {
 func (t *Table) PrefetchAt(numbers []uint32) {
 	var sum uint32 // else the compiler would drop the loads
 	for _, number := range numbers {
-		if uint64(number) < uint64(len(t.entries)) {
-			sum += uint32(t.headers[number/ways].tags[0]) + t.entries[number].Backend
+		if uint64(number/ways) < uint64(len(t.sets)) {
+			s := &t.sets[number/ways]
+			sum += uint32(s.header.tags[0]) + s.entries[number%ways].Backend
 		}
 	}
 	t.touched += sum
@@ -37,7 +38,7 @@ func (t *Table) At(number uint32) *Entry {
 	if h, _ := t.place(number); h == nil {
 		return nil
 	}
-	return &t.entries[number]
+	return t.Found(number)
 }
 
 // Answered notes a packet of the backend for the flow with this number: last
@@ -70,12 +71,13 @@ func (t *Table) Answered(number uint32, seg Segment, now Tick) bool {
 // packet changes nothing but when the flow was last seen. Else it returns false and
 // has done nothing.
 func (t *Table) KnownAnswer(number uint32, tcpFlags uint8, mark uint32, now Tick) bool {
-	if uint64(number) >= uint64(len(t.entries)) {
+	if uint64(number/ways) >= uint64(len(t.sets)) {
 		return false
 	}
-	h, i := &t.headers[number/ways], number%ways
+	s, i := &t.sets[number/ways], number%ways
+	h := &s.header
 	status := uint32(h.status[i])
-	if t.entries[number].mark != mark || !settled(status, tcpFlags) || h.idle(int(i), now) > t.limit[status&stateMask] {
+	if s.entries[i].mark != mark || !settled(status, tcpFlags) || h.idle(int(i), now) > t.limit[status&stateMask] {
 		return false
 	}
 	h.seen[i] = now
@@ -124,5 +126,5 @@ func (t *Table) DeleteAt(number uint32) (gone Entry, ok bool) {
 	}
 	h.free(i)
 	t.len--
-	return t.entries[number], true
+	return *t.Found(number), true
 }

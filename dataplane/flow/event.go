@@ -36,6 +36,6 @@ func (t *Table) tellOpening(e *Entry, next uint32, tcpFlags uint8) {
 // tellReset tells that the backend has ended a connection, if it has.
 func (t *Table) tellReset(number, status, next uint32) {
 	if t.noted != nil && State(next&stateMask) == StateClosed && !State(status&stateMask).ended() {
-		t.noted(&t.entries[number], Reset)
+		t.noted(t.Found(number), Reset)
 	}
 }

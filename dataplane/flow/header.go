@@ -6,6 +6,12 @@ import "math/bits"
 // set, as a free place has the tag 0. The lower bits choose the set.
 func tagOf(hash uint64) uint64 { return hash>>48 | 1<<15 }
 
+// set is eight places for flows, and what is known of them.
+type set struct {
+	header  header
+	entries [ways]Entry
+}
+
 // header is all that the places of a set need for everything but a hit. Place
 // i has tag i&3 of tags[i>>2], counted from the lowest bits on.
 type header struct {

@@ -13,25 +13,29 @@
 //
 // # Layout
 //
-// A set is eight places for flows whose hashes share their low bits. A set has
-// one header of a cache line, in an array of its own: for each place a tag, which
-// is 15 bits of the hash, the State and whether the flow is trusted, and the Tick
-// it was last seen at. The Entry of a place, another cache line, is in a second
-// array. The number of a place says where both are.
+// A set is eight places for flows whose hashes share their low bits. It is nine
+// cache lines: a header, which has for each place a tag, which is 15 bits of the
+// hash, the State and whether the flow is trusted, and the Tick it was last seen
+// at; and behind it the Entry of each place. The number of a place says where both
+// are.
 //
 //	header   | tags 8 x 16 bits | status 8 x 8 bits | last seen 8 x 32 bits |
 //	entry    | tuple | delta | backend | generation | mark | NAT             |
 //
 // So a packet of a known flow touches two lines, one of an unknown flow touches
 // one, and expiry, eviction and the state of a flow's answers need headers only.
-// All eight tags of a set are compared at once (see match).
+// Both lines are nearly always in the same page of memory, however small the pages
+// are, so the processor looks up one address and not two. All eight tags of a set
+// are compared at once (see match).
 //
 // # Batches
 //
 // What a packet costs here is the wait for those two lines, when there are many
-// flows. So a batch is looked up in steps, each over all of it: Hash, Prefetch,
-// and only then Known or Lookup. The processor waits for all lines of a batch at
-// the same time.
+// flows. So a batch is looked up in steps, each over all of it: Hash and Ahead,
+// Prefetch, and only then Known or Lookup. In the first steps the processor is told
+// what the next one is going to read, and goes on with other packets meanwhile. A
+// load would not do: instructions leave a processor in order, so behind one that
+// waits there is soon no room for more. Go has no other, hence the assembly.
 //
 // # Ownership
 //
@@ -117,16 +121,16 @@ const (
 
 // Table is a connection table of fixed size.
 type Table struct {
-	headers []header
-	entries []Entry
+	sets    []set // a power of two of them
+	lines   []Entry
 	mask    uint64 // number of sets - 1
 	limit   limits
 	keys    Keys
 	len     int
 	cursor  uint64 // next set of Sweep
 	evicted Entry  // by the latest Insert
-	touched uint32 // where Prefetch leaves what it read
-	memory  []byte // what headers and entries are in; nil after Close
+	touched uint32 // where PrefetchAt leaves what it read
+	memory  []byte // what the sets are in; nil after Close
 	noted   func(*Entry, Event)
 }
 
@@ -160,43 +164,52 @@ func New(entries int, timeouts Timeouts) (*Table, error) {
 func (t *Table) Len() int { return t.len }
 
 // Cap returns how many flows fit.
-func (t *Table) Cap() int { return len(t.entries) }
+func (t *Table) Cap() int { return len(t.sets) * ways }
 
 // LongestTimeout returns in ticks after how long without a packet any flow is
 // over.
 func (t *Table) LongestTimeout() int32 { return slices.Max(t.limit[:]) }
 
 // Sets returns the number of sets, for Sweep and Range.
-func (t *Table) Sets() int { return len(t.headers) }
+func (t *Table) Sets() int { return len(t.sets) }
 
 // NoPlace is the number of no place.
 const NoPlace = ^uint32(0)
 
-// Prefetch brings what Known and Lookup will read for these hashes into the
-// cache, and what Insert will write, and puts into places for each hash the number
-// of the place that its flow is in, if it is there, for Known; else any number. Both
-// slices are of the same length.
-func (t *Table) Prefetch(hashes []uint64, places []uint32) {
-	headers, entries := t.headers, t.entries
-	if len(headers) == 0 || len(entries) == 0 || len(places) < len(hashes) {
-		return
+// Group is how many hashes Ahead is best asked for at a time: it is no call for each,
+// and the first of them is not long in coming.
+const Group = 16
+
+// Ahead asks for what Prefetch reads for these hashes, and does not wait for it. What
+// is done until Prefetch is called costs nothing then.
+func (t *Table) Ahead(hashes []uint64) {
+	if len(t.sets) > 0 {
+		prefetchHeaders(&t.sets[0], t.mask, hashes)
 	}
-	var sum uint64 // else the compiler would drop the loads
-	for _, hash := range hashes {
-		sum += headers[hash&uint64(len(headers)-1)].tags[0]
+}
+
+// Prefetch asks for what Known and Lookup will read for these hashes, and what Insert
+// will write, and puts into places for each hash the number of the place that its flow
+// is in, if it is there, for Known; else any number. Both slices are of the same length.
+func (t *Table) Prefetch(hashes []uint64, places []uint32) {
+	sets := t.sets
+	if len(sets) == 0 || len(places) < len(hashes) {
+		return
 	}
 	places = places[:len(hashes)]
 	for i, hash := range hashes {
-		set := hash & uint64(len(headers)-1)
-		m := headers[set].match(hash)
+		number := hash & uint64(len(sets)-1)
+		h := &sets[number].header
+		m := h.match(hash)
 		if m == 0 { // where Insert is going to put it, probably
-			m = headers[set].vacancy()
+			m = h.vacancy()
 		}
-		place := set*ways + uint64(m.first())
-		sum += uint64(entries[place&uint64(len(entries)-1)].Backend)
-		places[i] = uint32(place)
+		places[i] = uint32(number*ways + uint64(m.first()))
+		if i%Group == Group-1 {
+			prefetchEntries(&sets[0], places[i+1-Group:i+1])
+		}
 	}
-	t.touched += uint32(sum)
+	prefetchEntries(&sets[0], places[len(places)&^(Group-1):])
 }
 
 // Known notes packets as Lookup does as long as they are of known flows, and returns
@@ -208,14 +221,15 @@ func (t *Table) Prefetch(hashes []uint64, places []uint32) {
 //
 // It is what nearly all packets need, in as few steps as can be.
 func (t *Table) Known(places []uint32, packets []packet.Parsed, mark uint32, now Tick) int {
-	headers, entries := t.headers, t.entries
+	sets := t.sets
 	packets = packets[:len(places)]
 	for n, place := range places {
 		p := &packets[n]
-		if uint64(place) >= uint64(len(entries)) || uint64(place/ways) >= uint64(len(headers)) {
+		if uint64(place/ways) >= uint64(len(sets)) {
 			return n
 		}
-		e, h, i := &entries[place], &headers[place/ways], place%ways
+		s, i := &sets[place/ways], place%ways
+		h, e := &s.header, &s.entries[i]
 		status := uint32(h.status[i])
 		if e.mark != mark || !settled(status, p.TCPFlags) || !same(&e.Tuple, &p.Tuple) || h.idle(int(i), now) > t.limit[status&stateMask] {
 			return n
@@ -228,28 +242,27 @@ func (t *Table) Known(places []uint32, packets []packet.Parsed, mark uint32, now
 }
 
 // Found returns the entry in a place that Known has found a flow in just now.
-func (t *Table) Found(place uint32) *Entry { return &t.entries[place] }
+func (t *Table) Found(place uint32) *Entry { return &t.sets[place/ways].entries[place%ways] }
 
 // Mark sets what Known compares, if the flow is trusted: a number that the caller
 // gives a meaning to, and that is not 0. e is an entry of this table.
 func (t *Table) Mark(e *Entry, mark uint32) {
 	number := t.Number(e)
-	if t.headers[number/ways].status[number%ways]&trusted != 0 {
+	if t.sets[number/ways].header.status[number%ways]&trusted != 0 {
 		e.mark = mark
 	}
 }
 
 // find returns the set and the place of k, -1 if it is not there. It does not
 // look at the time.
-func (t *Table) find(hash uint64, k *packet.Tuple) (set uint64, h *header, way int) {
-	set = hash & t.mask
-	h = &t.headers[set]
-	for m := h.match(hash); m != 0; m = m.next() {
-		if i := m.first(); same(&t.entries[set*ways+uint64(i)].Tuple, k) {
-			return set, h, i
+func (t *Table) find(hash uint64, k *packet.Tuple) (s *set, way int) {
+	s = &t.sets[hash&t.mask]
+	for m := s.header.match(hash); m != 0; m = m.next() {
+		if i := m.first(); same(&s.entries[i].Tuple, k) {
+			return s, i
 		}
 	}
-	return set, h, -1
+	return s, -1
 }
 
 // same is a == b without a call. Every hit pays for it, and with the comparison
@@ -270,15 +283,16 @@ func same(a, b *packet.Tuple) bool {
 // where one was closed: then the backend is to be chosen anew, and Insert to be
 // called.
 func (t *Table) Lookup(hash uint64, k *packet.Tuple, seg Segment, now Tick) *Entry {
-	set, h, i := t.find(hash, k)
+	s, i := t.find(hash, k)
 	if i < 0 {
 		return nil
 	}
+	h := &s.header
 	status := uint32(h.status[i])
 	if h.idle(i, now) > t.limit[status&stateMask] {
 		return nil
 	}
-	e := &t.entries[set*ways+uint64(i)]
+	e := &s.entries[i]
 	if !settled(status, seg.Flags) {
 		if reopens(status, seg.Flags) {
 			return nil
@@ -300,11 +314,11 @@ func (t *Table) Lookup(hash uint64, k *packet.Tuple, seg Segment, now Tick) *Ent
 // for too long. It changes nothing: for ICMP errors about a flow, which must
 // not keep it alive, and for asking where a packet would go.
 func (t *Table) Peek(hash uint64, k *packet.Tuple, now Tick) *Entry {
-	set, h, i := t.find(hash, k)
-	if i < 0 || h.idle(i, now) > t.limit[h.status[i]&stateMask] {
+	s, i := t.find(hash, k)
+	if i < 0 || s.header.idle(i, now) > t.limit[s.header.status[i]&stateMask] {
 		return nil
 	}
-	return &t.entries[set*ways+uint64(i)]
+	return &s.entries[i]
 }
 
 // Insert adds the flow k, for which Lookup has just returned nil, and returns
@@ -315,13 +329,14 @@ func (t *Table) Peek(hash uint64, k *packet.Tuple, now Tick) *Entry {
 // is no room, which is when all eight flows of the set are trusted and were seen
 // within the last minute.
 func (t *Table) Insert(hash uint64, k *packet.Tuple, seg Segment, now Tick) (e, evicted *Entry, why Eviction) {
-	set, h, i := t.find(hash, k)
+	s, i := t.find(hash, k)
+	h := &s.header
 	if i >= 0 {
 		why = EvictedEnded
 	} else if i, why = t.victim(h, now); i < 0 {
 		return nil, nil, EvictedNone
 	}
-	e = &t.entries[set*ways+uint64(i)]
+	e = &s.entries[i]
 	if why == EvictedNone {
 		t.len++
 	} else {
@@ -366,13 +381,13 @@ func (t *Table) victim(h *header, now Tick) (way int, why Eviction) {
 // Delete removes the flow k, live or over, and returns a copy of it; ok is
 // false if it was not there.
 func (t *Table) Delete(hash uint64, k *packet.Tuple) (gone Entry, ok bool) {
-	set, h, i := t.find(hash, k)
+	s, i := t.find(hash, k)
 	if i < 0 {
 		return gone, false
 	}
-	h.free(i)
+	s.header.free(i)
 	t.len--
-	return t.entries[set*ways+uint64(i)], true
+	return s.entries[i], true
 }
 
 // Sweep visits the next sets sets, going round and round the table call by
@@ -381,9 +396,9 @@ func (t *Table) Delete(hash uint64, k *packet.Tuple) (gone Entry, ok bool) {
 // the table, but for Number.
 func (t *Table) Sweep(now Tick, sets int, gone func(*Entry)) {
 	for range min(sets, t.Sets()) {
-		set := t.cursor
+		s := &t.sets[t.cursor]
 		t.cursor = (t.cursor + 1) & t.mask
-		h := &t.headers[set]
+		h := &s.header
 		if h.tags[0]|h.tags[1] == 0 {
 			continue
 		}
@@ -391,7 +406,7 @@ func (t *Table) Sweep(now Tick, sets int, gone func(*Entry)) {
 			if w != 0 && h.idle(i, now) > t.limit[w&stateMask] {
 				h.free(i)
 				t.len--
-				gone(&t.entries[set*ways+uint64(i)])
+				gone(&s.entries[i])
 			}
 		}
 	}
@@ -402,14 +417,15 @@ func (t *Table) Sweep(now Tick, sets int, gone func(*Entry)) {
 // table was reached. f must not call the table.
 func (t *Table) Range(from, sets int, now Tick, f func(e *Entry, s State, idle time.Duration)) (next int) {
 	end := from + min(sets, t.Sets()-from)
-	for set := from; set < end; set++ {
-		h := &t.headers[set]
+	for number := from; number < end; number++ {
+		s := &t.sets[number]
+		h := &s.header
 		for i, w := range h.status {
 			idle := max(0, h.idle(i, now))
 			if w == 0 || idle > t.limit[w&stateMask] {
 				continue
 			}
-			f(&t.entries[set*ways+i], State(w&stateMask), time.Duration(idle)*time.Second/TicksPerSecond)
+			f(&s.entries[i], State(w&stateMask), time.Duration(idle)*time.Second/TicksPerSecond)
 		}
 	}
 	if end == t.Sets() {

@@ -47,8 +47,8 @@ func TestNewRounds(t *testing.T) {
 func TestLayout(t *testing.T) {
 	table := newTable(t, 64)
 	for name, p := range map[string]uintptr{
-		"headers": reflect.ValueOf(&table.headers[0]).Pointer(),
-		"entries": reflect.ValueOf(&table.entries[0]).Pointer(),
+		"sets":    reflect.ValueOf(&table.sets[0]).Pointer(),
+		"entries": reflect.ValueOf(&table.sets[1].entries[0]).Pointer(),
 	} {
 		if p%64 != 0 {
 			t.Errorf("%s start at %#x, not at a cache line", name, p)

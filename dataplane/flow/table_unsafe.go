@@ -10,16 +10,15 @@ import (
 	"weir/dataplane/packet"
 )
 
-// An Entry and a header are a cache line each; the layout depends on it. The
-// Tuple has no pointer and must not grow.
-const (
-	entrySize  = 64
-	headerSize = 64
-)
+// An Entry and a header are a cache line each, so a set is nine; the layout depends
+// on it, and what is in assembly. The Tuple has no pointer and must not grow.
+const lineSize = 64
 
 var (
-	_ = [1]struct{}{}[unsafe.Sizeof(Entry{})-entrySize]
-	_ = [1]struct{}{}[unsafe.Sizeof(header{})-headerSize]
+	_ = [1]struct{}{}[unsafe.Sizeof(Entry{})-lineSize]
+	_ = [1]struct{}{}[unsafe.Sizeof(header{})-lineSize]
+	_ = [1]struct{}{}[unsafe.Sizeof(set{})-9*lineSize]
+	_ = [1]struct{}{}[ways-8]
 	_ = [1]struct{}{}[unsafe.Sizeof(packet.Tuple{})-38]
 )
 
@@ -27,14 +26,14 @@ var (
 // its set times eight plus its place there. Only NAT wants it, so Lookup and
 // Insert need not return it to all.
 func (t *Table) Number(e *Entry) uint32 {
-	return uint32((uintptr(unsafe.Pointer(e)) - uintptr(unsafe.Pointer(unsafe.SliceData(t.entries)))) / entrySize)
+	line := uint32((uintptr(unsafe.Pointer(e)) - uintptr(unsafe.Pointer(unsafe.SliceData(t.sets)))) / lineSize)
+	return line/(1+ways)*ways + line%(1+ways) - 1 // the first line of a set is its header
 }
 
-// mapMemory maps zeroed memory for the sets: first all headers, then all
-// entries. It is page aligned, hence both arrays are aligned to cache lines.
-// The table owns it, and the garbage collector never sees it.
+// mapMemory maps zeroed memory for the sets. It is page aligned, hence they are
+// aligned to cache lines. The table owns it, and the garbage collector never sees it.
 func (t *Table) mapMemory(sets int) error {
-	size := sets * (headerSize + ways*entrySize)
+	size := sets * int(unsafe.Sizeof(set{}))
 	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
 		return fmt.Errorf("map %d KiB (free memory, or ask for fewer flows): %w", size>>10, err)
@@ -47,8 +46,7 @@ func (t *Table) mapMemory(sets int) error {
 		return fmt.Errorf("fill %d KiB (free memory, or ask for fewer flows): %w", size>>10, err)
 	}
 	t.memory = memory
-	t.headers = unsafe.Slice((*header)(unsafe.Pointer(&memory[0])), sets)
-	t.entries = unsafe.Slice((*Entry)(unsafe.Pointer(&memory[sets*headerSize])), sets*ways)
+	t.sets = unsafe.Slice((*set)(unsafe.Pointer(&memory[0])), sets)
 	return nil
 }
 
@@ -60,7 +58,7 @@ func (t *Table) Close() error {
 		return nil
 	}
 	memory := t.memory
-	t.memory, t.headers, t.entries, t.len = nil, nil, nil, 0
+	t.memory, t.sets, t.len = nil, nil, 0
 	if err := unix.Munmap(memory); err != nil {
 		return fmt.Errorf("unmap flow table: %w", err)
 	}

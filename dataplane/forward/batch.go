@@ -66,6 +66,9 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (whole, answ
 	}
 	for i := range frames {
 		at := i % BatchSize
+		if at > 0 && at%flow.Group == 0 {
+			flows.Ahead(b.hashes[at-flow.Group : at])
+		}
 		p := &b.parsed[at]
 		bytes := frames[i].Bytes()
 		p.Decode(bytes)
@@ -90,6 +93,7 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (whole, answ
 	}
 	f.touched += sum
 	n := len(frames)
+	flows.Ahead(b.hashes[max(n-1, 0)&^(flow.Group-1) : n])
 	if answers > 0 {
 		f.prefetchAnswers(b.kinds[:n], b.ahashes[:n], b.numbers[:n])
 	}

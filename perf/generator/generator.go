@@ -134,11 +134,21 @@ func (g *Generator) SetRate(perSecond int) error {
 	return nil
 }
 
-// TCP control bits of connections beside a flood (RFC 9293, section 3.1).
+// TCP control bits (RFC 9293, section 3.1).
 const (
 	Open        = 0x02 // SYN
-	Acknowledge = 0x10 // ACK, with the sequence number that follows that of Open
+	Acknowledge = 0x10 // ACK, of data, whose sequence number follows that of Open
 )
+
+// SetFlags changes what the flows of Options.TCP send, Open or Acknowledge: who is to
+// forward data may want to have seen that the connection was opened. An Open has the
+// sequence number that data follow.
+func (g *Generator) SetFlags(flags uint8) error {
+	if err := g.objects.Variables[generatorVarFlowFlags].Set(flags); err != nil {
+		return fmt.Errorf("set TCP control bits: %w", err)
+	}
+	return nil
+}
 
 // SetBeside changes what the connections beside a flood send, one after the
 // other, Open or Acknowledge, and how many per second in all, as SetRate does.

@@ -63,12 +63,28 @@ func (r *rig) account() (a Account, err error) {
 		return a, err
 	}
 	a.Bad, a.Others = reading.Bad.Total(), reading.Others
-	a.Alien = reading.Good().Packets - reading.Of(r.subject.kind()).Packets
+	a.Alien = reading.Good().Packets
+	for _, p := range r.protocols() {
+		k := r.subject.kind()
+		k.Protocol = p
+		a.Alien -= reading.Of(k).Packets
+	}
 	a.Refused, err = r.Refused()
 	return a, err
 }
 
-// kind is what the subject makes of the traffic.
+// protocols returns what the generator sends.
+func (r *rig) protocols() []sink.Protocol {
+	switch {
+	case r.opens:
+		return []sink.Protocol{sink.Opening, sink.Segment}
+	case r.tcp:
+		return []sink.Protocol{sink.Segment}
+	}
+	return []sink.Protocol{sink.Datagram}
+}
+
+// kind is what the subject makes of the traffic, whatever its protocol.
 func (s *Subject) kind() (k sink.Kind) {
 	if s.IPv6 {
 		k.Family = sink.IPv6

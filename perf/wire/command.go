@@ -25,6 +25,7 @@ func Command() *cli.Command {
 			&cli.StringSliceFlag{Name: "subject", Usage: "name of one, or all; may be repeated (default: " + strings.Join(MainSubjects(), ", ") + ")"},
 			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this, may be repeated: core, flood, lossfree, latency, send (default: all but send)"},
 			&cli.StringSliceFlag{Name: "flows", Usage: "how many, may be repeated; core is measured with each number, the others with the first (default: 1024, 65536, 1048576)"},
+			&cli.BoolFlag{Name: "tcp", Usage: "send TCP segments, of connections that are open (default: UDP)"},
 			&cli.Float64Flag{Name: "zipf", Usage: "exponent of how popular flows are (default: they take turns)"},
 			&cli.IntFlag{Name: "frame-len", Usage: "bytes (default: the least)"},
 			&cli.BoolFlag{Name: "verify", Usage: "check lengths and checksums of each packet that arrives by the wire, which costs some tens of nanoseconds"},
@@ -44,7 +45,7 @@ func Command() *cli.Command {
 }
 
 func optionsOf(c *cli.Context) (opt Options, err error) {
-	opt = Options{Setup: measure.SetupOf(c), Subjects: c.StringSlice("subject"), Step: c.Duration("step"), Zipf: c.Float64("zipf"), FrameLen: c.Int("frame-len"), Verify: c.Bool("verify")}
+	opt = Options{Setup: measure.SetupOf(c), Subjects: c.StringSlice("subject"), Step: c.Duration("step"), TCP: c.Bool("tcp"), Zipf: c.Float64("zipf"), FrameLen: c.Int("frame-len"), Verify: c.Bool("verify")}
 	if slices.Contains(opt.Subjects, "all") {
 		opt.Subjects = Names(Subjects())
 	}

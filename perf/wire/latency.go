@@ -15,6 +15,10 @@ const latencyBatch = 8
 // idleRate is so few packets per second that the worker sleeps before each.
 const idleRate = 100
 
+// idleWindows is for how many windows that is measured: at so low a rate one has too
+// few packets for a percentile.
+const idleWindows = 10
+
 // Loads returns the shares of the loss-free rate at which latency is measured. 0
 // is [idleRate]: what it takes to wake up.
 func Loads() []float64 { return []float64{0, 0.1, 0.5, 0.9} }
@@ -39,12 +43,15 @@ type Latencies struct {
 // latencies measures all loads.
 func (r *rig) latencies(ctx context.Context, opt *Options, lossFree int) (all []Latencies, err error) {
 	for _, load := range Loads() {
-		rate := max(int(load*float64(lossFree)), idleRate)
+		rate, window := max(int(load*float64(lossFree)), idleRate), opt.Window
+		if load == 0 {
+			window *= idleWindows
+		}
 		before, err := r.Sink.Read()
 		if err != nil {
 			return nil, err
 		}
-		t, err := r.try(ctx, rate, opt.Window)
+		t, err := r.try(ctx, rate, window)
 		if err != nil {
 			return nil, err
 		}

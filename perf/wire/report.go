@@ -14,7 +14,8 @@ import (
 type Report struct {
 	measure.Head
 	Libraries []string          `json:"libraries,omitempty"` // that are not weir's
-	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least: 60, and for IPv6 62
+	TCP       bool              `json:"tcp,omitempty"`
+	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least: 60, and for IPv6 62, with TCP 74
 	Zipf      float64           `json:"zipf,omitempty"`      // exponent of how popular flows are
 	Verified  bool              `json:"verified,omitempty"`  // each packet that arrived by the wire
 	Window    float64           `json:"window_seconds"`
@@ -73,6 +74,7 @@ func newReport(opt *Options) (Report, error) {
 	return Report{
 		Head:      head,
 		Libraries: versions(all),
+		TCP:       opt.TCP,
 		FrameLen:  opt.FrameLen,
 		Zipf:      opt.Zipf,
 		Verified:  opt.Verify,
@@ -221,8 +223,12 @@ func (r *Report) conditions() string {
 	if r.Verified {
 		frames += ", checked"
 	}
-	text := fmt.Sprintf("%s: veth, UDP, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
-		r.At(), frames, r.Window)
+	protocol := "UDP"
+	if r.TCP {
+		protocol = "TCP"
+	}
+	text := fmt.Sprintf("%s: veth, %s, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
+		r.At(), protocol, frames, r.Window)
 	if names := slices.Sorted(maps.Keys(r.LeftOut)); len(names) > 0 {
 		text += fmt.Sprintf(" Not on this machine: %s.", strings.Join(names, ", "))
 	}

@@ -22,6 +22,8 @@ const blackHole = "hole"
 type rig struct {
 	*testbed.Bed
 	subject *Subject
+	tcp     bool    // segments are sent, not datagrams
+	opens   bool    // connections are opened before data are sent
 	hole    bool    // frames go into the black hole
 	send    bool    // and there is no wire, and no generator
 	running running // nil before it was started, and after it was stopped
@@ -89,7 +91,7 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 		return nil, err
 	}
 	s := cell.subject
-	r := &rig{Bed: bed, subject: s, hole: cell.Cores.Sink < 0, send: cell.Scenario == Send}
+	r := &rig{Bed: bed, subject: s, hole: cell.Cores.Sink < 0, send: cell.Scenario == Send, tcp: opt.TCP, opens: opt.TCP && s.wantsOpening()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Close())
@@ -112,7 +114,7 @@ func newRig(ctx context.Context, opt *Options, cell *Cell) (_ *rig, err error) {
 		return r, err
 	}
 	traffic := generator.Options{
-		To: world.VIP(s.IPv6), Flows: cell.Flows, Zipf: opt.Zipf, FrameLen: opt.FrameLen, CPU: opt.CPUs[0], Seed: opt.Seed,
+		To: world.VIP(s.IPv6), TCP: opt.TCP, Flows: cell.Flows, Zipf: opt.Zipf, FrameLen: opt.FrameLen, CPU: opt.CPUs[0], Seed: opt.Seed,
 	}
 	look := sink.Options{Verify: opt.Verify, Destination: s.destination()}
 	traffic.Equal = s.collected // the collector has that CPU, and leaves nothing
@@ -164,7 +166,7 @@ func (r *rig) delivered() (uint64, error) {
 		return taken.Packets, err
 	}
 	arrived, err := r.Sink.Arrived()
-	return arrived.Datagrams, err
+	return arrived.Datagrams + arrived.Openings + arrived.Segments, err
 }
 
 // Having all flows known. Few packets are lost at the first rate on a quiet
@@ -178,6 +180,9 @@ const (
 	prepareBlind = 5 // of a subject that knows no flows, which may lose at any rate, or may have no room for all
 	prepareRare  = 4
 	homeless     = 0.001 // share of the flows
+
+	openings = 2
+	openRate = 200_000 // packets per second
 )
 
 // prepare has each flow send a packet, until the subject knows them all, but for
@@ -187,6 +192,11 @@ const (
 func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
 	if r.send {
 		return nil
+	}
+	if r.opens {
+		if err := r.open(ctx, flows); err != nil {
+			return err
+		}
 	}
 	if rare {
 		return r.offer(ctx, prepareRare*uint64(flows), prepareRate)
@@ -221,6 +231,20 @@ func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
 		known = n
 	}
 	return fmt.Errorf("only %d of %d flows are known after %d packets each: most are lost, or there is no room", known, flows, prepareTries)
+}
+
+// open has each flow ask for a connection, more than once: nothing is asked anew by
+// who has lost it.
+func (r *rig) open(ctx context.Context, flows uint32) error {
+	if err := r.Source.SetFlags(generator.Open); err != nil {
+		return err
+	}
+	for range openings {
+		if err := r.offer(ctx, uint64(flows), openRate); err != nil {
+			return err
+		}
+	}
+	return r.Source.SetFlags(generator.Acknowledge)
 }
 
 // offer has the generator send so many packets, and waits for the last of them.

@@ -139,6 +139,14 @@ func Names(all []Subject) (names []string) {
 	return names
 }
 
+// wantsOpening tells whether the subject forwards no segment of a connection of which
+// it has not seen the first. To the kernel's own table of connections the others are
+// as good (nf_conntrack_tcp_loose), and without an answer in between they would be
+// invalid after the first (net/netfilter/nf_conntrack_proto_tcp.c, tcp_conntracks).
+func (s *Subject) wantsOpening() bool {
+	return s.mode == balancer.NAT || s.mode == balancer.Keep || s.peer == peers.IPVS
+}
+
 // can tells whether the subject can be measured in a scenario.
 func (s *Subject) can(scenario Scenario) bool {
 	if s.collected { // what a packet costs beside the collector says nothing

@@ -62,6 +62,7 @@ type Options struct {
 	// and 1 Mi. Core is measured with each number, everything else with the first.
 	Flows []uint32
 
+	TCP      bool          // and not UDP: data of connections, which are opened before
 	Zipf     float64       // exponent of how popular flows are; default 0, they take turns
 	FrameLen int           // bytes; default the least there is
 	Step     time.Duration // of a trial of the binary search, and of warming up; default 200 ms

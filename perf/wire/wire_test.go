@@ -22,16 +22,20 @@ func TestRun(t *testing.T) {
 	for _, test := range []struct {
 		subjects  []string
 		scenarios []Scenario
+		tcp       bool
 	}{
-		{flooded(), []Scenario{Core, Flood}},
-		{[]string{"weir-dsr", "nft-dnat"}, []Scenario{LossFree}},
-		{[]string{"weir-nat-6", "weir-dsr-gc", "xdp-tx-thread"}, []Scenario{Latency}},
-		{[]string{"floor-afxdp", "asavie"}, []Scenario{Send}},
+		{flooded(), []Scenario{Core, Flood}, false},
+		{flooded(), []Scenario{Flood}, true},
+		{[]string{"weir-dsr", "nft-dnat"}, []Scenario{LossFree}, false},
+		{[]string{"weir-nat-6", "weir-dsr-gc", "xdp-tx-thread"}, []Scenario{Latency}, false},
+		{[]string{"weir-nat"}, []Scenario{Latency}, true},
+		{[]string{"floor-afxdp", "asavie"}, []Scenario{Send}, false},
 	} {
 		report, err := Run(t.Context(), Options{
 			Setup:     measure.Setup{Repeats: 1, Window: 20 * time.Millisecond},
 			Subjects:  test.subjects,
 			Scenarios: test.scenarios,
+			TCP:       test.tcp,
 			Flows:     []uint32{256},
 			Step:      5 * time.Millisecond,
 			Steps:     2,
@@ -49,7 +53,7 @@ func TestRun(t *testing.T) {
 		measured := make(map[string]bool)
 		for _, c := range report.Cells {
 			measured[c.Subject] = true
-			t.Run(fmt.Sprintf("%s %s", c.Subject, c.Scenario), func(t *testing.T) { checkCell(t, &c) })
+			t.Run(fmt.Sprintf("%s %s, tcp %v", c.Subject, c.Scenario, test.tcp), func(t *testing.T) { checkCell(t, &c) })
 		}
 		for _, name := range test.subjects {
 			if why := report.LeftOut[name]; !measured[name] && why == "" {

@@ -40,7 +40,6 @@ const volatile __u32 ifindex;
 const volatile __u32 head_len; // from LEAST_FRAME to MOST_HEAD
 const volatile _Bool ipv6;
 const volatile _Bool tcp;
-const volatile __u8 flow_flags; // TCP control bits of everything that is no new connection or beside a flood
 const volatile __u32 flows; // zero for a flood, where each frame has a source of its own
 const volatile __u32 beside; // flows beside a flood
 const volatile __u32 sources_mask; // the bits of a flood's source that are free
@@ -84,8 +83,10 @@ __u32 bins[SLOTS + 1]; // the first flow of each
 volatile __u64 interval;
 volatile __u64 beside_interval;
 
-// Written at any time: the TCP control bits of flows beside a flood.
+// Written at any time: the TCP control bits of flows beside a flood, and of all else
+// that is no new connection.
 volatile __u8 beside_flags;
+volatile __u8 flow_flags;
 
 // RFC 9293, section 3.1.
 #define TCP_SYN 0x02
@@ -286,7 +287,7 @@ int generate(struct xdp_md *ctx)
 		f.address = flow >> PORTS_LOG2;
 		f.port = FIRST_PORT + (flow & ((1 << PORTS_LOG2) - 1));
 		if (sequence_is_flow)
-			f.sequence = flow;
+			f.sequence = flow - !!(f.flags & TCP_SYN); // which takes one number
 	} else {
 		f.address = (random >> 32) & sources_mask;
 		f.port = FIRST_PORT + (((random & 0xffffffff) * (65536 - FIRST_PORT)) >> 32);

@@ -1,5 +1,7 @@
 package flow
 
+import "weir/dataplane/prefetch"
+
 // The packets of NAT flows go both ways, and an answer has another tuple than
 // what it answers. The caller finds the flow by an index of its own, from that
 // tuple to the number of the flow's place. The methods here take such numbers.
@@ -8,28 +10,30 @@ package flow
 // place returns the header and the way of a place with a flow in it, nil if
 // there is none.
 func (t *Table) place(number uint32) (h *header, way int) {
-	set := uint64(number / ways)
-	if set >= uint64(len(t.sets)) {
+	set := uint64(number / setLines)
+	way = int(number%setLines) - 1
+	if set >= uint64(len(t.sets)) || way < 0 {
 		return nil, 0
 	}
-	h, way = &t.sets[set].header, int(number%ways)
+	h = &t.sets[set].header
 	if h.status[way] == 0 {
 		return nil, 0
 	}
 	return h, way
 }
 
-// PrefetchAt brings what At and Answered will read for these numbers into the
-// cache, all of it at once.
+// PrefetchAt asks for what At, Answered and KnownAnswer will read for these numbers.
 func (t *Table) PrefetchAt(numbers []uint32) {
-	var sum uint32 // else the compiler would drop the loads
-	for _, number := range numbers {
-		if uint64(number/ways) < uint64(len(t.sets)) {
-			s := &t.sets[number/ways]
-			sum += uint32(s.header.tags[0]) + s.entries[number%ways].Backend
+	prefetch.Elements(t.lines, numbers)
+	var sets [Group]uint32
+	for len(numbers) > 0 {
+		n := min(len(numbers), Group)
+		for i, number := range numbers[:n] {
+			sets[i] = number / setLines
 		}
+		prefetch.Elements(t.sets, sets[:n])
+		numbers = numbers[n:]
 	}
-	t.touched += sum
 }
 
 // At returns the flow with this number, live or over, and nil if there is none.
@@ -71,10 +75,11 @@ func (t *Table) Answered(number uint32, seg Segment, now Tick) bool {
 // packet changes nothing but when the flow was last seen. Else it returns false and
 // has done nothing.
 func (t *Table) KnownAnswer(number uint32, tcpFlags uint8, mark uint32, now Tick) bool {
-	if uint64(number/ways) >= uint64(len(t.sets)) {
+	set, i := number/setLines, number%setLines-1
+	if uint64(set) >= uint64(len(t.sets)) || i >= ways {
 		return false
 	}
-	s, i := &t.sets[number/ways], number%ways
+	s := &t.sets[set]
 	h := &s.header
 	status := uint32(h.status[i])
 	if s.entries[i].mark != mark || !settled(status, tcpFlags) || h.idle(int(i), now) > t.limit[status&stateMask] {

@@ -14,12 +14,12 @@ func TestNumber(t *testing.T) {
 		hash := table.Hash(&k)
 		e, _, _ := table.Insert(hash, &k, Segment{}, 0)
 		number := table.Number(e)
-		if uint64(number/ways) != hash&table.mask || table.At(number) != e || table.Number(table.Peek(hash, &k, 0)) != number {
+		if uint64(number/setLines) != hash&table.mask || table.At(number) != e || table.Number(table.Peek(hash, &k, 0)) != number {
 			t.Errorf("flow %d: number %d", n, number)
 		}
 		seen[number] = true
 	}
-	for number := range uint32(100) {
+	for number := range uint32(100) { // with headers, and beyond the table
 		if (table.At(number) != nil) != seen[number] {
 			t.Errorf("number %d: %v", number, table.At(number))
 		}

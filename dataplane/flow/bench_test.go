@@ -73,6 +73,7 @@ func BenchmarkTable(b *testing.B) {
 					for j := range hashes {
 						hashes[j] = table.Hash(&keys[(i+j)&(len(keys)-1)])
 					}
+					table.Ahead(hashes[:])
 					table.Prefetch(hashes[:], places[:])
 				}
 				table.Lookup(hashes[at], &keys[i&(len(keys)-1)], seg(ack), 1)

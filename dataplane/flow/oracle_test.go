@@ -329,7 +329,8 @@ func (m *model) compare() {
 	for k, f := range m.flows {
 		m.ask(f.number, k, f)
 	}
-	m.ask(uint32(m.table.Cap()), packet.Tuple{}, nil)
+	m.ask(0, packet.Tuple{}, nil) // a header
+	m.ask(uint32(len(m.table.lines)), packet.Tuple{}, nil)
 	m.ask(math.MaxUint32, packet.Tuple{}, nil)
 }
 

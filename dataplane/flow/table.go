@@ -16,8 +16,8 @@
 // A set is eight places for flows whose hashes share their low bits. It is nine
 // cache lines: a header, which has for each place a tag, which is 15 bits of the
 // hash, the State and whether the flow is trusted, and the Tick it was last seen
-// at; and behind it the Entry of each place. The number of a place says where both
-// are.
+// at; and behind it the Entry of each place. The number of a place is that of its
+// line in the table.
 //
 //	header   | tags 8 x 16 bits | status 8 x 8 bits | last seen 8 x 32 bits |
 //	entry    | tuple | delta | backend | generation | mark | NAT             |
@@ -35,7 +35,7 @@
 // Prefetch, and only then Known or Lookup. In the first steps the processor is told
 // what the next one is going to read, and goes on with other packets meanwhile. A
 // load would not do: instructions leave a processor in order, so behind one that
-// waits there is soon no room for more. Go has no other, hence the assembly.
+// waits there is soon no room for more (see package prefetch).
 //
 // # Ownership
 //
@@ -50,6 +50,7 @@ import (
 	"time"
 
 	"weir/dataplane/packet"
+	"weir/dataplane/prefetch"
 )
 
 // TicksPerSecond is the resolution of a Tick.
@@ -116,20 +117,20 @@ const (
 
 const (
 	ways       = 8       // places in a set
+	setLines   = 9       // cache lines of a set: of its header, and of its places
 	maxEntries = 1 << 30 // 72 GiB
 )
 
 // Table is a connection table of fixed size.
 type Table struct {
-	sets    []set // a power of two of them
-	lines   []Entry
-	mask    uint64 // number of sets - 1
+	sets    []set   // a power of two of them
+	lines   []Entry // the same memory by cache lines, most of which are an Entry
+	mask    uint64  // number of sets - 1
 	limit   limits
 	keys    Keys
 	len     int
 	cursor  uint64 // next set of Sweep
 	evicted Entry  // by the latest Insert
-	touched uint32 // where PrefetchAt leaves what it read
 	memory  []byte // what the sets are in; nil after Close
 	noted   func(*Entry, Event)
 }
@@ -183,9 +184,7 @@ const Group = 16
 // Ahead asks for what Prefetch reads for these hashes, and does not wait for it. What
 // is done until Prefetch is called costs nothing then.
 func (t *Table) Ahead(hashes []uint64) {
-	if len(t.sets) > 0 {
-		prefetchHeaders(&t.sets[0], t.mask, hashes)
-	}
+	prefetch.Hashed(t.sets, hashes)
 }
 
 // Prefetch asks for what Known and Lookup will read for these hashes, and what Insert
@@ -204,12 +203,12 @@ func (t *Table) Prefetch(hashes []uint64, places []uint32) {
 		if m == 0 { // where Insert is going to put it, probably
 			m = h.vacancy()
 		}
-		places[i] = uint32(number*ways + uint64(m.first()))
+		places[i] = uint32(number*setLines + 1 + uint64(m.first()))
 		if i%Group == Group-1 {
-			prefetchEntries(&sets[0], places[i+1-Group:i+1])
+			prefetch.Elements(t.lines, places[i+1-Group:i+1])
 		}
 	}
-	prefetchEntries(&sets[0], places[len(places)&^(Group-1):])
+	prefetch.Elements(t.lines, places[len(places)&^(Group-1):])
 }
 
 // Known notes packets as Lookup does as long as they are of known flows, and returns
@@ -225,10 +224,11 @@ func (t *Table) Known(places []uint32, packets []packet.Parsed, mark uint32, now
 	packets = packets[:len(places)]
 	for n, place := range places {
 		p := &packets[n]
-		if uint64(place/ways) >= uint64(len(sets)) {
+		number, i := place/setLines, place%setLines-1
+		if uint64(number) >= uint64(len(sets)) || i >= ways {
 			return n
 		}
-		s, i := &sets[place/ways], place%ways
+		s := &sets[number]
 		h, e := &s.header, &s.entries[i]
 		status := uint32(h.status[i])
 		if e.mark != mark || !settled(status, p.TCPFlags) || !same(&e.Tuple, &p.Tuple) || h.idle(int(i), now) > t.limit[status&stateMask] {
@@ -242,13 +242,12 @@ func (t *Table) Known(places []uint32, packets []packet.Parsed, mark uint32, now
 }
 
 // Found returns the entry in a place that Known has found a flow in just now.
-func (t *Table) Found(place uint32) *Entry { return &t.sets[place/ways].entries[place%ways] }
+func (t *Table) Found(place uint32) *Entry { return &t.lines[place] }
 
 // Mark sets what Known compares, if the flow is trusted: a number that the caller
 // gives a meaning to, and that is not 0. e is an entry of this table.
 func (t *Table) Mark(e *Entry, mark uint32) {
-	number := t.Number(e)
-	if t.sets[number/ways].header.status[number%ways]&trusted != 0 {
+	if h, i := t.place(t.Number(e)); h.status[i]&trusted != 0 {
 		e.mark = mark
 	}
 }

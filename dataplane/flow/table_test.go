@@ -304,8 +304,12 @@ func TestPrefetchChangesNothing(t *testing.T) {
 		}
 	}
 	places := make([]uint32, len(hashes))
+	m.table.Ahead(hashes)
 	m.table.Prefetch(hashes, places)
+	m.table.PrefetchAt(append(places, NoPlace))
+	m.table.Ahead(nil)
 	m.table.Prefetch(nil, nil)
+	m.table.PrefetchAt(nil)
 	m.compare()
 	for n, place := range places {
 		if e := m.table.At(place); (e != nil) != (n%2 == 0) || e != nil && e.Tuple != tupleN(n, packet.ProtoUDP) {
@@ -339,6 +343,7 @@ func TestNoAllocs(t *testing.T) {
 		"answered":    func() { table.Answered(uint32(n), seg(ack), now) },
 		"reusable":    func() { table.Reusable(uint32(n), now) },
 		"delete at":   func() { table.DeleteAt(uint32(n)) },
+		"ahead":       func() { table.Ahead(hashes[:16]) },
 		"prefetch":    func() { table.Prefetch(hashes[:64], places[:]) },
 		"known":       func() { table.Known(places[:], packets, 1, now) },
 		"sweep":       func() { table.Sweep(now, 8, onGone) },

@@ -10,24 +10,21 @@ import (
 	"weir/dataplane/packet"
 )
 
-// An Entry and a header are a cache line each, so a set is nine; the layout depends
-// on it, and what is in assembly. The Tuple has no pointer and must not grow.
+// An Entry and a header are a cache line each; the layout depends on it. The Tuple
+// has no pointer and must not grow.
 const lineSize = 64
 
 var (
 	_ = [1]struct{}{}[unsafe.Sizeof(Entry{})-lineSize]
 	_ = [1]struct{}{}[unsafe.Sizeof(header{})-lineSize]
-	_ = [1]struct{}{}[unsafe.Sizeof(set{})-9*lineSize]
-	_ = [1]struct{}{}[ways-8]
+	_ = [1]struct{}{}[unsafe.Sizeof(set{})-setLines*lineSize]
 	_ = [1]struct{}{}[unsafe.Sizeof(packet.Tuple{})-38]
 )
 
-// Number returns the number of the place that e, an entry of this table, is in:
-// its set times eight plus its place there. Only NAT wants it, so Lookup and
-// Insert need not return it to all.
+// Number returns the number of the place that e, an entry of this table, is in.
+// Only NAT wants it, so Lookup and Insert need not return it to all.
 func (t *Table) Number(e *Entry) uint32 {
-	line := uint32((uintptr(unsafe.Pointer(e)) - uintptr(unsafe.Pointer(unsafe.SliceData(t.sets)))) / lineSize)
-	return line/(1+ways)*ways + line%(1+ways) - 1 // the first line of a set is its header
+	return uint32((uintptr(unsafe.Pointer(e)) - uintptr(unsafe.Pointer(unsafe.SliceData(t.lines)))) / lineSize)
 }
 
 // mapMemory maps zeroed memory for the sets. It is page aligned, hence they are
@@ -47,6 +44,7 @@ func (t *Table) mapMemory(sets int) error {
 	}
 	t.memory = memory
 	t.sets = unsafe.Slice((*set)(unsafe.Pointer(&memory[0])), sets)
+	t.lines = unsafe.Slice((*Entry)(unsafe.Pointer(&memory[0])), sets*setLines)
 	return nil
 }
 
@@ -58,7 +56,7 @@ func (t *Table) Close() error {
 		return nil
 	}
 	memory := t.memory
-	t.memory, t.sets, t.len = nil, nil, 0
+	t.memory, t.sets, t.lines, t.len = nil, nil, nil, 0
 	if err := unix.Munmap(memory); err != nil {
 		return fmt.Errorf("unmap flow table: %w", err)
 	}

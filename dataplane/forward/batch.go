@@ -6,13 +6,14 @@ import (
 	"weir/dataplane/flow"
 	"weir/dataplane/handover"
 	"weir/dataplane/packet"
+	"weir/dataplane/prefetch"
 	"weir/dataplane/queue"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
 )
 
 // batch is scratch for the frames of one batch, filled by the first pass and read
-// by the second. All is by the frame's index.
+// by the second. What says nothing else is by the frame's index.
 type batch struct {
 	fresh    [BatchSize]handover.Meta // of frames of which nothing is known yet, from the latest interface
 	metas    [BatchSize]handover.Meta
@@ -21,8 +22,11 @@ type batch struct {
 	services [BatchSize]uint32 // of requests
 	hashes   [BatchSize]uint64 // of clients' packets, else 0
 	places   [BatchSize]uint32 // of these, in the flow table
-	ahashes  [BatchSize]uint64 // of answers; else anything
-	numbers  [BatchSize]uint32 // of the flows that these seem to be of
+
+	// Of answers alone, in the order in which they came.
+	answers [BatchSize]uint8  // their frames' indexes
+	ahashes [BatchSize]uint64 // their hashes
+	numbers [BatchSize]uint32 // numbers of the flows that they seem to be of
 }
 
 // came makes the metas of n frames that have come in on an interface.
@@ -42,8 +46,8 @@ func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verd
 	if f.second(frames, verdicts, whole) == len(frames) {
 		return // all are sent
 	}
-	if answers > 0 {
-		f.answerAll(frames, verdicts)
+	for n, at := range f.batch.answers[:answers] {
+		verdicts[at] = f.answer(n, &frames[at])
 	}
 	for i := range verdicts {
 		if verdicts[i].Action == Drop {
@@ -87,22 +91,23 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (whole, answ
 		case isRequest:
 			b.hashes[at] = flows.Hash(&p.Tuple)
 		case isAnswer:
-			b.ahashes[at] = flows.Hash(&p.Tuple)
-			answers++
+			b.answers[answers], b.ahashes[answers] = uint8(at), flows.Hash(&p.Tuple)
+			if answers++; answers%flow.Group == 0 {
+				f.nat.index.Ahead(b.ahashes[answers-flow.Group : answers])
+			}
 		}
 	}
 	f.touched += sum
 	n := len(frames)
-	flows.Ahead(b.hashes[max(n-1, 0)&^(flow.Group-1) : n])
 	if answers > 0 {
-		f.prefetchAnswers(b.kinds[:n], b.ahashes[:n], b.numbers[:n])
+		f.nat.index.Ahead(b.ahashes[answers&^(flow.Group-1) : answers])
 	}
-	if answers+others == n {
-		return 0, answers
+	if answers+others < n {
+		flows.Ahead(b.hashes[(n-1)&^(flow.Group-1) : n])
+		flows.Prefetch(b.hashes[:n], b.places[:n])
 	}
-	flows.Prefetch(b.hashes[:n], b.places[:n])
-	if snap.Slots() > f.many {
-		f.prefetchBackends(b.places[:n])
+	if answers > 0 {
+		f.prefetchAnswers(b.ahashes[:answers], b.numbers[:answers])
 	}
 	return whole, answers
 }
@@ -119,6 +124,9 @@ func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, whole int) 
 			end = b.whole(i, len(frames))
 		}
 		known := f.flows.Known(b.places[i:end], b.parsed[i:end], f.mark, f.now)
+		if f.snap.Slots() > f.many {
+			f.prefetchBackends(b.places[i : i+known])
+		}
 		sent += f.known(i, frames[i:i+known], verdicts)
 		if i += known; i == len(frames) {
 			break
@@ -180,16 +188,6 @@ func (f *Forwarder) knownOther(e *flow.Entry, p *packet.Parsed, meta *handover.M
 	return Verdict{Action: Send, Egress: rw.Egress}
 }
 
-// answerAll is the second pass over answers.
-func (f *Forwarder) answerAll(frames []queue.Frame, verdicts []Verdict) {
-	b := &f.batch
-	for i, kind := range b.kinds[:len(frames)] {
-		if kind == isAnswer {
-			verdicts[i] = f.answer(&b.parsed[i], &b.metas[i], b.ahashes[i], b.numbers[i], &frames[i])
-		}
-	}
-}
-
 // unknown is what becomes of a whole packet whose flow is not known.
 func (f *Forwarder) unknown(p *packet.Parsed, meta *handover.Meta, hash uint64, frame *queue.Frame) Verdict {
 	verdict, next := f.classify(p, meta, frame)
@@ -214,21 +212,21 @@ func read(frame *queue.Frame, before uint64) uint64 {
 // manyBackends is up to how many backends all of them stay in the cache.
 const manyBackends = 4096
 
-// prefetchBackends brings into the cache what the flows in these places are going
-// to need besides their entries.
+// prefetchBackends brings into the cache what the flows in these places, which Known
+// has found, are going to need besides their entries.
 func (f *Forwarder) prefetchBackends(places []uint32) {
+	var slots [BatchSize]uint32
+	for i, place := range places {
+		slots[i%BatchSize] = f.flows.Found(place).Backend
+	}
+	prefetch.Elements(f.counters.Sent, slots[:len(places)])
 	sum := uint64(0) // else the compiler would drop the loads
-	backends, counters := f.snap.Pages(), f.counters.Sent
-	for _, place := range places {
-		e := f.flows.At(place)
-		if e == nil || int(e.Backend) >= min(f.snap.Slots(), len(counters)) {
-			continue
-		}
-		sum += counters[e.Backend].Packets
-		if e.NAT.Flags&plain != 0 {
-			sum += uint64(backends.Direct(e.Backend).Egress())
+	backends := f.snap.Pages()
+	for i, place := range places {
+		if f.flows.Found(place).NAT.Flags&plain != 0 {
+			sum += uint64(backends.Direct(slots[i%BatchSize]).Egress())
 		} else {
-			sum += uint64(backends.Backend(e.Backend).Rewrite.Egress)
+			sum += uint64(backends.Backend(slots[i%BatchSize]).Rewrite.Egress)
 		}
 	}
 	f.touched += sum

@@ -187,17 +187,13 @@ func (f *Forwarder) Client(e *flow.Entry) (addr [16]byte, port uint16, ok bool) 
 	return f.nat.addrs[e.NAT.Slot], e.NAT.Port, true
 }
 
-// prefetchAnswers brings into the cache what answer will read for these hashes, a
-// batch at a time: first the index, then what it leads to. It puts the numbers of
-// the flows that the answers seem to be of into numbers.
-func (f *Forwarder) prefetchAnswers(kinds []kind, hashes []uint64, numbers []uint32) {
-	f.nat.index.Prefetch(hashes)
-	for k, kind := range kinds {
-		numbers[k] = flow.NoPlace
-		if kind == isAnswer {
-			if number, at := f.nat.index.Lookup(hashes[k], 0); at >= 0 {
-				numbers[k] = number
-			}
+// prefetchAnswers puts the numbers of the flows that answers with these hashes seem to
+// be of into numbers, and asks for what answer will read of them.
+func (f *Forwarder) prefetchAnswers(hashes []uint64, numbers []uint32) {
+	for n, hash := range hashes {
+		numbers[n] = flow.NoPlace
+		if number, at := f.nat.index.Lookup(hash, 0); at >= 0 {
+			numbers[n] = number
 		}
 	}
 	f.flows.PrefetchAt(numbers)
@@ -328,15 +324,17 @@ func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Me
 	}
 }
 
-// answer is the second pass over a backend's packet: it goes to the client of
-// its flow, by the way that one's latest packet came. number is that of the flow
-// that it seems to be of.
-func (f *Forwarder) answer(p *packet.Parsed, meta *handover.Meta, hash uint64, number uint32, frame *queue.Frame) Verdict {
+// answer is the second pass over a backend's packet, the n-th of the batch: it goes to
+// the client of its flow, by the way that one's latest packet came.
+func (f *Forwarder) answer(n int, frame *queue.Frame) Verdict {
+	b := &f.batch
+	p, meta := &b.parsed[b.answers[n]], &b.metas[b.answers[n]]
+	number := b.numbers[n] // of the flow that it seems to be of
 	if e := f.flows.At(number); e != nil && isNAT(e) && p.Flow && (p.Kind == packet.KindIPv4) == packet.IsMapped(e.Tuple.Src) &&
 		f.isAnswerOf(e, &p.Tuple) && f.flows.KnownAnswer(number, p.TCPFlags, f.mark, f.now) {
 		return f.knownAnswer(e, p, meta, frame)
 	}
-	number, e := f.answered(hash, &p.Tuple)
+	number, e := f.answered(b.ahashes[n], &p.Tuple)
 	if !f.holds(e) || !f.flows.Answered(number, segment(p), f.now) {
 		return drop(stats.NoFlow)
 	}

@@ -44,7 +44,7 @@ func TestNoAllocs(t *testing.T) {
 			x.Lookup(12345, 0)
 			x.Remove(12345, 1)
 		}},
-		{"Index.Prefetch", func() { x.Prefetch(hashes) }},
+		{"Index.Ahead", func() { x.Ahead(hashes) }},
 		{"Intern of a known station", func() { s.Intern(&st) }},
 		{"Intern of a new one and Release", func() {
 			id, _ := s.Intern(&other)

@@ -109,7 +109,7 @@ func BenchmarkIndex(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				at := i % len(hashes)
 				if at%64 == 0 {
-					x.Prefetch(hashes[at : at+64])
+					x.Ahead(hashes[at : at+64])
 				}
 				x.Lookup(hashes[at], 0)
 			}

@@ -1,6 +1,10 @@
 package nat
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"weir/dataplane/prefetch"
+)
 
 const (
 	ways          = 8 // words in a set: a cache line
@@ -17,10 +21,9 @@ const (
 // Hashes are the caller's, keyed with a secret, so that nobody outside can aim
 // at one set: flow.Table.Hash of the answer tuple.
 type Index struct {
-	sets    [][ways]uint64 // 0 is a free word
-	mask    uint64         // number of sets - 1
-	len     int
-	touched uint64 // where Prefetch leaves what it read
+	sets [][ways]uint64 // 0 is a free word
+	mask uint64         // number of sets - 1
+	len  int
 }
 
 // NewIndex returns an empty Index that is at most half full with entries
@@ -46,15 +49,8 @@ func tagOf(hash uint64) uint64 { return hash>>32 | 1 }
 // Len returns how many entries there are.
 func (x *Index) Len() int { return x.len }
 
-// Prefetch brings what Lookup will read for these hashes into the cache, all of
-// it at once.
-func (x *Index) Prefetch(hashes []uint64) {
-	var sum uint64 // else the compiler would drop the loads
-	for _, hash := range hashes {
-		sum += x.sets[hash&x.mask][0]
-	}
-	x.touched += sum
-}
+// Ahead asks for what Lookup will read for these hashes, and does not wait for it.
+func (x *Index) Ahead(hashes []uint64) { prefetch.Hashed(x.sets, hashes) }
 
 // Lookup returns a number that was inserted with this hash, or seldom with
 // another one that looks the same. from is 0 at first and then the next of the

@@ -78,8 +78,8 @@ func TestIndex(t *testing.T) {
 	if x.Len() != 7 {
 		t.Errorf("len %d, want 7", x.Len())
 	}
-	x.Prefetch([]uint64{hash, otherSet, 1<<64 - 1})
-	x.Prefetch(nil)
+	x.Ahead([]uint64{hash, otherSet, 1<<64 - 1})
+	x.Ahead(nil)
 }
 
 // Half full with hashes as they come, about one insert in 50 fails on the way;

@@ -29,6 +29,9 @@ func (r *rig) table() {
 				c.dropped++
 			}
 			hashes[i] = r.flows.Hash(&p.Tuple)
+			if i%flow.Group == flow.Group-1 {
+				r.flows.Ahead(hashes[i+1-flow.Group : i+1])
+			}
 		}
 		r.flows.Prefetch(hashes[:len(frames)], places[:len(frames)])
 		now := ticksOf(batches)

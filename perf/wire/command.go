@@ -81,7 +81,7 @@ func LoopsCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			opt := Options{
 				Setup: measure.SetupOf(c), Ring: c.Int("ring"), Flows: []uint32{1024},
-				Subjects:  []string{"floor-afxdp", "asavie", "asavie-drained"},
+				Subjects:  []string{"floor-afxdp", "asavie", "asavie-drained", "testpmd"},
 				Scenarios: []Scenario{Flood, LossFree, Send},
 			}
 			if c.IsSet("scenario") {

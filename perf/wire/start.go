@@ -25,6 +25,8 @@ func (s *Subject) start(ctx context.Context, opt *Options, r *rig, flows uint32)
 	var run running
 	var err error
 	switch {
+	case s.loop == loops.Testpmd:
+		run, err = s.startTestpmd(ctx, opt, r)
 	case s.loop != "":
 		run, err = s.startLoop(opt, r)
 	case s.mode != "":
@@ -93,6 +95,36 @@ func (l loop) Close() error {
 	_, err := l.Process.Stop()
 	return err
 }
+
+// testpmd is DPDK's loop as a running subject. It counts nothing.
+type testpmd struct{ *loops.Pmd }
+
+func (s *Subject) startTestpmd(ctx context.Context, opt *Options, r *rig) (running, error) {
+	p, err := loops.StartTestpmd(ctx, r.Far, loops.Options{Interface: testbed.FarName, CPU: opt.CPUs[1]})
+	if errors.Is(err, loops.ErrNoTestpmd) {
+		return nil, fmt.Errorf("%w: %w", errNotHere, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return testpmd{p}, nil
+}
+
+// Work implements running, as kernel does. The thread never sleeps, so all that it does
+// is work only while there is too much of it.
+func (t testpmd) Work(delivered func() (uint64, error)) (work, error) {
+	return workOf(t.Pmd, false, delivered)
+}
+
+func (testpmd) Known() (int, bool, error) { return 0, false, nil }
+
+// Received implements running: a thread that never sleeps has no frames left that it
+// has not seen.
+func (testpmd) Received(context.Context) (uint64, error) { return 0, nil }
+
+func (testpmd) Counters() (Counters, error) { return Counters{}, nil }
+
+func (t testpmd) Stop() (Counters, error) { return Counters{}, t.Close() }
 
 // weir is a balancer as a running subject.
 type weir struct{ *balancer.Process }
@@ -209,10 +241,18 @@ func (s *Subject) startPeer(ctx context.Context, opt *Options, r *rig, flows uin
 	return k, nil
 }
 
-// Work implements running. Reading time and counts takes a while if somebody else
-// has the core of who reads, so the time is that in the middle of two.
+// Work implements running.
 func (k *kernel) Work(delivered func() (uint64, error)) (work, error) {
-	before, err := k.thread.Time()
+	return workOf(k.thread, k.always, delivered)
+}
+
+// workOf is the work of a thread that does not count what it has sent. Reading time and
+// counts takes a while if somebody else has the core of who reads, so the time is that in
+// the middle of two.
+func workOf(thread interface {
+	Time() (measure.ThreadTime, error)
+}, always bool, delivered func() (uint64, error)) (work, error) {
+	before, err := thread.Time()
 	if err != nil {
 		return work{}, err
 	}
@@ -220,12 +260,12 @@ func (k *kernel) Work(delivered func() (uint64, error)) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	after, err := k.thread.Time()
+	after, err := thread.Time()
 	if err != nil {
 		return work{}, err
 	}
 	spent := after.Since(before)
-	return work{measure.ThreadTime{Ran: before.Ran + spent.Ran/2, Waited: before.Waited + spent.Waited/2}, frames, k.always}, nil
+	return work{measure.ThreadTime{Ran: before.Ran + spent.Ran/2, Waited: before.Waited + spent.Waited/2}, frames, always}, nil
 }
 
 // Ticks implements running: nothing is done in user mode.

@@ -104,7 +104,7 @@ func Subjects() []Subject {
 		floor(splice.Generic), weir("weir-dsr-generic", splice.Generic, balancer.DSR),
 		floor(splice.AFPacket), weir("weir-dsr-afpacket", splice.AFPacket, balancer.DSR),
 		weir("weir-keep", splice.AFXDP, balancer.Keep), keep2,
-		other(loops.Asavie), other(loops.AsavieDrained),
+		other(loops.Asavie), other(loops.AsavieDrained), other(loops.Testpmd),
 		kernel(peers.NftDNAT), small, kernel(peers.NftDSR), kernel(peers.KernelForward), kernel(peers.IPVS),
 		thread(peers.NftDNAT, "nft-dnat-thread"), thread(peers.NftDSR, "nft-dsr-thread"),
 		thread(peers.XDPTX, "xdp-tx-thread"), thread(peers.XDPIPIP, "xdp-ipip-thread"),
@@ -154,7 +154,7 @@ func (s *Subject) can(scenario Scenario) bool {
 	}
 	switch scenario {
 	case Send:
-		return s.loop != "" && !s.IPv6
+		return s.loop != "" && s.loop != loops.Testpmd && !s.IPv6
 	case Core: // it has to send by another interface
 		// What nftables forwards to an ifb (nft_fwd_netdev_eval sets "redirected")
 		// is not dropped there but comes in again.

@@ -34,7 +34,10 @@ func AccountOf(q queue.Queue) (Account, error) {
 		return Account{}, fmt.Errorf("count frames: %w", queue.ErrClosed)
 	}
 	c := census{frameSize: s.mem.frameSize, place: make([]string, len(s.mem.mem)/int(s.mem.frameSize))}
-	k := s.kernelIndices()
+	k, err := s.kernelIndices()
+	if err != nil {
+		return Account{}, fmt.Errorf("count frames: %w", err)
+	}
 	for _, id := range s.stack {
 		if id%s.mem.frameSize != 0 {
 			c.fault("%d among the free frames is not the beginning of one", id)
@@ -72,24 +75,26 @@ func AccountOf(q queue.Queue) (Account, error) {
 type kernelIndices struct{ fill, receive, send, completion uint32 }
 
 // steadyWithin is how long the kernel may take from writing one index to writing the
-// other that belongs to it. It is a few instructions, unless its CPU is taken away in
-// between, as a hypervisor does.
+// other that belongs to it: that of the receive ring before that of the fill ring
+// (net/xdp/xsk.c, xsk_flush), and that of the completion ring before that of the send
+// ring. It is a few instructions, unless its CPU is taken away in between, as a
+// hypervisor does.
 const steadyWithin = time.Second
 
-// kernelIndices reads them all as of one moment, if they become steady.
-func (s *xsk) kernelIndices() kernelIndices {
+// kernelIndices reads them all as of one moment.
+func (s *xsk) kernelIndices() (k kernelIndices, err error) {
 	read := func() kernelIndices {
 		return kernelIndices{s.fill.consumer.Load(), s.receive.producer.Load(), s.send.consumer.Load(), s.completion.producer.Load()}
 	}
-	k := read()
+	k = read()
 	for begun := time.Now(); time.Since(begun) < steadyWithin; {
 		again := read()
 		if again == k && int32(k.fill-k.receive) >= 0 && int32(k.send-k.completion) >= 0 {
-			break
+			return k, nil
 		}
 		k = again
 	}
-	return k
+	return k, fmt.Errorf("the kernel's indices do not agree within %v: %+v", steadyWithin, k)
 }
 
 // census notes which frames were seen where.

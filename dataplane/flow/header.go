@@ -6,7 +6,7 @@ import "math/bits"
 // set, as a free place has the tag 0. The lower bits choose the set.
 func tagOf(hash uint64) uint64 { return hash>>48 | 1<<15 }
 
-// set is eight places for flows, and what is known of them.
+// set is eight places for flows: their header and their entries.
 type set struct {
 	header  header
 	entries [ways]Entry

@@ -24,8 +24,8 @@
 //
 // So a packet of a known flow touches two lines, one of an unknown flow touches
 // one, and expiry, eviction and the state of a flow's answers need headers only.
-// Both lines are nearly always in the same page of memory, however small the pages
-// are, so the processor looks up one address and not two. All eight tags of a set
+// Both lines are in the same page of memory, in 93 of 100 places even if that has
+// 4 KiB, so the processor looks up one address and not two. All eight tags of a set
 // are compared at once (see match).
 //
 // # Batches
@@ -177,12 +177,12 @@ func (t *Table) Sets() int { return len(t.sets) }
 // NoPlace is the number of no place.
 const NoPlace = ^uint32(0)
 
-// Group is how many hashes Ahead is best asked for at a time: it is no call for each,
-// and the first of them is not long in coming.
+// Group is how many hashes Ahead is best called with, a power of two: so many share the
+// price of the call, some nanoseconds, and most of a batch is still to come.
 const Group = 16
 
-// Ahead asks for what Prefetch reads for these hashes, and does not wait for it. What
-// is done until Prefetch is called costs nothing then.
+// Ahead asks for what Prefetch reads for these hashes, and does not wait for it: for
+// that there is the time until Prefetch is called. Without it Prefetch waits for each.
 func (t *Table) Ahead(hashes []uint64) {
 	prefetch.Hashed(t.sets, hashes)
 }

@@ -18,11 +18,12 @@ var (
 	_ = [1]struct{}{}[unsafe.Sizeof(Entry{})-lineSize]
 	_ = [1]struct{}{}[unsafe.Sizeof(header{})-lineSize]
 	_ = [1]struct{}{}[unsafe.Sizeof(set{})-setLines*lineSize]
+	_ = [1]struct{}{}[unsafe.Offsetof(set{}.entries)-lineSize]
 	_ = [1]struct{}{}[unsafe.Sizeof(packet.Tuple{})-38]
 )
 
 // Number returns the number of the place that e, an entry of this table, is in.
-// Only NAT wants it, so Lookup and Insert need not return it to all.
+// Few want it, so Lookup and Insert need not return it to all.
 func (t *Table) Number(e *Entry) uint32 {
 	return uint32((uintptr(unsafe.Pointer(e)) - uintptr(unsafe.Pointer(unsafe.SliceData(t.lines)))) / lineSize)
 }

@@ -110,7 +110,7 @@ type Forwarder struct {
 	batch   batch
 	piece   [handover.MaxFrame]byte
 	many    int    // backends from which on they are read ahead
-	touched uint64 // where first and prefetchBackends leave what they read
+	touched uint64 // where first and prefetchBackends leave what they have read
 }
 
 // New makes a Forwarder. It decides nothing before Adopt.

@@ -137,7 +137,7 @@ func (g *Generator) SetRate(perSecond int) error {
 // TCP control bits (RFC 9293, section 3.1).
 const (
 	Open        = 0x02 // SYN
-	Acknowledge = 0x10 // ACK, of data, whose sequence number follows that of Open
+	Acknowledge = 0x10 // ACK, with the sequence number that follows that of Open
 )
 
 // SetFlags changes what the flows of Options.TCP send, Open or Acknowledge: who is to

@@ -30,7 +30,7 @@ type Account struct {
 	// Of the frames that arrived by the wire there should be none of these.
 	Bad    uint64 `json:"bad"`              // not for the MAC and IP addresses that the subject sends to, or, where the sink has looked, not as they should be
 	Others uint64 `json:"others,omitempty"` // not of the measurement
-	Alien  uint64 `json:"alien,omitempty"`  // of the measurement, but not in the tunnel, or of the IP version, that is the subject's
+	Alien  uint64 `json:"alien,omitempty"`  // of the measurement, but not in the tunnel, or of the IP version or protocol, that is the subject's
 
 	Counters
 }
@@ -140,7 +140,7 @@ func (a *Account) check(c *Cell) error {
 	}
 	must(a.Bad == 0, "%d frames that arrived are not as they should be", a.Bad)
 	must(a.Others == 0, "%d frames that arrived are none of the generator's", a.Others)
-	must(a.Alien == 0, "%d frames that arrived are not %s", a.Alien, c.subject.kind())
+	must(a.Alien == 0, "%d frames that arrived are of another protocol, IP version or tunnel", a.Alien)
 	if c.Scenario == Send {
 		return errors.Join(errs...)
 	}

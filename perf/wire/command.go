@@ -25,7 +25,7 @@ func Command() *cli.Command {
 			&cli.StringSliceFlag{Name: "subject", Usage: "name of one, or all; may be repeated (default: " + strings.Join(MainSubjects(), ", ") + ")"},
 			&cli.StringSliceFlag{Name: "scenario", Usage: "measure only this, may be repeated: core, flood, lossfree, latency, send (default: all but send)"},
 			&cli.StringSliceFlag{Name: "flows", Usage: "how many, may be repeated; core is measured with each number, the others with the first (default: 1024, 65536, 1048576)"},
-			&cli.BoolFlag{Name: "tcp", Usage: "send TCP segments, of connections that are open (default: UDP)"},
+			&cli.BoolFlag{Name: "tcp", Usage: "send TCP segments with ACK; weir-nat, weir-keep and ipvs see a SYN of each flow before (default: UDP)"},
 			&cli.Float64Flag{Name: "zipf", Usage: "exponent of how popular flows are (default: they take turns)"},
 			&cli.IntFlag{Name: "frame-len", Usage: "bytes (default: the least)"},
 			&cli.BoolFlag{Name: "verify", Usage: "check lengths and checksums of each packet that arrives by the wire, which costs some tens of nanoseconds"},

@@ -15,9 +15,9 @@ const latencyBatch = 8
 // idleRate is so few packets per second that the worker sleeps before each.
 const idleRate = 100
 
-// idleWindows is for how many windows that is measured: at so low a rate one has too
-// few packets for a percentile.
-const idleWindows = 10
+// idleWindows is for how many windows that is measured. Ten of a second are what a p99
+// takes (enough packets above it), and two more are for what the generator is late for.
+const idleWindows = 12
 
 // Loads returns the shares of the loss-free rate at which latency is measured. 0
 // is [idleRate]: what it takes to wake up.

@@ -14,8 +14,8 @@ import (
 type Report struct {
 	measure.Head
 	Libraries []string          `json:"libraries,omitempty"` // that are not weir's
-	TCP       bool              `json:"tcp,omitempty"`
-	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least: 60, and for IPv6 62, with TCP 74
+	TCP       bool              `json:"tcp,omitempty"`       // not UDP
+	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least that there is room for: 60, and more over IPv6 or with a stamp
 	Zipf      float64           `json:"zipf,omitempty"`      // exponent of how popular flows are
 	Verified  bool              `json:"verified,omitempty"`  // each packet that arrived by the wire
 	Window    float64           `json:"window_seconds"`

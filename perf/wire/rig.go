@@ -180,9 +180,13 @@ const (
 	prepareBlind = 5 // of a subject that knows no flows, which may lose at any rate, or may have no room for all
 	prepareRare  = 4
 	homeless     = 0.001 // share of the flows
+)
 
+// Having all connections opened. Who finds no room for one is asked again; at half the
+// rate, since nothing is lowered here if packets are lost.
+const (
 	openings = 2
-	openRate = 200_000 // packets per second
+	openRate = prepareRate / 2
 )
 
 // prepare has each flow send a packet, until the subject knows them all, but for
@@ -233,8 +237,9 @@ func (r *rig) prepare(ctx context.Context, flows uint32, rare bool) error {
 	return fmt.Errorf("only %d of %d flows are known after %d packets each: most are lost, or there is no room", known, flows, prepareTries)
 }
 
-// open has each flow ask for a connection, more than once: nothing is asked anew by
-// who has lost it.
+// open has each flow ask for a connection, more than once, as its segments alone would
+// not open one. Those of a flow that finds no room are dropped later, or answered with
+// a reset, which shows in the account.
 func (r *rig) open(ctx context.Context, flows uint32) error {
 	if err := r.Source.SetFlags(generator.Open); err != nil {
 		return err

@@ -62,7 +62,7 @@ type Options struct {
 	// and 1 Mi. Core is measured with each number, everything else with the first.
 	Flows []uint32
 
-	TCP      bool          // and not UDP: data of connections, which are opened before
+	TCP      bool          // and not UDP: segments with ACK; who insists has seen a SYN of each flow before. Not with Zipf
 	Zipf     float64       // exponent of how popular flows are; default 0, they take turns
 	FrameLen int           // bytes; default the least there is
 	Step     time.Duration // of a trial of the binary search, and of warming up; default 200 ms
@@ -82,6 +82,9 @@ func (opt *Options) complete() error {
 		if !slices.Contains(Scenarios(), s) {
 			return fmt.Errorf("no scenario %q; there are %v", s, Scenarios())
 		}
+	}
+	if opt.TCP && opt.Zipf > 0 {
+		return errors.New("TCP by Zipf's law: rare flows would not be opened")
 	}
 	if len(opt.Flows) == 0 {
 		opt.Flows = []uint32{1 << 10, 1 << 16, 1 << 20}

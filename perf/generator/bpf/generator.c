@@ -43,7 +43,7 @@ const volatile _Bool tcp;
 const volatile __u32 flows; // zero for a flood, where each frame has a source of its own
 const volatile __u32 beside; // flows beside a flood
 const volatile __u32 sources_mask; // the bits of a flood's source that are free
-const volatile _Bool sequence_is_flow; // else it is pseudo-random
+const volatile _Bool sequence_is_flow; // one less in a SYN; else it is pseudo-random
 const volatile __u64 seed;
 const volatile __u64 openings; // how many of 2^32 frames open a new connection
 const volatile __u32 zipf; // how many slots are used, zero for flows in turn
@@ -242,7 +242,7 @@ int generate(struct xdp_md *ctx)
 	__u8 *frame = (void *)(long)ctx->data;
 	__u32 key = BESIDE;
 	struct state *state;
-	struct fields f = {.flags = flow_flags};
+	struct fields f = {.flags = tcp ? flow_flags : 0};
 	__u64 random = 0;
 	__u32 flow;
 

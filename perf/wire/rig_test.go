@@ -104,7 +104,7 @@ func TestSettle(t *testing.T) {
 				t.Fatal(err)
 			}
 			settled := make(chan error, 1)
-			go func() { settled <- r.offer(t.Context(), frames, prepareRate) }()
+			go func() { settled <- r.offer(t.Context(), frames, slowestRate) }()
 			select {
 			case err := <-settled:
 				t.Errorf("has settled while the worker was stopped: %v", err)

@@ -1,6 +1,7 @@
 package nexthop
 
 import (
+	"log/slog"
 	"net/netip"
 	"slices"
 	"testing"
@@ -24,10 +25,10 @@ func TestTrackerFollowsOwnAddresses(t *testing.T) {
 		return all
 	}
 	k.addresses = append(on(six, two, one), ownAddress{two, 77}) // by the VLAN interface on the same NIC
+	if got := newTracker(slog.New(slog.DiscardHandler), nil, &fakeWire{}).Addresses(); len(got) != 0 {
+		t.Errorf("of one that does not run: %v", got)
+	}
 	simulate(t, []*fakeKernel{k}, &fakeWire{}, func(t *testing.T, tr *Tracker) {
-		if got := tr.Addresses(); len(got) != 0 {
-			t.Errorf("before the first look: %v", got)
-		}
 		pause()
 		before := tr.Addresses()
 		if !slices.Equal(before, want(one, two, six)) || !changed(tr) {

@@ -221,7 +221,8 @@ func (s *testSite) iperf(vip netip.Addr, args ...string) {
 		if err := json.Unmarshal([]byte(text), &report); err != nil {
 			s.t.Fatalf("%v in the report of iperf3:\n%s", err, text)
 		}
-		if strings.Contains(report.Error, "busy") {
+		// Between two clients the server is busy, or has closed its listening socket.
+		if strings.Contains(report.Error, "busy") || strings.Contains(report.Error, "unable to connect") {
 			return errors.New(report.Error)
 		}
 		return nil

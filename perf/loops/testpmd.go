@@ -11,8 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"weir/dataplane/affinity"
 	"weir/lab/netlab"
 	"weir/perf/measure"
 )
@@ -46,9 +45,13 @@ func StartTestpmd(ctx context.Context, host *netlab.Host, opt Options) (_ *Pmd, 
 	if err != nil || len(driver) == 0 {
 		return nil, ErrNoTestpmd
 	}
+	elsewhere, err := others(opt.CPU)
+	if err != nil {
+		return nil, fmt.Errorf("start testpmd: %w", err)
+	}
 	// The first lcore does nothing but wait for its input to end, and may do so anywhere.
 	cmd := exec.Command(program,
-		"--lcores", fmt.Sprintf("0@(%s),1@%d", others(opt.CPU), opt.CPU), "--no-huge", "-m", "512", "--no-shconf", "--no-pci", "--no-telemetry",
+		"--lcores", fmt.Sprintf("0@(%s),1@%d", elsewhere, opt.CPU), "--no-huge", "-m", "512", "--no-shconf", "--no-pci", "--no-telemetry",
 		"--vdev", "net_af_xdp0,force_copy=1,iface="+opt.Interface,
 		"--", "--forward-mode=macswap", "--auto-start", "--nb-cores=1", "--no-mlockall", "--total-num-mbufs=16384", "--stats-period=3600")
 	cmd.Env = append(os.Environ(), "LIBXDP_BPFFS_AUTOMOUNT=1")
@@ -82,21 +85,22 @@ func StartTestpmd(ctx context.Context, host *netlab.Host, opt Options) (_ *Pmd, 
 	}
 }
 
-// others lists all CPUs of this process but one, or that one if there is no other.
-func others(cpu int) string {
-	var allowed unix.CPUSet
+// others lists all CPUs that are allowed but one, or that one if there is no other.
+func others(cpu int) (string, error) {
+	cpus, err := affinity.Allowed()
+	if err != nil {
+		return "", err
+	}
 	var list []string
-	if err := unix.SchedGetaffinity(0, &allowed); err == nil {
-		for n := range 64 * len(allowed) {
-			if n != cpu && allowed.IsSet(n) {
-				list = append(list, strconv.Itoa(n))
-			}
+	for _, n := range cpus {
+		if n != cpu {
+			list = append(list, strconv.Itoa(n))
 		}
 	}
 	if list == nil {
-		return strconv.Itoa(cpu)
+		return strconv.Itoa(cpu), nil
 	}
-	return strings.Join(list, ",")
+	return strings.Join(list, ","), nil
 }
 
 // worker returns the thread of lcore 1 of a process of DPDK, 0 if there is none yet.

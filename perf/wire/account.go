@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"weir/perf/balancer"
 	"weir/perf/loops"
@@ -140,7 +141,8 @@ func (a *Account) check(c *Cell) error {
 	}
 	must(a.Bad == 0, "%d frames that arrived are not as they should be", a.Bad)
 	must(a.Others == 0, "%d frames that arrived are none of the generator's", a.Others)
-	must(a.Alien == 0, "%d frames that arrived are of another protocol, IP version or tunnel", a.Alien)
+	_, shape, _ := strings.Cut(c.subject.kind().String(), "/") // without the protocol, which is the run's
+	must(a.Alien == 0, "%d frames that arrived are not %s, or of another protocol", a.Alien, shape)
 	if c.Scenario == Send {
 		return errors.Join(errs...)
 	}

@@ -40,8 +40,8 @@ func TestAccount(t *testing.T) {
 
 		{"bad", "nft-dnat", Flood, peer, func(a *Account) { a.Bad = 1 }, "not as they should be"},
 		{"others", "nft-dnat", Flood, peer, func(a *Account) { a.Others = 1 }, "none of the generator's"},
-		{"no tunnel", "weir-ipip", Flood, weir, func(a *Account) { a.Alien = 690 }, "690 frames that arrived are of another protocol, IP version or tunnel"},
-		{"no tunnel over IPv6", "weir-ipip-6", Flood, weir, func(a *Account) { a.Alien = 690 }, "690 frames that arrived are of another protocol, IP version or tunnel"},
+		{"no tunnel", "weir-ipip", Flood, weir, func(a *Account) { a.Alien = 690 }, "are not IPv4 in IPv4"},
+		{"no tunnel over IPv6", "weir-ipip-6", Flood, weir, func(a *Account) { a.Alien = 690 }, "are not IPv6 in IPv6"},
 		{"no tunnel in the hole", "weir-ipip", Core, tunnel, func(a *Account) { a.Bytes = 600 }, "had 600 bytes, want 800"},
 		{"a tunnel in the hole", "nft-dnat", Core, hole, func(a *Account) { a.Bytes += 690 * 20 }, "bytes, want"},
 		{"out of nothing", "nft-dnat", Flood, peer, func(a *Account) { a.Delivered = 901 }, "and 901 arrived"},

@@ -125,6 +125,7 @@ func TestRefused(t *testing.T) {
 	for name, opt := range map[string]Options{
 		"subject":  {Subjects: []string{"katran"}},
 		"scenario": {Scenarios: []Scenario{Flood, "overload"}},
+		"Zipf TCP": {TCP: true, Zipf: 1},
 		"pair":     {Subjects: []string{"weir-dsr"}, Scenarios: []Scenario{Send}},
 	} {
 		if err := opt.complete(); err != nil {

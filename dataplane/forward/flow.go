@@ -70,11 +70,11 @@ func (f *Forwarder) lookup(p *packet.Parsed, hash uint64) *flow.Entry {
 // without a look at its service, until what that depends on may have changed.
 func (f *Forwarder) makeKnown(e *flow.Entry) {
 	if isNAT(e) {
-		to, ok := f.translated(e)
-		if !ok {
+		var to packet.Tuple
+		if !f.translated(e, &to) {
 			return
 		}
-		e.Delta = translate.NewChange(&e.Tuple, &to, 0).Delta
+		e.Delta = translate.Delta(&e.Tuple, &to)
 	} else if e.NAT.Flags &^= plain; f.snap.Pages().Direct(e.Backend).Applies() {
 		e.NAT.Flags |= plain
 	}

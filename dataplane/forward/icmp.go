@@ -77,7 +77,8 @@ func (f *Forwarder) errorToBackend(p *packet.Parsed, about *packet.Tuple, servic
 	if svc.Mode == snapshot.Direct {
 		return f.relayed(f.direct(e.Backend, p, meta, frame))
 	}
-	answer, _ := f.answerOf(e)
+	var answer packet.Tuple
+	f.answerOf(e, &answer)
 	change := translate.ErrorChange{Src: answer.Dst, Dst: answer.Src, Quoted: answer}
 	if e.NAT.Flags&natKeep != 0 {
 		change.Src = p.Src // the backends know the network that the client is in

@@ -160,22 +160,34 @@ func backendPort(configured uint16, e *flow.Entry) uint16 {
 	return e.Tuple.DstPort
 }
 
-// answerOf returns the tuple of a NAT flow's answers; ok is false if it is not
-// known any more.
-func (f *Forwarder) answerOf(e *flow.Entry) (answer packet.Tuple, ok bool) {
-	to, ok := f.translated(e)
-	return reversed(&to), ok
-}
-
-// translated returns the tuple of a NAT flow's packets as they go to the backend;
-// ok is false if it is not known any more.
-func (f *Forwarder) translated(e *flow.Entry) (to packet.Tuple, ok bool) {
+// answerOf makes answer the tuple of a NAT flow's answers; ok is false if it is not
+// known any more. A tuple is filled in where it is needed: to copy one that was just
+// written field by field, in pieces that span fields, is to wait until the writes have
+// left the processor.
+func (f *Forwarder) answerOf(e *flow.Entry, answer *packet.Tuple) (ok bool) {
 	backend, port, ok := f.backendOf(e)
 	if !ok {
-		return to, false
+		return false
 	}
 	client, clientPort := f.clientOf(e)
-	return packet.Tuple{Src: *client, Dst: *backend, SrcPort: clientPort, DstPort: port, Proto: e.Tuple.Proto}, true
+	answer.Src, answer.SrcPort = *backend, port
+	answer.Dst, answer.DstPort = *client, clientPort
+	answer.Proto = e.Tuple.Proto
+	return true
+}
+
+// translated makes to the tuple of a NAT flow's packets as they go to the backend;
+// ok is false if it is not known any more.
+func (f *Forwarder) translated(e *flow.Entry, to *packet.Tuple) (ok bool) {
+	backend, port, ok := f.backendOf(e)
+	if !ok {
+		return false
+	}
+	client, clientPort := f.clientOf(e)
+	to.Src, to.SrcPort = *client, clientPort
+	to.Dst, to.DstPort = *backend, port
+	to.Proto = e.Tuple.Proto
+	return true
 }
 
 // Client returns the address and port that the flow's backend sees the client
@@ -252,9 +264,7 @@ func (f *Forwarder) backendOf(e *flow.Entry) (addr *[16]byte, port uint16, ok bo
 func (f *Forwarder) translate(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, hash uint64, mode snapshot.Mode, frame *queue.Frame) stats.Reason {
 	reason := f.assign(e, hash, mode)
 	if reason == stats.ReasonNone {
-		st := stationOf(p, meta, frame)
-		id, ok := f.nat.stations.Intern(&st)
-		if ok {
+		if id, ok := f.intern(p, meta, frame); ok {
 			e.NAT.Station = id
 			e.NAT.Flags |= natFlow
 			f.counters.NATFlows++
@@ -267,20 +277,28 @@ func (f *Forwarder) translate(e *flow.Entry, p *packet.Parsed, meta *handover.Me
 	return reason
 }
 
-func stationOf(p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) nat.Station {
-	return nat.Station{
-		MAC: packet.Ethernet(frame.Bytes()).Src(), VLAN: p.VLAN, Tagged: p.Tagged, Interface: meta.Ingress,
-	}
+// intern returns the id of the station that a frame came from.
+func (f *Forwarder) intern(p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) (id uint16, ok bool) {
+	var st nat.Station
+	st.MAC = packet.Ethernet(frame.Bytes()).Src()
+	st.VLAN, st.Tagged, st.Interface = p.VLAN, p.Tagged, meta.Ingress
+	return f.nat.stations.Intern(&st)
 }
 
 // knownToBackend is toBackend for a packet that Table.Known is about.
 func (f *Forwarder) knownToBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
-	b := f.snap.Backend(e.Backend)
-	if (p.Kind == packet.KindIPv4) != packet.IsMapped(b.Addr) ||
-		!f.nat.stations.Sends(e.NAT.Station, nat.SourceOf(frame.Bytes()), p.VLAN, p.Tagged, meta.Ingress) {
+	if !f.nat.stations.Sends(e.NAT.Station, nat.SourceOf(frame.Bytes()), p.VLAN, p.Tagged, meta.Ingress) {
 		return f.toBackend(e, p, meta, frame)
 	}
+	b := f.snap.Backend(e.Backend)
 	client, clientPort := f.clientOf(e)
+	if (p.Kind == packet.KindIPv4) != packet.IsMapped(b.Addr) {
+		var change translate.Change
+		change.Src, change.SrcPort = *client, clientPort
+		change.Dst, change.DstPort = b.Addr, backendPort(b.Port, e)
+		change.Delta = e.Delta
+		return f.changed(&change, e, p, meta, frame)
+	}
 	switch reason := translate.Whole(frame, p, client, &b.Addr, clientPort, backendPort(b.Port, e), e.Delta, b.Rewrite.Room()); reason {
 	case stats.ReasonNone:
 		b.Rewrite.Frame(frame, frame.Start+p.L3)
@@ -295,16 +313,23 @@ func (f *Forwarder) knownToBackend(e *flow.Entry, p *packet.Parsed, meta *handov
 
 // toBackend translates a client's packet and sends it to the flow's backend.
 func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
-	if st := stationOf(p, meta, frame); !f.nat.stations.Is(e.NAT.Station, &st) {
+	if !f.nat.stations.Sends(e.NAT.Station, nat.SourceOf(frame.Bytes()), p.VLAN, p.Tagged, meta.Ingress) {
 		// The client's router has changed: answers follow.
-		if id, ok := f.nat.stations.Intern(&st); ok {
+		if id, ok := f.intern(p, meta, frame); ok {
 			f.nat.stations.Release(e.NAT.Station)
 			e.NAT.Station = id
 		}
 	}
+	var to packet.Tuple
+	f.translated(e, &to)
+	var change translate.Change
+	change.Set(&p.Tuple, &to, f.mss(p, e))
+	return f.changed(&change, e, p, meta, frame)
+}
+
+// changed sends a client's packet to the flow's backend, changed.
+func (f *Forwarder) changed(change *translate.Change, e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
 	b := f.snap.Backend(e.Backend)
-	to, _ := f.translated(e)
-	change := translate.NewChange(&p.Tuple, &to, f.mss(p, e))
 	room := b.Rewrite.Room()
 	if p.Kind == packet.KindIPv6 && packet.IsMapped(b.Addr) {
 		// An IPv6 sender goes no lower. Such packets leave without Don't
@@ -330,20 +355,25 @@ func (f *Forwarder) answer(n int, frame *queue.Frame) Verdict {
 	b := &f.batch
 	p, meta := &b.parsed[b.answers[n]], &b.metas[b.answers[n]]
 	number := b.numbers[n] // of the flow that it seems to be of
-	if e := f.flows.At(number); e != nil && isNAT(e) && p.Flow && (p.Kind == packet.KindIPv4) == packet.IsMapped(e.Tuple.Src) &&
-		f.isAnswerOf(e, &p.Tuple) && f.flows.KnownAnswer(number, p.TCPFlags, f.mark, f.now) {
+	if e := f.flows.At(number); e != nil && isNAT(e) && p.Flow && f.isAnswerOf(e, &p.Tuple) && f.flows.KnownAnswer(number, p.TCPFlags, f.mark, f.now) {
 		return f.knownAnswer(e, p, meta, frame)
 	}
 	number, e := f.answered(b.ahashes[n], &p.Tuple)
 	if !f.holds(e) || !f.flows.Answered(number, segment(p), f.now) {
 		return drop(stats.NoFlow)
 	}
+	to := reversed(&e.Tuple)
+	var change translate.Change
+	change.Set(&p.Tuple, &to, f.mss(p, e))
+	return f.changedBack(&change, e, p, meta, frame)
+}
+
+// changedBack sends a backend's packet to the client of its flow, changed.
+func (f *Forwarder) changedBack(change *translate.Change, e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
 	st, mtu := f.wayBack(e)
 	if mtu == 0 {
 		return drop(stats.NoEgress)
 	}
-	to := reversed(&e.Tuple)
-	change := translate.NewChange(&p.Tuple, &to, f.mss(p, e))
 	l3, reason := change.Packet(frame, p, mtu)
 	switch reason {
 	case stats.ReasonNone:
@@ -359,11 +389,18 @@ func (f *Forwarder) answer(n int, frame *queue.Frame) Verdict {
 
 // knownAnswer is answer for a packet that Table.KnownAnswer is about.
 func (f *Forwarder) knownAnswer(e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
+	back := ^e.Delta // in one's complement: what the change did is undone
+	if (p.Kind == packet.KindIPv4) != packet.IsMapped(e.Tuple.Src) {
+		var change translate.Change
+		change.Src, change.SrcPort = e.Tuple.Dst, e.Tuple.DstPort
+		change.Dst, change.DstPort = e.Tuple.Src, e.Tuple.SrcPort
+		change.Delta = back
+		return f.changedBack(&change, e, p, meta, frame)
+	}
 	st, mtu := f.wayBack(e)
 	if mtu == 0 {
 		return drop(stats.NoEgress)
 	}
-	back := ^e.Delta // in one's complement: what the change did is undone
 	switch reason := translate.Whole(frame, p, &e.Tuple.Dst, &e.Tuple.Src, e.Tuple.DstPort, e.Tuple.SrcPort, back, mtu); reason {
 	case stats.ReasonNone:
 		f.frameFor(st, frame, frame.Start+p.L3)

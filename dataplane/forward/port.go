@@ -3,6 +3,7 @@ package forward
 import (
 	"weir/dataplane/flow"
 	"weir/dataplane/nat"
+	"weir/dataplane/packet"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
 )
@@ -14,7 +15,8 @@ func (f *Forwarder) assign(e *flow.Entry, hash uint64, mode snapshot.Mode) stats
 	number := f.flows.Number(e)
 	if mode == snapshot.NATKeep {
 		e.NAT.Flags = natKeep
-		answer, _ := f.answerOf(e)
+		var answer packet.Tuple
+		f.answerOf(e, &answer)
 		ahash := f.flows.Hash(&answer)
 		if old, other := f.answered(ahash, &answer); other != nil {
 			f.takeOver(old) // the same client came by another VIP
@@ -55,6 +57,7 @@ func (f *Forwarder) freePort(e *flow.Entry, number uint32, hash uint64, fallback
 	first := int(flow.HashStableSource(&e.Tuple.Src) % uint64(max(len(addrs), 1)))
 	hurry := n.scarce == f.now
 	n.tried = 0
+	var search nat.Search
 	for i := range addrs {
 		left := nat.MaxCandidates - n.tried
 		if i < len(addrs)-1 {
@@ -66,7 +69,7 @@ func (f *Forwarder) freePort(e *flow.Entry, number uint32, hash uint64, fallback
 			continue // answers would go to another station
 		}
 		r := a.Range
-		for search := n.ports.Search(r.Slot, hash); left > 0; left-- {
+		for n.ports.Begin(&search, r.Slot, hash); left > 0; left-- {
 			if hurry && n.tried >= nat.Patience && fallback.found {
 				return false
 			}
@@ -110,8 +113,8 @@ func (c *candidate) before(other *candidate) bool {
 // the one before.
 func (f *Forwarder) tryPort(e *flow.Entry, number uint32, slot, port uint16, fallback *candidate) bool {
 	e.NAT.Slot, e.NAT.Port = slot, port
-	answer, ok := f.answerOf(e)
-	if !ok {
+	var answer packet.Tuple
+	if !f.answerOf(e, &answer) {
 		return false
 	}
 	ahash := f.flows.Hash(&answer)
@@ -141,7 +144,8 @@ func (f *Forwarder) takeOver(number uint32) {
 
 // unassign gives back what assign has given to the flow with a number.
 func (f *Forwarder) unassign(e *flow.Entry, number uint32) {
-	if answer, ok := f.answerOf(e); ok {
+	var answer packet.Tuple
+	if f.answerOf(e, &answer) {
 		f.nat.index.Remove(f.flows.Hash(&answer), number)
 	}
 	if e.NAT.Flags&natKeep == 0 {

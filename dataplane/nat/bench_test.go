@@ -64,14 +64,14 @@ func BenchmarkPorts(b *testing.B) {
 		b.Run(name("search-next"), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				s := p.Search(0, hashes[i%len(hashes)])
+				s := search(p, 0, hashes[i%len(hashes)])
 				p.Next(&s)
 			}
 		})
 		b.Run(name("128-candidates"), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				s := p.Search(0, hashes[i%len(hashes)])
+				s := search(p, 0, hashes[i%len(hashes)])
 				for _, ok := p.Next(&s); ok; {
 					_, ok = p.Next(&s)
 				}
@@ -138,11 +138,10 @@ func BenchmarkStations(b *testing.B) {
 		}
 		other := station(n)
 		name := func(what string) string { return fmt.Sprintf("stations=%d/%s", n, what) }
-		b.Run(name("is"), func(b *testing.B) {
+		b.Run(name("sends"), func(b *testing.B) {
 			b.ReportAllocs()
-			st := station(1)
 			for i := 0; b.Loop(); i++ {
-				s.Is(uint16(i%n), &st)
+				s.Sends(uint16(i%n), 2, 0, false, 0)
 			}
 		})
 		b.Run(name("intern-release-known"), func(b *testing.B) {

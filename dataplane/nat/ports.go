@@ -97,8 +97,8 @@ func (p *Ports) Hold(r Range, hash uint64) bool {
 	return ok
 }
 
-// Search is a walk over the ports a flow may get. It is a value; Ports.Next
-// advances it.
+// Search is a walk over the ports a flow may get, which Ports.Begin begins and
+// Ports.Next advances.
 //
 // It goes row by row over a table with a column for each own block in the range
 // and 64 rows: it tries a port in every block before a second one in any. Where
@@ -120,12 +120,14 @@ type Search struct {
 	asked   bool // whether the space was asked for a block
 }
 
-// Search begins a search for a port of an address, in the range of Hold. hash is
+// Begin makes s a search for a port of an address, in the range of Hold. hash is
 // the flow's, evenly spread in all bits and keyed with a secret, as
 // flow.Table.Hash returns it.
-func (p *Ports) Search(slot uint16, hash uint64) Search {
+func (p *Ports) Begin(s *Search, slot uint16, hash uint64) {
 	h := &p.held[slot]
-	s := Search{r: Range{slot, h.lo, h.hi}, hash: hash, inserted: blocksPerAddress, place: BlockPorts}
+	*s = Search{}
+	s.r.Slot, s.r.Lo, s.r.Hi = slot, h.lo, h.hi
+	s.hash, s.inserted, s.place = hash, blocksPerAddress, BlockPorts
 	first := h.find(h.lo / BlockPorts)
 	s.first, s.columns = uint16(first), uint16(max(0, h.find(h.hi/BlockPorts+1)-first))
 	if s.columns == 0 {
@@ -133,7 +135,6 @@ func (p *Ports) Search(slot uint16, hash uint64) Search {
 	}
 	s.start = uint16(((hash >> 32) * uint64(s.columns)) >> 32)
 	s.column = s.start
-	return s
 }
 
 // Next returns the next port to try, and reports false when there is none. Each

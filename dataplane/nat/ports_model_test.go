@@ -111,7 +111,7 @@ func (m *portsModel) empties(w int, slot uint16) (n int) {
 // candidates whatever they are.
 func (m *portsModel) open(w int, slot uint16, hash uint64, backend uint8, refuse int) {
 	p, r := m.workers[w], m.ranges[w][slot]
-	s := p.Search(slot, hash)
+	s := search(p, slot, hash)
 	seen := map[uint16]bool{}
 	claims := 0
 	for {

@@ -8,11 +8,16 @@ import (
 	"testing"
 )
 
+func search(p *Ports, slot uint16, hash uint64) (s Search) {
+	p.Begin(&s, slot, hash)
+	return s
+}
+
 // place is what the caller of a search does: it takes the first port that
 // accept agrees to.
 func place(p *Ports, r Range, hash uint64, accept func(port uint16) bool) (uint16, bool) {
 	p.Hold(r, hash)
-	s := p.Search(r.Slot, hash)
+	s := search(p, r.Slot, hash)
 	for port, ok := p.Next(&s); ok; port, ok = p.Next(&s) {
 		if accept(port) {
 			p.Take(r.Slot, port)
@@ -218,7 +223,7 @@ func TestHoldAnotherRange(t *testing.T) {
 	if !p.Hold(after, rng.Uint64()) || owned(after) != 1 || owned(before) < 500/BlockPorts {
 		t.Fatalf("%d blocks of the new range and %d of the old one", owned(after), owned(before))
 	}
-	s := p.Search(0, rng.Uint64())
+	s := search(p, 0, rng.Uint64())
 	for port, ok := p.Next(&s); ok; port, ok = p.Next(&s) {
 		if port < after.Lo || port > after.Hi {
 			t.Fatalf("port %d of the old range", port)
@@ -253,7 +258,7 @@ func TestAnotherBlockAfter8(t *testing.T) {
 	p := NewPorts(newSpace(t, 1), 0)
 	r := Range{0, 1024, 65535}
 	first, _ := place(p, r, 1, func(uint16) bool { return true })
-	s := p.Search(0, 12345)
+	s := search(p, 0, 12345)
 	for i := 1; ; i++ {
 		port, ok := p.Next(&s)
 		if !ok {
@@ -282,7 +287,7 @@ func TestClaimsAreSpread(t *testing.T) {
 		p := NewPorts(space, worker)
 		hash := rng.Uint64()
 		p.Hold(Range{0, 1024, 65535}, hash)
-		s := p.Search(0, hash)
+		s := search(p, 0, hash)
 		port, _ := p.Next(&s)
 		blocks[port/BlockPorts/64]++ // sixteenths of the address
 		places[port%BlockPorts/8]++
@@ -307,7 +312,7 @@ func TestSearchOfNothing(t *testing.T) {
 		if r.Slot < 2 && p.Hold(r, 77) {
 			t.Errorf("range %v: a block", r)
 		}
-		s := p.Search(r.Slot, 77)
+		s := search(p, r.Slot, 77)
 		for range 3 {
 			if port, ok := p.Next(&s); ok {
 				t.Errorf("range %v: port %d", r, port)
@@ -328,7 +333,7 @@ func TestFreeDuringSearch(t *testing.T) {
 		ports = append(ports, port)
 	}
 	slices.Sort(ports)
-	s := p.Search(0, 99)
+	s := search(p, 0, 99)
 	for i := 0; ; i++ {
 		port, ok := p.Next(&s)
 		if !ok {
@@ -359,7 +364,7 @@ func TestFirstPortIsSpread(t *testing.T) {
 	const searches = 100 * 4 * BlockPorts
 	counts := make([]int, 4*BlockPorts)
 	for range searches {
-		s := p.Search(0, rng.Uint64())
+		s := search(p, 0, rng.Uint64())
 		port, _ := p.Next(&s)
 		counts[port-r.Lo]++
 	}
@@ -382,7 +387,7 @@ func TestSameHashSamePort(t *testing.T) {
 	}
 	for range 100 {
 		hash := rng.Uint64()
-		a, b := p.Search(0, hash), p.Search(0, hash)
+		a, b := search(p, 0, hash), search(p, 0, hash)
 		for range Patience {
 			x, _ := p.Next(&a)
 			y, _ := p.Next(&b)

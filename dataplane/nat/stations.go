@@ -178,7 +178,9 @@ func SourceOf(frame []byte) uint64 {
 	return binary.LittleEndian.Uint64(frame[6:]) & address
 }
 
-// Sends is Is without a Station being made: source is its MAC.
+// Sends reports whether a frame with this source, tag and interface is from the
+// station with an id: the check for every packet of a flow whether it still comes
+// from the same neighbour. No frame is from NoStation.
 func (s *Stations) Sends(id uint16, source uint64, vlan uint16, tagged bool, iface uint16) bool {
 	if int(id) >= s.made {
 		return false
@@ -186,10 +188,4 @@ func (s *Stations) Sends(id uint16, source uint64, vlan uint16, tagged bool, ifa
 	r := s.record(id)
 	mac := uint64(binary.LittleEndian.Uint32(r.MAC[0:])) | uint64(binary.LittleEndian.Uint16(r.MAC[4:]))<<32
 	return mac == source && r.VLAN == vlan && r.Tagged == tagged && r.Interface == iface
-}
-
-// Is reports whether id is st's: the check for every packet of a flow whether
-// it still comes from the same neighbour. NoStation is nobody's.
-func (s *Stations) Is(id uint16, st *Station) bool {
-	return int(id) < s.made && s.record(id).Station == *st
 }

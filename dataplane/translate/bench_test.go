@@ -43,7 +43,7 @@ func TestNothingIsAllocated(t *testing.T) {
 			to := tuple(src, dst, from.Proto)
 			if n := testing.AllocsPerRun(100, func() {
 				r.restore()
-				c := translate.NewChange(&from, &to, 1400)
+				c := between(&from, &to, 1400)
 				if _, reason := c.Packet(&r.f, &r.p, noLimit); reason != stats.ReasonNone {
 					t.Fatal(reason)
 				}
@@ -75,7 +75,7 @@ func newFailure(d direction) failure {
 	return e
 }
 
-// BenchmarkPacket measures NewChange and Packet, as they come for each packet
+// BenchmarkPacket measures Set and Packet, as they come for each packet
 // of a flow. Included is putting the frame back.
 func BenchmarkPacket(b *testing.B) {
 	for _, d := range directions {
@@ -91,7 +91,8 @@ func BenchmarkPacket(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					r.restore()
-					c := translate.NewChange(&from, &to, 1400)
+					var c translate.Change
+					c.Set(&from, &to, 1400)
 					if _, reason := c.Packet(&r.f, &r.p, noLimit); reason != stats.ReasonNone {
 						b.Fatal(reason)
 					}
@@ -101,7 +102,7 @@ func BenchmarkPacket(b *testing.B) {
 	}
 }
 
-func BenchmarkNewChange(b *testing.B) {
+func BenchmarkSet(b *testing.B) {
 	for _, d := range directions {
 		b.Run(d.String(), func(b *testing.B) {
 			src, dst := ends(d.from6, false)
@@ -111,7 +112,7 @@ func BenchmarkNewChange(b *testing.B) {
 			b.ReportAllocs()
 			var c translate.Change
 			for b.Loop() {
-				c = translate.NewChange(&from, &to, 1400)
+				c.Set(&from, &to, 1400)
 			}
 			if c.DstPort == 0 {
 				b.Fatal("no change")

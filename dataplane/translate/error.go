@@ -76,7 +76,7 @@ func (c *ErrorChange) Packet(f *queue.Frame, p *packet.Parsed, q *packet.Quoted,
 func (c *ErrorChange) transport(f *queue.Frame, q *packet.Quoted) {
 	const tcpSumEnd = 18 // bytes of a TCP header up to the end of its checksum
 	b := f.Buf[f.Start+q.L4 : f.Start+q.End]
-	d := delta(&q.Tuple, &c.Quoted)
+	d := Delta(&q.Tuple, &c.Quoted)
 	if q.Proto == packet.ProtoUDP {
 		u := packet.UDP(b)
 		u.SetSrcPort(c.Quoted.SrcPort)

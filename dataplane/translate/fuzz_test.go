@@ -64,7 +64,7 @@ func FuzzPacket(f *testing.F) {
 			if p.Fragment && !p.FragmentFirst {
 				to.SrcPort, to.DstPort = 0, 0
 			}
-			c := translate.NewChange(&p.Tuple, &to, mss)
+			c := between(&p.Tuple, &to, mss)
 			b := buffer(frame)
 			l3, reason := c.Packet(&b, &p, uint32(mtu))
 			sameAsWhole(t, &c, frame, &p, uint32(mtu), to6, b, reason)

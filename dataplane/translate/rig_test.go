@@ -81,7 +81,12 @@ func (d direction) change(s packettest.Spec, mss uint16) translate.Change {
 	from := tuple(s.Src, s.Dst, s.Proto)
 	src, dst := ends(d.to6, true)
 	to := tuple(src, dst, s.Proto)
-	return translate.NewChange(&from, &to, mss)
+	return between(&from, &to, mss)
+}
+
+func between(from, to *packet.Tuple, mss uint16) (c translate.Change) {
+	c.Set(from, to, mss)
+	return c
 }
 
 // translated returns what s is to become, by the rules of RFC 7915: the oracle

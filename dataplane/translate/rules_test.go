@@ -125,7 +125,7 @@ func TestReasons(t *testing.T) {
 		from := decode(t, tt.frame).Tuple
 		src, dst := ends(tt.d.to6, true)
 		to := tuple(src, dst, from.Proto)
-		got, reason := apply(t, translate.NewChange(&from, &to, 0), tt.frame, tt.mtu)
+		got, reason := apply(t, between(&from, &to, 0), tt.frame, tt.mtu)
 		if reason != tt.want {
 			t.Errorf("%v %s: %v, want %v", tt.d, tt.name, reason, tt.want)
 			continue

@@ -45,20 +45,18 @@ type Change struct {
 	MSS uint16
 }
 
-// NewChange returns the change from one tuple to another, of one flow. mss is
-// Change.MSS.
-func NewChange(from, to *packet.Tuple, mss uint16) Change {
-	return Change{
-		Src: to.Src, Dst: to.Dst, SrcPort: to.SrcPort, DstPort: to.DstPort,
-		Delta: delta(from, to), MSS: mss,
-	}
+// Set makes c the change from one tuple to another, of one flow. mss is Change.MSS.
+func (c *Change) Set(from, to *packet.Tuple, mss uint16) {
+	c.Src, c.SrcPort = to.Src, to.SrcPort
+	c.Dst, c.DstPort = to.Dst, to.DstPort
+	c.Delta, c.MSS = Delta(from, to), mss
 }
 
-// delta returns what the change of a tuple does to a TCP or UDP checksum. The
+// Delta returns what the change of a tuple does to a TCP or UDP checksum. The
 // pseudo-headers of IPv4 and IPv6 differ in the addresses alone, and the prefix
 // of an IPv4-mapped address adds 0xffff, which is zero in one's complement. So
 // it does not matter which family the tuples are of.
-func delta(from, to *packet.Tuple) packet.Delta {
+func Delta(from, to *packet.Tuple) packet.Delta {
 	be := binary.BigEndian
 	a, c := bits.Add64(^be.Uint64(from.Src[0:]), ^be.Uint64(from.Src[8:]), 0)
 	a, c = bits.Add64(a, ^be.Uint64(from.Dst[0:]), c)

@@ -10,7 +10,6 @@ import (
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
 	"weir/dataplane/stats"
-	"weir/dataplane/translate"
 )
 
 // anySpec returns a random packet of a random flow.
@@ -110,7 +109,7 @@ func TestThereAndBack(t *testing.T) {
 			}
 			p := decode(t, frame)
 			q := decode(t, there)
-			home, reason := apply(t, translate.NewChange(&q.Tuple, &p.Tuple, 0), there, noLimit)
+			home, reason := apply(t, between(&q.Tuple, &p.Tuple, 0), there, noLimit)
 			if reason != stats.ReasonNone {
 				t.Fatal(reason)
 			}
@@ -135,7 +134,7 @@ func TestDelta(t *testing.T) {
 			s := anySpec(r, v6, packet.ProtoTCP)
 			*x = tuple(s.Src, s.Dst, s.Proto)
 		}
-		c := translate.NewChange(&a, &b, 1400)
+		c := between(&a, &b, 1400)
 		want := packet.Delta(0).ReplaceAddr(a.Src, b.Src).ReplaceAddr(a.Dst, b.Dst).
 			Replace16(a.SrcPort, b.SrcPort).Replace16(a.DstPort, b.DstPort)
 		for _, sum := range []uint16{0, 1, 0x1234, 0xfffe, 0xffff} {

@@ -138,8 +138,7 @@ func (m *model) known(hash uint64, k packet.Tuple, f *modelFlow, s Segment, live
 	m.table.Prefetch([]uint64{hash}, places[:])
 	p := packet.Parsed{Tuple: k, TCPFlags: s.Flags}
 	n := m.table.Known(places[:], []packet.Parsed{p}, m.mark(), Tick(m.now))
-	want := live && f.trusted && f.mark == m.mark() &&
-		(f.udp || f.state() == StateEstablished && s.Flags&(syn|fin|rst) == 0)
+	want := live && f.settled(m.mark(), s)
 	if (n == 1) != want {
 		m.t.Fatalf("known %v %+v: %d, want %+v at %d", k, s, n, f, m.now)
 	}
@@ -156,6 +155,10 @@ func (m *model) known(hash uint64, k packet.Tuple, f *modelFlow, s Segment, live
 func (m *model) answer(number uint32, s Segment) {
 	k, f := m.at(number)
 	live := f != nil && !f.over(m.now)
+	if m.knownAnswer(number, f, s, live) {
+		m.ask(number, k, f)
+		return
+	}
 	if got := m.table.Answered(number, s, Tick(m.now)); got != live {
 		m.t.Fatalf("answered %d: %v, want %+v at %d", number, got, f, m.now)
 	}
@@ -169,6 +172,26 @@ func (m *model) answer(number uint32, s Segment) {
 	}
 	m.expect(f, 0)
 	m.ask(number, k, f)
+}
+
+// knownAnswer is known for a packet of the backend.
+func (m *model) knownAnswer(number uint32, f *modelFlow, s Segment, live bool) bool {
+	m.t.Helper()
+	want := live && f.settled(m.mark(), s)
+	if got := m.table.KnownAnswer(number, s.Flags, m.mark(), Tick(m.now)); got != want {
+		m.t.Fatalf("known answer %d %+v: %v, want %+v at %d", number, s, got, f, m.now)
+	}
+	if want {
+		m.knew++
+		f.seen = m.now
+	}
+	return want
+}
+
+// settled tells whether a packet of either side changes nothing but when the flow
+// was last seen, and the flow is known as such.
+func (f *modelFlow) settled(mark uint32, s Segment) bool {
+	return f.trusted && f.mark == mark && (f.udp || f.state() == StateEstablished && s.Flags&(syn|fin|rst) == 0)
 }
 
 // at returns the flow with a number.

@@ -28,7 +28,7 @@ func (f *Forwarder) relayError(p *packet.Parsed, vip *snapshot.VIP, meta *handov
 		return drop(stats.ICMPLimited)
 	}
 	meta.Admitted = true
-	about := reversed(&quoted.Tuple)
+	about := quoted.Tuple.Reverse()
 	switch {
 	case quoted.Proto == packet.ProtoIPv4 || quoted.Proto == packet.ProtoIPv6:
 		return f.learnTunnel(&quoted)
@@ -78,7 +78,7 @@ func (f *Forwarder) errorToBackend(p *packet.Parsed, about *packet.Tuple, servic
 		return f.relayed(f.direct(e.Backend, p, meta, frame))
 	}
 	var answer packet.Tuple
-	f.answerOf(e, &answer)
+	f.answerOf(e, &answer) // the flow holds, so its backend is known
 	change := translate.ErrorChange{Src: answer.Dst, Dst: answer.Src, Quoted: answer}
 	if e.NAT.Flags&natKeep != 0 {
 		change.Src = p.Src // the backends know the network that the client is in

@@ -180,6 +180,18 @@ func (m *knownModel) answer() []byte {
 	if m.once(15) {
 		s.Payload = m.payload(500 + m.rng.IntN(900))
 	}
+	if s.Proto == packet.ProtoUDP && s.Src.Addr().Is4() {
+		s.NoUDPChecksum = m.once(3)
+	}
+	if m.once(20) {
+		s.TTL = uint8(1 + m.rng.IntN(2))
+	}
+	if m.once(15) && s.Src.Addr().Is4() {
+		s.IPOptions = 2
+	}
+	if m.once(15) {
+		s.Padding = m.rng.IntN(20)
+	}
 	return packettest.Frame(s)
 }
 

@@ -83,7 +83,7 @@ func TestKnownFlowFollowsSnapshots(t *testing.T) {
 		"interface has no address": {func(s *snapshot.Spec, _ netip.Addr) { s.Interfaces[0].MAC = packet.MAC{} },
 			[3]stats.Reason{stats.ForeignMAC, stats.ForeignMAC, stats.ForeignMAC}},
 	} {
-		for _, vip := range []netip.Addr{vipDSR4, vipDSR6, vip4in4, vip6in4, vipNAT44, vipNAT46, vipNAT66, vipKeep4} {
+		for _, vip := range []netip.Addr{vipDSR4, vipDSR6, vip4in4, vip6in4, vipNAT44, vipNAT46, vipNAT66, vipNAT64, vipKeep4} {
 			t.Run(name+"/"+vip.String(), func(t *testing.T) {
 				space := nat.NewSpace()
 				r := newWorker(t, 1<<10, 0, space)

@@ -321,13 +321,14 @@ func (f *Forwarder) toBackend(e *flow.Entry, p *packet.Parsed, meta *handover.Me
 		}
 	}
 	var to packet.Tuple
-	f.translated(e, &to)
+	f.translated(e, &to) // the flow holds, so its backend is known
 	var change translate.Change
 	change.Set(&p.Tuple, &to, f.mss(p, e))
 	return f.changed(&change, e, p, meta, frame)
 }
 
-// changed sends a client's packet to the flow's backend, changed.
+// changed makes a change, which is right for this packet, to a packet of a flow's
+// client, and sends it to the backend.
 func (f *Forwarder) changed(change *translate.Change, e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
 	b := f.snap.Backend(e.Backend)
 	room := b.Rewrite.Room()
@@ -362,13 +363,16 @@ func (f *Forwarder) answer(n int, frame *queue.Frame) Verdict {
 	if !f.holds(e) || !f.flows.Answered(number, segment(p), f.now) {
 		return drop(stats.NoFlow)
 	}
-	to := reversed(&e.Tuple)
+	var to packet.Tuple
+	to.Src, to.SrcPort = e.Tuple.Dst, e.Tuple.DstPort
+	to.Dst, to.DstPort = e.Tuple.Src, e.Tuple.SrcPort
 	var change translate.Change
 	change.Set(&p.Tuple, &to, f.mss(p, e))
 	return f.changedBack(&change, e, p, meta, frame)
 }
 
-// changedBack sends a backend's packet to the client of its flow, changed.
+// changedBack makes a change, which is right for this packet, to a packet of a flow's
+// backend, and sends it to the client.
 func (f *Forwarder) changedBack(change *translate.Change, e *flow.Entry, p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) Verdict {
 	st, mtu := f.wayBack(e)
 	if mtu == 0 {
@@ -421,10 +425,6 @@ func (f *Forwarder) wayBack(e *flow.Entry) (*nat.Station, uint32) {
 		return st, 0
 	}
 	return st, f.snap.Interfaces[st.Interface].MTU
-}
-
-func reversed(t *packet.Tuple) packet.Tuple {
-	return packet.Tuple{Src: t.Dst, Dst: t.Src, SrcPort: t.DstPort, DstPort: t.SrcPort, Proto: t.Proto}
 }
 
 // mss returns the largest segment that both sides of a flow may send whole, for

@@ -16,7 +16,7 @@ func (f *Forwarder) assign(e *flow.Entry, hash uint64, mode snapshot.Mode) stats
 	if mode == snapshot.NATKeep {
 		e.NAT.Flags = natKeep
 		var answer packet.Tuple
-		f.answerOf(e, &answer)
+		f.answerOf(e, &answer) // the backend has just been chosen
 		ahash := f.flows.Hash(&answer)
 		if old, other := f.answered(ahash, &answer); other != nil {
 			f.takeOver(old) // the same client came by another VIP

@@ -21,6 +21,7 @@ func TestNoAllocs(t *testing.T) {
 	s := NewStations()
 	st, other := station(1), station(2)
 	id := intern(t, s, st)
+	frame := frameOf(&st)
 	for _, row := range []struct {
 		name string
 		f    func()
@@ -28,13 +29,15 @@ func TestNoAllocs(t *testing.T) {
 		{"Owner", func() { space.Owner(0, 5000) }},
 		{"Hold of what it holds", func() { p.Hold(r, 1) }},
 		{"Begin and Next", func() {
-			s := search(p, 0, rng.Uint64())
+			var s Search
+			p.Begin(&s, 0, rng.Uint64())
 			for range Patience {
 				p.Next(&s)
 			}
 		}},
 		{"Take and Free", func() {
-			s := search(p, 0, rng.Uint64())
+			var s Search
+			p.Begin(&s, 0, rng.Uint64())
 			port, _ := p.Next(&s)
 			p.Take(0, port)
 			p.Free(0, port)
@@ -50,7 +53,7 @@ func TestNoAllocs(t *testing.T) {
 			id, _ := s.Intern(&other)
 			s.Release(id)
 		}},
-		{"Sends", func() { s.Sends(id, 2, st.VLAN, st.Tagged, st.Interface) }},
+		{"Sends", func() { s.Sends(id, SourceOf(frame), st.VLAN, st.Tagged, st.Interface) }},
 	} {
 		if n := testing.AllocsPerRun(1000, row.f); n != 0 {
 			t.Errorf("%s: %v allocations", row.name, n)

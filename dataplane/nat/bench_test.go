@@ -64,14 +64,16 @@ func BenchmarkPorts(b *testing.B) {
 		b.Run(name("search-next"), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				s := search(p, 0, hashes[i%len(hashes)])
+				var s Search
+				p.Begin(&s, 0, hashes[i%len(hashes)])
 				p.Next(&s)
 			}
 		})
 		b.Run(name("128-candidates"), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				s := search(p, 0, hashes[i%len(hashes)])
+				var s Search
+				p.Begin(&s, 0, hashes[i%len(hashes)])
 				for _, ok := p.Next(&s); ok; {
 					_, ok = p.Next(&s)
 				}
@@ -140,8 +142,13 @@ func BenchmarkStations(b *testing.B) {
 		name := func(what string) string { return fmt.Sprintf("stations=%d/%s", n, what) }
 		b.Run(name("sends"), func(b *testing.B) {
 			b.ReportAllocs()
+			frames := make([][]byte, n)
+			for i := range frames {
+				frames[i] = frameOf(s.At(uint16(i)))
+			}
 			for i := 0; b.Loop(); i++ {
-				s.Sends(uint16(i%n), 2, 0, false, 0)
+				st := s.At(uint16(i % n))
+				s.Sends(uint16(i%n), SourceOf(frames[i%n]), st.VLAN, st.Tagged, st.Interface)
 			}
 		})
 		b.Run(name("intern-release-known"), func(b *testing.B) {

@@ -76,7 +76,7 @@ func NewPorts(space *Space, worker uint16) *Ports {
 // flow of its own to take one from. Hold reports false if there is no block
 // left; to call it again does no harm.
 //
-// Where it begins to look for a block follows from hash, as with Search. It may
+// Where it begins to look for a block follows from hash, as with Begin. It may
 // allocate.
 func (p *Ports) Hold(r Range, hash uint64) bool {
 	h := &p.held[r.Slot]

@@ -17,8 +17,12 @@ func station(n int) Station {
 
 // is tells whether a frame of a station is taken for one of the station with an id.
 func is(s *Stations, id uint16, st *Station) bool {
-	frame := append(append(make([]byte, 6), st.MAC[:]...), 0x81, 0)
-	return s.Sends(id, SourceOf(frame), st.VLAN, st.Tagged, st.Interface)
+	return s.Sends(id, SourceOf(frameOf(st)), st.VLAN, st.Tagged, st.Interface)
+}
+
+// frameOf returns the beginning of a frame that a station has sent.
+func frameOf(st *Station) []byte {
+	return append(append(make([]byte, 6), st.MAC[:]...), 0x81, 0)
 }
 
 func intern(t testing.TB, s *Stations, st Station) uint16 {

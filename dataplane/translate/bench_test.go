@@ -75,8 +75,8 @@ func newFailure(d direction) failure {
 	return e
 }
 
-// BenchmarkPacket measures Set and Packet, as they come for each packet
-// of a flow. Included is putting the frame back.
+// BenchmarkPacket measures Set and Packet, as they come for each packet of a flow that
+// is not known yet. Included is putting the frame back.
 func BenchmarkPacket(b *testing.B) {
 	for _, d := range directions {
 		for _, proto := range []struct {

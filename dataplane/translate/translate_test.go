@@ -10,6 +10,7 @@ import (
 	"weir/dataplane/packet"
 	"weir/dataplane/packet/packettest"
 	"weir/dataplane/stats"
+	"weir/dataplane/translate"
 )
 
 // anySpec returns a random packet of a random flow.
@@ -109,16 +110,21 @@ func TestThereAndBack(t *testing.T) {
 			}
 			p := decode(t, frame)
 			q := decode(t, there)
-			home, reason := apply(t, between(&q.Tuple, &p.Tuple, 0), there, noLimit)
-			if reason != stats.ReasonNone {
-				t.Fatal(reason)
-			}
-			h := decode(t, home)
-			if h.Tuple != p.Tuple || h.TTL != 62 || h.TrafficClass != p.TrafficClass {
-				t.Fatalf("%v, %v: %+v, was %+v", d, back, h, p)
-			}
-			if !bytes.Equal(home[h.L4:h.End], frame[p.L4:p.End]) {
-				t.Fatalf("%v, %v: %x, was %x", d, back, home[h.L4:h.End], frame[p.L4:p.End])
+			change := between(&q.Tuple, &p.Tuple, 0)
+			undoing := change
+			undoing.Delta = ^translate.Delta(&p.Tuple, &q.Tuple) // in one's complement it is the same
+			for _, change := range []translate.Change{change, undoing} {
+				home, reason := apply(t, change, there, noLimit)
+				if reason != stats.ReasonNone {
+					t.Fatal(reason)
+				}
+				h := decode(t, home)
+				if h.Tuple != p.Tuple || h.TTL != 62 || h.TrafficClass != p.TrafficClass {
+					t.Fatalf("%v, %v: %+v, was %+v", d, back, h, p)
+				}
+				if !bytes.Equal(home[h.L4:h.End], frame[p.L4:p.End]) {
+					t.Fatalf("%v, %v: %x, was %x", d, back, home[h.L4:h.End], frame[p.L4:p.End])
+				}
 			}
 		}
 	}

@@ -57,6 +57,10 @@ perf: deps build ## measure weir beside what one would pick instead (root, two i
 perf-page: ## write tables and charts into the pages, from the results they name
 	go run ./cmd/weirlab perf page README.md perf/README.md $(patsubst %.svg,%.json,$(wildcard perf/results/*.svg))
 
+.PHONY: perf-ipvs
+perf-ipvs: build ## measure beside IPVS in the appliance's kernel, emulated (root, Debian, twenty minutes)
+	@scripts/perf-ipvs
+
 FUZZTIME ?= 2m
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (default 2m) each

@@ -171,6 +171,11 @@ func prepare(ctx context.Context, opt *Options) (Report, error) {
 			return Report{}, err
 		}
 	}
+	if slices.Contains(opt.Subjects, IPVS) {
+		if version, err := peers.IPVSVersion(); err == nil { // else who sets it up says why
+			versions[string(IPVS)] = version
+		}
+	}
 	return Report{
 		Head:     head,
 		Programs: versions,

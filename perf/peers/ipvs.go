@@ -13,20 +13,33 @@ import (
 // ipvsFamily is what IPVS is set up through (include/uapi/linux/ip_vs.h).
 const ipvsFamily = "IPVS"
 
-// haveIPVS fails if the kernel has no IPVS. Asking for the family has it load the
-// module.
-func (p *Peer) haveIPVS() error {
-	err := p.host.Do(func() error {
-		_, err := netlink.GenlFamilyGet(ipvsFamily)
-		return err
-	})
+// IPVSVersion returns what the kernel says of its IPVS, such as "IP Virtual Server
+// version 1.2.1 (size=4096)": the size is that of the hash table of connections, which
+// the parameter conn_tab_bits of the module ip_vs says when it is loaded, and nobody
+// afterwards. It has the kernel load the module; if there is none, the error is an
+// ErrNotSupported.
+func IPVSVersion() (string, error) {
+	_, err := netlink.GenlFamilyGet(ipvsFamily)
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w: the kernel has no ip_vs: needs CONFIG_IP_VS, with CONFIG_IP_VS_RR, CONFIG_IP_VS_PROTO_TCP, CONFIG_IP_VS_PROTO_UDP and for IPv6 CONFIG_IP_VS_IPV6", ErrNotSupported)
+		return "", fmt.Errorf("%w: the kernel has no ip_vs: needs CONFIG_IP_VS, with CONFIG_IP_VS_RR, CONFIG_IP_VS_PROTO_TCP, CONFIG_IP_VS_PROTO_UDP and for IPv6 CONFIG_IP_VS_IPV6", ErrNotSupported)
 	}
 	if err != nil {
-		return fmt.Errorf("ask for ip_vs: %w", err)
+		return "", fmt.Errorf("ask for ip_vs: %w", err)
 	}
-	return nil
+	text, err := os.ReadFile("/proc/thread-self/net/ip_vs")
+	if err != nil {
+		return "", fmt.Errorf("ask for the version of ip_vs: %w", err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return line, nil
+}
+
+// haveIPVS fails if the kernel has no IPVS.
+func (p *Peer) haveIPVS() error {
+	return p.host.Do(func() error {
+		_, err := IPVSVersion()
+		return err
+	})
 }
 
 // direct adds the services.

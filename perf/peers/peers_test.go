@@ -39,6 +39,7 @@ func TestForwards(t *testing.T) {
 		{kind: NftDSR},
 		{kind: NftDSR, six: true},
 		{kind: IPVS},
+		{kind: IPVS, six: true},
 	} {
 		name := fmt.Sprintf("%s six=%v snat=%s", test.kind, test.six, test.snat)
 		t.Run(name, func(t *testing.T) {

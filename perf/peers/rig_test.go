@@ -41,6 +41,8 @@ type rig struct {
 	backends6    []Backend
 	atClient     int   // AF_PACKET sockets
 	atBackends   []int // likewise
+
+	settings map[string]bool // files under /proc/sys/net that were there at first
 }
 
 func newRig(t *testing.T, backends int) *rig {
@@ -214,12 +216,17 @@ func await(t *testing.T, fds []int, payload string, want int) [][]seen {
 	return all
 }
 
-// state is all of the peer's host that a peer may change.
+// state is all of the peer's host that a peer may change. It is no change that the
+// kernel has loaded a module, which comes with settings of its own.
 func (r *rig) state(t *testing.T) string {
 	var b strings.Builder
 	for _, command := range []string{"nft list ruleset", "ip -4 route show table all", "ip -6 route show table all", "ip neighbour show nud permanent"} {
 		args := strings.Fields(command)
 		b.WriteString(must(r.host.Run(t.Context(), args[0], args[1:]...))(t))
+	}
+	first := r.settings == nil
+	if first {
+		r.settings = make(map[string]bool)
 	}
 	check(t, r.host.Do(func() error {
 		links, err := netlink.LinkList()
@@ -241,6 +248,11 @@ func (r *rig) state(t *testing.T) string {
 			switch d.Name() {
 			case "stable_secret", conntrackMax, conntrackBuckets:
 				return nil // cannot be read before it is set; and the machine's
+			}
+			if first {
+				r.settings[path] = true
+			} else if !r.settings[path] {
+				return nil
 			}
 			value, err := os.ReadFile(path)
 			if err != nil && !errors.Is(err, fs.ErrPermission) {

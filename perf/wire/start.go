@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"weir/perf/balancer"
@@ -285,10 +286,13 @@ func (k *kernel) Stop() (Counters, error) { return Counters{}, k.Close() }
 
 // versions returns what there is in subjects that is not weir's.
 func versions(all []Subject) (libraries []string) {
-	for _, s := range all {
-		if strings.HasPrefix(string(s.loop), string(loops.Asavie)) {
-			return []string{fmt.Sprintf("github.com/asavie/xdp %s", loops.AsavieVersion)}
+	if slices.ContainsFunc(all, func(s Subject) bool { return strings.HasPrefix(string(s.loop), string(loops.Asavie)) }) {
+		libraries = append(libraries, fmt.Sprintf("github.com/asavie/xdp %s", loops.AsavieVersion))
+	}
+	if slices.ContainsFunc(all, func(s Subject) bool { return s.peer == peers.IPVS }) {
+		if version, err := peers.IPVSVersion(); err == nil { // else who sets it up says why
+			libraries = append(libraries, version)
 		}
 	}
-	return nil
+	return libraries
 }

@@ -229,6 +229,9 @@ func (r *Report) conditions() string {
 	}
 	text := fmt.Sprintf("%s: veth, %s, %s, windows of %g s; cores are generator/receive/worker/transmit/sink.",
 		r.At(), protocol, frames, r.Window)
+	if len(r.Libraries) > 0 {
+		text += fmt.Sprintf(" With %s.", strings.Join(r.Libraries, ", "))
+	}
 	if names := slices.Sorted(maps.Keys(r.LeftOut)); len(names) > 0 {
 		text += fmt.Sprintf(" Not on this machine: %s.", strings.Join(names, ", "))
 	}

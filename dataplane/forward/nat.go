@@ -160,10 +160,9 @@ func backendPort(configured uint16, e *flow.Entry) uint16 {
 	return e.Tuple.DstPort
 }
 
-// answerOf makes answer the tuple of a NAT flow's answers; ok is false if it is not
-// known any more. A tuple is filled in where it is needed: to copy one that was just
-// written field by field, in pieces that span fields, is to wait until the writes have
-// left the processor.
+// answerOf fills in answer, the tuple of a NAT flow's answers; ok is false if it is not
+// known any more. It is filled in where it is needed, as to copy what was just written
+// field by field, in pieces that span fields, is to wait until that is in the cache.
 func (f *Forwarder) answerOf(e *flow.Entry, answer *packet.Tuple) (ok bool) {
 	backend, port, ok := f.backendOf(e)
 	if !ok {
@@ -176,7 +175,7 @@ func (f *Forwarder) answerOf(e *flow.Entry, answer *packet.Tuple) (ok bool) {
 	return true
 }
 
-// translated makes to the tuple of a NAT flow's packets as they go to the backend;
+// translated fills in to, the tuple of a NAT flow's packets as they go to the backend;
 // ok is false if it is not known any more.
 func (f *Forwarder) translated(e *flow.Entry, to *packet.Tuple) (ok bool) {
 	backend, port, ok := f.backendOf(e)
@@ -366,6 +365,7 @@ func (f *Forwarder) answer(n int, frame *queue.Frame) Verdict {
 	var to packet.Tuple
 	to.Src, to.SrcPort = e.Tuple.Dst, e.Tuple.DstPort
 	to.Dst, to.DstPort = e.Tuple.Src, e.Tuple.SrcPort
+	to.Proto = e.Tuple.Proto
 	var change translate.Change
 	change.Set(&p.Tuple, &to, f.mss(p, e))
 	return f.changedBack(&change, e, p, meta, frame)

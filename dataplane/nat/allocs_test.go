@@ -29,16 +29,16 @@ func TestNoAllocs(t *testing.T) {
 		{"Owner", func() { space.Owner(0, 5000) }},
 		{"Hold of what it holds", func() { p.Hold(r, 1) }},
 		{"Begin and Next", func() {
-			var s Search
-			p.Begin(&s, 0, rng.Uint64())
+			var walk Search
+			p.Begin(&walk, 0, rng.Uint64())
 			for range Patience {
-				p.Next(&s)
+				p.Next(&walk)
 			}
 		}},
 		{"Take and Free", func() {
-			var s Search
-			p.Begin(&s, 0, rng.Uint64())
-			port, _ := p.Next(&s)
+			var walk Search
+			p.Begin(&walk, 0, rng.Uint64())
+			port, _ := p.Next(&walk)
 			p.Take(0, port)
 			p.Free(0, port)
 		}},

@@ -113,8 +113,8 @@ func TestThereAndBack(t *testing.T) {
 			change := between(&q.Tuple, &p.Tuple, 0)
 			undoing := change
 			undoing.Delta = ^translate.Delta(&p.Tuple, &q.Tuple) // in one's complement it is the same
-			for _, change := range []translate.Change{change, undoing} {
-				home, reason := apply(t, change, there, noLimit)
+			for _, c := range []translate.Change{change, undoing} {
+				home, reason := apply(t, c, there, noLimit)
 				if reason != stats.ReasonNone {
 					t.Fatal(reason)
 				}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -15,9 +16,9 @@ const ipvsFamily = "IPVS"
 
 // IPVSVersion returns what the kernel says of its IPVS, such as "IP Virtual Server
 // version 1.2.1 (size=4096)": the size is that of the hash table of connections, which
-// the parameter conn_tab_bits of the module ip_vs says when it is loaded, and nobody
-// afterwards. It has the kernel load the module; if there is none, the error is an
-// ErrNotSupported.
+// up to Linux 6.18 is said by the parameter conn_tab_bits of the module ip_vs when that is
+// loaded, and by nobody afterwards. It has the kernel load the module; if there is none,
+// the error is an ErrNotSupported.
 func IPVSVersion() (string, error) {
 	_, err := netlink.GenlFamilyGet(ipvsFamily)
 	if errors.Is(err, os.ErrNotExist) {
@@ -32,6 +33,27 @@ func IPVSVersion() (string, error) {
 	}
 	line, _, _ := strings.Cut(string(text), "\n")
 	return line, nil
+}
+
+// ipvsConnections returns how many connections IPVS has had in this network namespace.
+func ipvsConnections() (int, error) {
+	text, err := os.ReadFile("/proc/thread-self/net/ip_vs_stats")
+	if err != nil {
+		return 0, err
+	}
+	return parseIPVSConnections(string(text))
+}
+
+// parseIPVSConnections finds them among the totals, in hexadecimal, which stand below
+// two lines of headings (net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_stats_show).
+func parseIPVSConnections(text string) (int, error) {
+	lines := strings.Split(text, "\n")
+	if len(lines) < 3 || !strings.Contains(lines[1], "Conns") {
+		return 0, fmt.Errorf("not the statistics of ip_vs: %q", text)
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(lines[2]), " ")
+	n, err := strconv.ParseInt(first, 16, 64)
+	return int(n), err
 }
 
 // haveIPVS fails if the kernel has no IPVS.

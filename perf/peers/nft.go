@@ -123,24 +123,33 @@ const (
 	conntrackCount   = "net/netfilter/nf_conntrack_count" // of the network namespace
 )
 
-// Connections returns how many connections the host's kernel tracks; it is false
-// of a kind that does not have it track any.
+// Connections returns how many connections the host's kernel tracks, for IPVS how many
+// it has had; it is false of a kind that does not have it track any.
 func (p *Peer) Connections() (n int, ok bool, err error) {
-	if p.opt.Kind != NftDNAT {
+	count := trackedConnections
+	switch p.opt.Kind {
+	case NftDNAT:
+	case IPVS:
+		count = ipvsConnections
+	default:
 		return 0, false, nil
 	}
 	err = p.host.Do(func() error {
-		text, err := read(conntrackCount)
-		if err != nil {
-			return err
-		}
-		n, err = strconv.Atoi(text)
+		n, err = count()
 		return err
 	})
 	if err != nil {
 		return 0, false, fmt.Errorf("count connections of peer %s: %w", p.opt.Kind, err)
 	}
 	return n, true, nil
+}
+
+func trackedConnections() (int, error) {
+	text, err := read(conntrackCount)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(text)
 }
 
 func (p *Peer) sizeConntrack() error {

@@ -88,6 +88,9 @@ func TestForwards(t *testing.T) {
 					where[d.from], whole[d.payload] = i, true
 				}
 			}
+			if n, ok, err := p.Connections(); err != nil || ok != (test.kind == NftDNAT || test.kind == IPVS) || ok && n < flows {
+				t.Errorf("%d connections, %v, %v, want %d at least", n, ok, err, flows)
+			}
 			if len(where) != flows || len(whole) != 2*flows {
 				t.Errorf("%d flows with %d different datagrams, want %d and %d", len(where), len(whole), flows, 2*flows)
 			}
@@ -151,9 +154,13 @@ func TestToIFB(t *testing.T) {
 		}))
 		return n
 	}
-	for _, kind := range []Kind{KernelForward, NftDNAT, NftDSR} {
+	for _, kind := range []Kind{KernelForward, NftDNAT, NftDSR, IPVS} {
 		t.Run(string(kind), func(t *testing.T) {
-			p := must(Start(r.host, Options{Kind: kind, Interface: "eth0", Out: "ifb0", VIP: vip4, Backends: r.backends4}))(t)
+			p, err := Start(r.host, Options{Kind: kind, Interface: "eth0", Out: "ifb0", VIP: vip4, Backends: r.backends4})
+			if kind == IPVS && errors.Is(err, ErrNotSupported) {
+				t.Skip(err)
+			}
+			check(t, err)
 			before := taken()
 			r.send(t, vip4, string(kind), flows)
 			for deadline := time.Now().Add(10 * time.Second); taken() < before+2*flows && time.Now().Before(deadline); {
@@ -249,6 +256,22 @@ func TestNoSuchInterface(t *testing.T) {
 		}
 		if state := r.state(t); state != clean {
 			t.Errorf("%s has left behind:\n%s", kind, differ(clean, state))
+		}
+	}
+}
+
+func TestIPVSConnections(t *testing.T) {
+	const stats = "   Total Incoming Outgoing         Incoming         Outgoing\n" +
+		"   Conns  Packets  Packets            Bytes            Bytes\n" +
+		"     1A4      2BC        0             BB80                0\n\n" +
+		" Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n" +
+		"       0        0        0                0                0\n"
+	if n, err := parseIPVSConnections(stats); n != 0x1a4 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	for _, text := range []string{"", "a\nb\nc\n", "\nConns\nmany\n"} {
+		if n, err := parseIPVSConnections(text); err == nil {
+			t.Errorf("%q: %d", text, n)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 // to judge it. Rates are in frames per second.
 type Report struct {
 	measure.Head
-	Libraries []string          `json:"libraries,omitempty"` // that are not weir's
+	Libraries []string          `json:"libraries,omitempty"` // and what else is measured that is not weir's, with its version
 	TCP       bool              `json:"tcp,omitempty"`       // not UDP
 	FrameLen  int               `json:"frame_len,omitempty"` // bytes; 0 for the least that there is room for: 60, and more over IPv6 or with a stamp
 	Zipf      float64           `json:"zipf,omitempty"`      // exponent of how popular flows are

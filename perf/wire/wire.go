@@ -110,6 +110,9 @@ func (opt *Options) cells() ([]Cell, error) {
 	var cells []Cell
 	for i := range all {
 		s := &all[i]
+		if !slices.ContainsFunc(opt.Scenarios, s.can) {
+			opt.Log.Info("left out: it cannot be measured in any of these scenarios", "subject", s.Name, "scenarios", opt.Scenarios)
+		}
 		for _, scenario := range opt.Scenarios {
 			if !s.can(scenario) {
 				continue

@@ -16,7 +16,7 @@ const ipvsFamily = "IPVS"
 
 // IPVSVersion returns what the kernel says of its IPVS, such as "IP Virtual Server
 // version 1.2.1 (size=4096)": the size is that of the hash table of connections, which
-// up to Linux 6.18 is said by the parameter conn_tab_bits of the module ip_vs when that is
+// in Linux 6.12 is said by the parameter conn_tab_bits of the module ip_vs when that is
 // loaded, and by nobody afterwards. It has the kernel load the module; if there is none,
 // the error is an ErrNotSupported.
 func IPVSVersion() (string, error) {
@@ -37,23 +37,33 @@ func IPVSVersion() (string, error) {
 
 // ipvsConnections returns how many connections IPVS has had in this network namespace.
 func ipvsConnections() (int, error) {
-	text, err := os.ReadFile("/proc/thread-self/net/ip_vs_stats")
+	text, err := os.ReadFile("/proc/thread-self/net/ip_vs_stats_percpu")
 	if err != nil {
 		return 0, err
 	}
 	return parseIPVSConnections(string(text))
 }
 
-// parseIPVSConnections finds them among the totals, in hexadecimal, which stand below
-// two lines of headings (net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_stats_show).
-func parseIPVSConnections(text string) (int, error) {
+// parseIPVSConnections adds up what CPUs have counted, in hexadecimal: a line for each
+// below two of headings. The line of totals, after them, is two seconds old
+// (net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_stats_percpu_show).
+func parseIPVSConnections(text string) (total int, err error) {
 	lines := strings.Split(text, "\n")
-	if len(lines) < 3 || !strings.Contains(lines[1], "Conns") {
+	if len(lines) < 3 || !strings.HasPrefix(strings.TrimSpace(lines[1]), "CPU    Conns") {
 		return 0, fmt.Errorf("not the statistics of ip_vs: %q", text)
 	}
-	first, _, _ := strings.Cut(strings.TrimSpace(lines[2]), " ")
-	n, err := strconv.ParseInt(first, 16, 64)
-	return int(n), err
+	for _, line := range lines[2:] {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0] == "~" {
+			break
+		}
+		n, err := strconv.ParseInt(fields[1], 16, 64)
+		if err != nil {
+			return 0, fmt.Errorf("statistics of ip_vs: %w", err)
+		}
+		total += int(n)
+	}
+	return total, nil
 }
 
 // haveIPVS fails if the kernel has no IPVS.

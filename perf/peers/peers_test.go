@@ -261,17 +261,21 @@ func TestNoSuchInterface(t *testing.T) {
 }
 
 func TestIPVSConnections(t *testing.T) {
-	const stats = "   Total Incoming Outgoing         Incoming         Outgoing\n" +
-		"   Conns  Packets  Packets            Bytes            Bytes\n" +
-		"     1A4      2BC        0             BB80                0\n\n" +
-		" Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n" +
-		"       0        0        0                0                0\n"
-	if n, err := parseIPVSConnections(stats); n != 0x1a4 || err != nil {
-		t.Errorf("%d, %v", n, err)
-	}
-	for _, text := range []string{"", "a\nb\nc\n", "\nConns\nmany\n"} {
-		if n, err := parseIPVSConnections(text); err == nil {
-			t.Errorf("%q: %d", text, n)
+	const headings = "       Total Incoming Outgoing         Incoming         Outgoing\n" +
+		"CPU    Conns  Packets  Packets            Bytes            Bytes\n"
+	for text, want := range map[string]int{
+		headings + "  0      1A4      2BC        0             BB80                0\n" +
+			"  1        3        3        0               5D                0\n" +
+			"  ~        0        0        0                0                0\n\n" +
+			"     Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n" +
+			"           0        0        0                0                0\n": 0x1a7,
+		headings:                             0,
+		"":                                   -1,
+		"a\nb\nc":                            -1,
+		headings + "  0     many        0\n": -1,
+	} {
+		if n, err := parseIPVSConnections(text); (err != nil) != (want < 0) || err == nil && n != want {
+			t.Errorf("%q: %d, %v", text, n, err)
 		}
 	}
 }

@@ -58,7 +58,7 @@ perf-page: ## write tables and charts into the pages, from the results they name
 	go run ./cmd/weirlab perf page README.md perf/README.md $(patsubst %.svg,%.json,$(wildcard perf/results/*.svg))
 
 .PHONY: perf-ipvs
-perf-ipvs: build ## measure beside IPVS in the appliance's kernel, emulated (root, Debian, twenty minutes)
+perf-ipvs: build ## measure beside IPVS in the appliance's kernel, emulated (root, Debian, ten minutes)
 	@scripts/perf-ipvs
 
 FUZZTIME ?= 2m

@@ -161,22 +161,18 @@ func backendPort(configured uint16, e *flow.Entry) uint16 {
 }
 
 // answerOf fills in answer, the tuple of a NAT flow's answers; ok is false if it is not
-// known any more. It is filled in where it is needed, as to copy what was just written
-// field by field, in pieces that span fields, is to wait until that is in the cache.
+// known any more.
 func (f *Forwarder) answerOf(e *flow.Entry, answer *packet.Tuple) (ok bool) {
-	backend, port, ok := f.backendOf(e)
-	if !ok {
-		return false
-	}
-	client, clientPort := f.clientOf(e)
-	answer.Src, answer.SrcPort = *backend, port
-	answer.Dst, answer.DstPort = *client, clientPort
-	answer.Proto = e.Tuple.Proto
-	return true
+	ok = f.translated(e, answer)
+	answer.Src, answer.Dst = answer.Dst, answer.Src
+	answer.SrcPort, answer.DstPort = answer.DstPort, answer.SrcPort
+	return ok
 }
 
 // translated fills in to, the tuple of a NAT flow's packets as they go to the backend;
-// ok is false if it is not known any more.
+// ok is false if it is not known any more. It is filled in where it is needed, as to copy
+// what was just written field by field, in pieces that span fields, is to wait until that
+// is in the cache.
 func (f *Forwarder) translated(e *flow.Entry, to *packet.Tuple) (ok bool) {
 	backend, port, ok := f.backendOf(e)
 	if !ok {

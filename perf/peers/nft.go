@@ -123,27 +123,7 @@ const (
 	conntrackCount   = "net/netfilter/nf_conntrack_count" // of the network namespace
 )
 
-// Connections returns how many connections the host's kernel tracks, for IPVS how many
-// it has had; it is false of a kind that does not have it track any.
-func (p *Peer) Connections() (n int, ok bool, err error) {
-	count := trackedConnections
-	switch p.opt.Kind {
-	case NftDNAT:
-	case IPVS:
-		count = ipvsConnections
-	default:
-		return 0, false, nil
-	}
-	err = p.host.Do(func() error {
-		n, err = count()
-		return err
-	})
-	if err != nil {
-		return 0, false, fmt.Errorf("count connections of peer %s: %w", p.opt.Kind, err)
-	}
-	return n, true, nil
-}
-
+// trackedConnections returns how many connections are tracked in this network namespace.
 func trackedConnections() (int, error) {
 	text, err := read(conntrackCount)
 	if err != nil {

@@ -202,6 +202,27 @@ func (p *Peer) each(steps ...func() error) error {
 	return nil
 }
 
+// Connections returns how many connections the host's kernel tracks, for IPVS how many
+// it has had; it is false of a kind that does not have it track any.
+func (p *Peer) Connections() (n int, ok bool, err error) {
+	count := trackedConnections
+	switch p.opt.Kind {
+	case NftDNAT:
+	case IPVS:
+		count = ipvsConnections
+	default:
+		return 0, false, nil
+	}
+	err = p.host.Do(func() error {
+		n, err = count()
+		return err
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("count connections of peer %s: %w", p.opt.Kind, err)
+	}
+	return n, true, nil
+}
+
 // Close removes all that Start has made, and sets back what it has set. It may
 // be called twice.
 func (p *Peer) Close() error {

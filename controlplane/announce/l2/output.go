@@ -78,10 +78,10 @@ func (m *machine) state(v *vip, link string, s *sends) (state announce.State, ow
 			err += ": " + node + ", where it is configured too"
 		}
 		return announce.Conflict, v.mac.String(), err
+	case v.phase == waiting, v.phase == probing && v.urgency == contested: // and is asked again
+		return announce.Standby, v.owner, "the node cannot be spoken to, but answers on the link"
 	case v.phase == held, v.phase == probing:
 		return announce.Probing, "", ""
-	case v.phase == waiting:
-		return announce.Standby, v.owner, "the node cannot be spoken to, but answers on the link"
 	case !m.open && !v.own:
 		return announce.Probing, "", "" // the other nodes, so far
 	}

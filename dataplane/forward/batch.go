@@ -57,7 +57,7 @@ func (f *Forwarder) process(now flow.Tick, frames []queue.Frame, verdicts []Verd
 }
 
 // first is the pass that parses. It settles what needs no flow, and returns how many
-// whole packets and answers it leaves to the second.
+// whole packets and answers it leaves for later.
 func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (whole, answers int) {
 	others := 0
 	b, snap, flows, stations := &f.batch, f.snap, f.flows, f.stations
@@ -70,27 +70,32 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (whole, answ
 	}
 	for i := range frames {
 		at := i % BatchSize
-		if at > 0 && at%flow.Group == 0 {
+		if at%flow.Group == 0 && answers+others < at {
 			flows.Ahead(b.hashes[at-flow.Group : at])
 		}
 		p := &b.parsed[at]
 		bytes := frames[i].Bytes()
 		p.Decode(bytes)
-		if p.Flow && forUs(bytes) == stations[b.metas[at].Ingress] && !snap.MayBeAnswer(&p.Src, &p.Dst) {
-			b.kinds[at] = isWhole
+		isWhole := p.Flow && forUs(bytes) == stations[b.metas[at].Ingress]
+		if isWhole && !snap.MayBeAnswer(&p.Src, &p.Dst) {
+			b.kinds[at] = isForward
 			b.hashes[at] = flows.Hash(&p.Tuple)
 			whole++
 			continue
 		}
-		verdict, next := f.classify(p, &b.metas[at], &frames[i])
-		verdicts[i], b.kinds[at], b.services[at] = verdict, next.kind, next.service
+		if isWhole && f.nat.index != nil {
+			b.kinds[at] = isBackward
+		} else {
+			verdict, next := f.classify(p, &b.metas[at], &frames[i])
+			verdicts[i], b.kinds[at], b.services[at] = verdict, next.kind, next.service
+		}
 		b.hashes[at] = 0
-		switch next.kind {
+		switch b.kinds[at] {
 		case settled:
 			others++
 		case isRequest:
 			b.hashes[at] = flows.Hash(&p.Tuple)
-		case isAnswer:
+		case isAnswer, isBackward:
 			b.answers[answers], b.ahashes[answers] = uint8(at), flows.Hash(&p.Tuple)
 			if answers++; answers%flow.Group == 0 {
 				f.nat.index.Ahead(b.ahashes[answers-flow.Group : answers])
@@ -120,23 +125,23 @@ func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, whole int) 
 		end = whole
 	}
 	for i := 0; i < len(frames); i++ {
-		if end <= i {
-			end = b.whole(i, len(frames))
-		}
-		known := f.flows.Known(b.places[i:end], b.parsed[i:end], f.mark, f.now)
-		if f.snap.Slots() > f.many {
-			f.prefetchBackends(b.places[i : i+known])
-		}
-		sent += f.known(i, frames[i:i+known], verdicts)
-		if i += known; i == len(frames) {
-			break
-		}
-		p, meta := &b.parsed[i], &b.metas[i]
-		switch b.kinds[i] {
-		case isWhole:
-			verdicts[i] = f.unknown(p, meta, b.hashes[i], &frames[i])
+		switch b.kinds[i%BatchSize] {
+		case isForward:
+			if end <= i {
+				end = b.whole(i, len(frames))
+			}
+			known := f.flows.Known(b.places[i:end], b.parsed[i:end], f.mark, f.now)
+			if f.snap.Slots() > f.many {
+				f.prefetchBackends(b.places[i : i+known])
+			}
+			sent += f.known(i, frames[i:i+known], verdicts)
+			if i += known; i == end {
+				i--
+				continue
+			}
+			verdicts[i] = f.unknown(&b.parsed[i], &b.metas[i], b.hashes[i], &frames[i])
 		case isRequest:
-			verdicts[i] = f.request(p, meta, b.hashes[i], b.services[i], &frames[i])
+			verdicts[i] = f.request(&b.parsed[i], &b.metas[i], b.hashes[i], b.services[i], &frames[i])
 		}
 	}
 	return sent
@@ -144,7 +149,7 @@ func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, whole int) 
 
 // whole returns the end of the whole packets that follow each other from i on.
 func (b *batch) whole(i, end int) int {
-	for i < end && b.kinds[i%BatchSize] == isWhole {
+	for i < end && b.kinds[i%BatchSize] == isForward {
 		i++
 	}
 	return i
@@ -152,16 +157,15 @@ func (b *batch) whole(i, end int) int {
 
 // known sends packets of known flows, from the one with index at in the batch on.
 func (f *Forwarder) known(at int, frames []queue.Frame, verdicts []Verdict) (sent int) {
-	b, flows, counters := &f.batch, f.flows, f.counters.Sent
-	pages := f.snap.Pages()
+	b, flows, targets := &f.batch, f.flows, f.targets
 	for i := range frames {
 		frame, i := &frames[i], at+i
 		p, e := &b.parsed[i%BatchSize], flows.Found(b.places[i%BatchSize])
 		meta := &b.metas[i%BatchSize]
 		if e.NAT.Flags&plain != 0 {
-			if direct := pages.Direct(e.Backend); direct.Apply(frame, p) {
-				counters[e.Backend].Add(frame.Len())
-				verdicts[i] = Verdict{Action: Send, Egress: direct.Egress()}
+			if to := &targets[e.Backend]; to.direct.Apply(frame, p) {
+				to.sent.Add(frame.Len())
+				verdicts[i] = Verdict{Action: Send, Egress: to.direct.Egress()}
 				sent++
 				continue
 			}
@@ -184,7 +188,7 @@ func (f *Forwarder) knownOther(e *flow.Entry, p *packet.Parsed, meta *handover.M
 		meta.Admitted = true
 		return f.notDirect(reason, rw, p, meta, frame)
 	}
-	f.counters.Sent[e.Backend].Add(frame.Len())
+	f.targets[e.Backend].sent.Add(frame.Len())
 	return Verdict{Action: Send, Egress: rw.Egress}
 }
 
@@ -219,14 +223,11 @@ func (f *Forwarder) prefetchBackends(places []uint32) {
 	for i, place := range places {
 		slots[i%BatchSize] = f.flows.Found(place).Backend
 	}
-	prefetch.Elements(f.counters.Sent, slots[:len(places)])
+	prefetch.Elements(f.targets, slots[:len(places)])
 	sum := uint64(0) // else the compiler would drop the loads
-	backends := f.snap.Pages()
 	for i, place := range places {
-		if f.flows.Found(place).NAT.Flags&plain != 0 {
-			sum += uint64(backends.Direct(slots[i%BatchSize]).Egress())
-		} else {
-			sum += uint64(backends.Backend(slots[i%BatchSize]).Rewrite.Egress)
+		if f.flows.Found(place).NAT.Flags&plain == 0 {
+			sum += uint64(f.snap.Backend(slots[i%BatchSize]).Rewrite.Egress)
 		}
 	}
 	f.touched += sum

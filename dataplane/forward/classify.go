@@ -21,7 +21,10 @@ const (
 	settled   kind = iota // nothing: the verdict is final
 	isRequest             // from a client, for a service
 	isAnswer              // from a backend, to be translated back
-	isWhole               // a whole TCP or UDP packet that is no answer: it is classified if its flow is not known
+
+	// Whole TCP and UDP packets, which are classified if their flow is not known.
+	isForward  // no answer, surely
+	isBackward // probably one
 )
 
 // classify is the first pass over a frame, of which Decode has made p: it returns the

@@ -75,10 +75,20 @@ func (f *Forwarder) makeKnown(e *flow.Entry) {
 			return
 		}
 		e.Delta = translate.Delta(&e.Tuple, &to)
-	} else if e.NAT.Flags &^= plain; f.snap.Pages().Direct(e.Backend).Applies() {
+	} else if e.NAT.Flags &^= plain; f.short(e.Backend) {
 		e.NAT.Flags |= plain
 	}
 	f.flows.Mark(e, f.mark)
+}
+
+// short puts in its slot what is done to a backend's packets in short, if that can be
+// said so.
+func (f *Forwarder) short(backend uint32) bool {
+	direct := f.snap.Backend(backend).Rewrite.Direct()
+	if direct.Applies() {
+		f.targets[backend].direct = direct
+	}
+	return direct.Applies()
 }
 
 // elsewhere tells whether another worker may have the flow of a packet that
@@ -106,7 +116,7 @@ func (f *Forwarder) direct(slot uint32, p *packet.Parsed, meta *handover.Meta, f
 	if reason := rw.Apply(frame, p); reason != stats.ReasonNone {
 		return f.notDirect(reason, rw, p, meta, frame)
 	}
-	f.counters.Sent[slot].Add(frame.Len())
+	f.targets[slot].sent.Add(frame.Len())
 	return Verdict{Action: Send, Egress: rw.Egress}
 }
 

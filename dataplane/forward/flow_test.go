@@ -226,7 +226,7 @@ func TestResetMakesNoFlow(t *testing.T) {
 		t.Errorf("a reset went to slot %d, want %d", got, want)
 	}
 	b := r.counters.Backends[maglevSlot(p, 0)]
-	if r.table.Len() != 0 || b.NewFlows != 0 || b.Flows != 0 || r.counters.Sent[maglevSlot(p, 0)].Packets != 1 {
+	if r.table.Len() != 0 || b.NewFlows != 0 || b.Flows != 0 || r.report().Sent[maglevSlot(p, 0)].Packets != 1 {
 		t.Errorf("%d flows, backend %+v", r.table.Len(), b)
 	}
 	r.slot(clientFrame(0, packet.TCPSyn), 0)

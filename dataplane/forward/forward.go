@@ -30,6 +30,7 @@ import (
 	"weir/dataplane/packet"
 	"weir/dataplane/queue"
 	"weir/dataplane/refuse"
+	"weir/dataplane/rewrite"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
 )
@@ -96,6 +97,7 @@ type Forwarder struct {
 	self     int                // index of this one's in peers
 	now      flow.Tick          // of the batch in hand
 	stations []uint64           // by interface: see forUs
+	targets  []target           // by backend slot
 	mark     uint32             // of flows that were found to be right; never 0, and another one when what they depend on may have changed
 
 	nat       natState
@@ -111,6 +113,13 @@ type Forwarder struct {
 	piece   [handover.MaxFrame]byte
 	many    int    // backends from which on they are read ahead
 	touched uint64 // where first and prefetchBackends leave what they have read
+}
+
+// target is all that a packet of a known flow reads and writes of its backend in mode dsr,
+// in half a cache line, so that it fits into the caches for many backends.
+type target struct {
+	direct rewrite.Direct // for the flows that are plain; others may find an old one here
+	sent   stats.Traffic
 }
 
 // New makes a Forwarder. It decides nothing before Adopt.
@@ -179,28 +188,36 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 	f.renewMark()
 	c := f.counters
 	if n := snap.Slots() - len(c.Backends); n > 0 {
-		if n > min(cap(c.Backends), cap(c.Sent))-len(c.Backends) {
+		if n > min(cap(c.Backends), cap(f.targets))-len(c.Backends) {
 			c.Backends = slices.Grow(c.Backends, n+snap.Slots()/4) // with room, as this takes milliseconds
-			c.Sent = slices.Grow(c.Sent, n+snap.Slots()/4)
+			f.targets = slices.Grow(f.targets, n+snap.Slots()/4)
 		}
 		c.Backends = append(c.Backends, make([]stats.Backend, n)...)
-		c.Sent = append(c.Sent, make([]stats.Traffic, n)...)
+		f.targets = append(f.targets, make([]target, n)...)
 	}
 	if all {
-		for slot := range snap.Slots() {
-			f.adoptSlot(uint32(slot))
+		for n := range snap.Slots() {
+			f.adoptSlot(uint32(n))
 		}
 		return
 	}
-	for _, slot := range slots {
-		f.adoptSlot(slot)
+	for _, n := range slots {
+		f.adoptSlot(n)
 	}
 }
 
-func (f *Forwarder) adoptSlot(slot uint32) {
-	c := &f.counters.Backends[slot]
-	if gen := f.snap.Backend(slot).Generation; c.Generation != gen {
-		*c, f.counters.Sent[slot] = stats.Backend{Generation: gen}, stats.Traffic{}
+func (f *Forwarder) adoptSlot(n uint32) {
+	c := &f.counters.Backends[n]
+	if gen := f.snap.Backend(n).Generation; c.Generation != gen {
+		*c, f.targets[n].sent = stats.Backend{Generation: gen}, stats.Traffic{}
+	}
+}
+
+// Sent fills in what backends have been sent, those of the slots from one on, as many as
+// there are Counters.Backends.
+func (f *Forwarder) Sent(from int, sent []stats.Traffic) {
+	for i := range sent {
+		sent[i] = f.targets[from+i].sent
 	}
 }
 

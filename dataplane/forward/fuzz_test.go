@@ -111,7 +111,7 @@ func FuzzForward(f *testing.F) {
 		for _, s := range opened() {
 			r.all(s.ingress, s.frame, 0)
 		}
-		before := totals(&r.counters)
+		before := totals(r.report())
 		checked := tally{start: before}
 		for steps := cut(data); len(steps) > 0; {
 			n := 1
@@ -121,7 +121,7 @@ func FuzzForward(f *testing.F) {
 			checked.batch(t, r, steps[0].ingress, frameList(steps[:n]), int(room))
 			steps = steps[n:]
 		}
-		checked.check(t, &r.counters)
+		checked.check(t, r.report())
 		checkGauges(t, r, 0)
 		for _, c := range r.claimed {
 			if a := c.addr.As16(); snap.VIP(&a) == nil {

@@ -156,7 +156,7 @@ func golden(t *testing.T, c goldenCase) {
 		}
 		r.learned, r.claimed = nil, nil
 	}
-	writeCounters(&counters, &r.counters)
+	writeCounters(&counters, r.report())
 	checkGauges(t, r, now)
 
 	path := filepath.Join("testdata", c.name)

@@ -297,7 +297,7 @@ func (f *Forwarder) knownToBackend(e *flow.Entry, p *packet.Parsed, meta *handov
 	switch reason := translate.Whole(frame, p, client, &b.Addr, clientPort, backendPort(b.Port, e), e.Delta, b.Rewrite.Room()); reason {
 	case stats.ReasonNone:
 		b.Rewrite.Frame(frame, frame.Start+p.L3)
-		f.counters.Sent[e.Backend].Add(frame.Len())
+		f.targets[e.Backend].sent.Add(frame.Len())
 		return Verdict{Action: Send, Egress: b.Rewrite.Egress}
 	case stats.TooBig:
 		return f.tooBig(p, meta, frame, b.Rewrite.Room(), !packet.IsMapped(b.Addr))
@@ -336,7 +336,7 @@ func (f *Forwarder) changed(change *translate.Change, e *flow.Entry, p *packet.P
 	switch reason {
 	case stats.ReasonNone:
 		b.Rewrite.Frame(frame, l3)
-		f.counters.Sent[e.Backend].Add(frame.Len())
+		f.targets[e.Backend].sent.Add(frame.Len())
 		return Verdict{Action: Send, Egress: b.Rewrite.Egress}
 	case stats.TooBig:
 		return f.tooBig(p, meta, frame, room, !packet.IsMapped(b.Addr))
@@ -349,10 +349,19 @@ func (f *Forwarder) changed(change *translate.Change, e *flow.Entry, p *packet.P
 // the client of its flow, by the way that one's latest packet came.
 func (f *Forwarder) answer(n int, frame *queue.Frame) Verdict {
 	b := &f.batch
-	p, meta := &b.parsed[b.answers[n]], &b.metas[b.answers[n]]
-	number := b.numbers[n] // of the flow that it seems to be of
-	if e := f.flows.At(number); e != nil && isNAT(e) && p.Flow && f.isAnswerOf(e, &p.Tuple) && f.flows.KnownAnswer(number, p.TCPFlags, f.mark, f.now) {
-		return f.knownAnswer(e, p, meta, frame)
+	at := b.answers[n]
+	p, meta := &b.parsed[at], &b.metas[at]
+	if b.kinds[at] == isBackward {
+		number := b.numbers[n] // of the flow that it seems to be of
+		if e := f.flows.At(number); e != nil && isNAT(e) && f.isAnswerOf(e, &p.Tuple) && f.flows.KnownAnswer(number, p.TCPFlags, f.mark, f.now) {
+			return f.knownAnswer(e, p, meta, frame)
+		}
+		switch verdict, next := f.classify(p, meta, frame); next.kind {
+		case settled:
+			return verdict
+		case isRequest:
+			return f.request(p, meta, b.ahashes[n], next.service, frame)
+		}
 	}
 	number, e := f.answered(b.ahashes[n], &p.Tuple)
 	if !f.holds(e) || !f.flows.Answered(number, segment(p), f.now) {

@@ -231,6 +231,14 @@ type rig struct {
 	claimed  []toldClaim
 }
 
+// report returns all counters, as a worker's Status has them.
+func (b *rig) report() *stats.Counters {
+	c := b.counters
+	c.Sent = make([]stats.Traffic, len(c.Backends))
+	b.Sent(0, c.Sent)
+	return &c
+}
+
 // toldClaim is what the control plane is told that another station has said.
 type toldClaim struct {
 	addr  netip.Addr

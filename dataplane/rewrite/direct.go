@@ -8,7 +8,7 @@ import (
 )
 
 // Direct is what Apply does to nearly all packets of L2 DSR, in a quarter of a cache
-// line: four backends share one. The zero value applies to no packet.
+// line. The zero value applies to no packet.
 type Direct struct {
 	to   uint64 // destination on the link, and above it the MTU
 	from uint64 // source, and above it the egress

@@ -33,7 +33,7 @@ type Snapshot struct {
 	SNAT6      []SNAT     // the same for IPv6
 	NewFlows   limit.Rate // entries a worker may make per second; beyond it, Maglev alone decides where that is possible
 
-	pages   Pages // of backends, by slot
+	pages   pages // of backends, by slot
 	slots   int
 	nodes   [][16]byte
 	vips    vipTable

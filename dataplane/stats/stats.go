@@ -76,10 +76,9 @@ type Counters struct {
 	Pauses  uint64
 	Longest time.Duration
 
-	// By backend slot, both of the same length. What is counted for every packet is apart
-	// from the rest, so that it fits into the caches for many backends.
-	Sent     []Traffic // towards them
+	// By backend slot, both of the same length.
 	Backends []Backend
+	Sent     []Traffic // towards them; of a worker that runs, Forwarder.Sent has it
 }
 
 // Reset sets all counts to nothing, and the number of slots. Their memory is kept.

@@ -105,7 +105,7 @@ func (w *Worker) StatusInto(ctx context.Context, s *Status) error {
 	for from := 0; from < slots; from += copySlots {
 		to := min(from+copySlots, slots)
 		err := w.Do(ctx, func() {
-			copy(sent[from:to], w.counters.Sent[from:])
+			w.forward.Sent(from, sent[from:to])
 			copy(backends[from:to], w.counters.Backends[from:])
 		})
 		if err != nil {

@@ -1,9 +1,12 @@
 package nat
 
 import (
+	"fmt"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -178,4 +181,34 @@ func FuzzIndex(f *testing.F) {
 	}
 	f.Add(append(full, 2, 3, 3, 0, 8, 0)) // a full set, with room again
 	f.Fuzz(runIndex)
+}
+
+// The memory of a large Index is advised to be in huge pages: VmFlags of smaps, as
+// Documentation/filesystems/proc.rst has them.
+func TestIndexInHugePages(t *testing.T) {
+	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil {
+		t.Skip("the kernel has no transparent huge pages")
+	}
+	x := NewIndex(1 << 20)
+	var at uint64
+	if _, err := fmt.Sscanf(fmt.Sprintf("%p", &x.sets[len(x.sets)/2]), "0x%x", &at); err != nil {
+		t.Fatal(err)
+	}
+	all, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	within := false
+	for line := range strings.Lines(string(all)) {
+		var from, to uint64
+		if n, _ := fmt.Sscanf(line, "%x-%x ", &from, &to); n == 2 {
+			within = from <= at && at < to
+		} else if flags, is := strings.CutPrefix(line, "VmFlags:"); is && within {
+			if !slices.Contains(strings.Fields(flags), "hg") {
+				t.Errorf("mapping has flags %s", flags)
+			}
+			return
+		}
+	}
+	t.Error("the index is in no mapping")
 }

@@ -80,6 +80,7 @@ func (l *ladder) newRig(c Cell) (r *rig, err error) {
 	if r.buffers, err = newBuffers(c.Buffers, forward.BatchSize); err != nil {
 		return r, err
 	}
+	r.closers = append(r.closers, r.buffers.close)
 	if r.snap, err = l.snapshot(c.Mode, c.Services, c.Backends, r.space); err != nil {
 		return r, err
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"weir/dataplane/forward"
 	"weir/dataplane/packet"
 	"weir/dataplane/queue"
@@ -198,13 +200,23 @@ type buffers struct {
 	next   int
 }
 
-// newBuffers returns n buffers, which are lent a batch at a time.
+// newBuffers returns n buffers, which are lent a batch at a time. They are in huge
+// pages, as those of the AF_XDP driver are.
 func newBuffers(n, batch int) (*buffers, error) {
 	if n < batch {
 		return nil, fmt.Errorf("%d buffers: a batch takes %d", n, batch)
 	}
-	return &buffers{memory: make([]byte, n*bufferSize), batch: batch * bufferSize}, nil
+	memory, err := unix.Mmap(-1, 0, n*bufferSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("map %d buffers: %w", n, err)
+	}
+	_ = unix.Madvise(memory, unix.MADV_HUGEPAGE)
+	clear(memory) // so that no packet waits for a page
+	return &buffers{memory: memory, batch: batch * bufferSize}, nil
 }
+
+// close gives the memory back.
+func (b *buffers) close() error { return unix.Munmap(b.memory) }
 
 // lend gives frames their buffers; there are as many as in a batch, or fewer.
 func (b *buffers) lend(frames []queue.Frame) {

@@ -63,6 +63,11 @@ func roundOf(t *testing.T, c Cell) map[packet.Tuple]string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() {
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	var batch [forward.BatchSize]queue.Frame
 	for round := range 2 {
 		for range c.Flows / forward.BatchSize {
@@ -130,6 +135,7 @@ func TestBuffers(t *testing.T) {
 			if err != nil {
 				return
 			}
+			defer b.close()
 			frames := make([]queue.Frame, test.batch)
 			seen := make(map[*byte]int)
 			for range 2 * test.lent / test.batch {

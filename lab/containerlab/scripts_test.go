@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -20,7 +21,7 @@ func newBench(t *testing.T) bench {
 	if err := os.Mkdir(b.programs, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"awk", "bash", "cat", "chmod", "cp", "cut", "dirname", "grep", "mkdir", "mktemp", "rm", "sed", "sha256sum"} {
+	for _, name := range []string{"awk", "bash", "cat", "chmod", "cp", "cut", "dirname", "grep", "mkdir", "mktemp", "rm", "sed", "sha256sum", "sleep", "xargs"} {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			t.Fatal(err)
@@ -158,6 +159,51 @@ func TestSetupContainerlab(t *testing.T) {
 			if built, _ := os.ReadFile(b.log); string(built) != test.built {
 				t.Errorf("built from %q, want %q", built, test.built)
 			}
+		})
+	}
+}
+
+// TestSetupDown holds that the daemon is ended, whether Docker lets go of the network or not.
+func TestSetupDown(t *testing.T) {
+	for _, test := range []struct{ name, remove, said string }{
+		{"all goes", `echo "$3" >>"$log"`, ""},
+		{"lost count", `echo "has active endpoints" >&2; exit 1`, "the labs' network stays"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b, tree := newBench(t), t.TempDir()
+			text, err := os.ReadFile("setup.sh")
+			if err != nil {
+				t.Fatal(err)
+			}
+			script := filepath.Join(tree, "lab/containerlab/setup.sh")
+			write(t, script, string(text))
+			b.has(t, "docker", `case $1$2 in networkls) echo clab ;; networkrm) `+test.remove+` ;; esac`)
+
+			program, err := exec.LookPath("sleep")
+			if err != nil {
+				t.Fatal(err)
+			}
+			binary, err := os.ReadFile(program)
+			if err != nil {
+				t.Fatal(err)
+			}
+			daemon := exec.Command(filepath.Join(tree, "dockerd"), "600")
+			if err := os.WriteFile(daemon.Path, binary, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := daemon.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- daemon.Wait() }()
+			defer daemon.Process.Kill()
+			write(t, filepath.Join(tree, "bin/containerlab/dockerd.pid"), strconv.Itoa(daemon.Process.Pid))
+
+			out, said, err := b.run(t, script, "down")
+			if err != nil || out != "" || !strings.Contains(said, test.said) {
+				t.Fatalf("%v, printed %q, and said %q", err, out, said)
+			}
+			<-ended
 		})
 	}
 }

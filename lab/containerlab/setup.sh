@@ -139,7 +139,10 @@ down() {
 		containerlab destroy --all --cleanup >/dev/null 2>&1 || true
 	fi
 	docker ps --all --quiet --filter label=containerlab | xargs --no-run-if-empty docker rm --force >/dev/null
-	docker network ls --quiet --filter label=containerlab | xargs --no-run-if-empty docker network rm >/dev/null
+	# Docker loses count of what is in a network when several containers go at once. It
+	# counts anew when it starts, and labs use a network that is there.
+	docker network ls --quiet --filter label=containerlab | xargs --no-run-if-empty docker network rm >/dev/null ||
+		echo "the labs' network stays: no container is in it, but Docker has lost count; the next lab uses it, and down takes it away" >&2
 	kill "$pid"
 	while [ -e "/proc/$pid" ]; do sleep 0.1; done # and its containerd before it
 }

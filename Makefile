@@ -44,9 +44,10 @@ lint: ## gofmt, go vet, staticcheck
 	go vet ./...
 	go tool staticcheck ./...
 
+BENCHTIME ?= 1s
 .PHONY: bench
-bench: ## ns per packet: parse, look-up, forward in each mode
-	go test -run '^$$' -bench . -benchmem ./dataplane/packet ./dataplane/maglev ./dataplane/flow ./dataplane/translate ./dataplane/forward ./dataplane/worker
+bench: ## run every benchmark for BENCHTIME (default 1s): parse, look-up, forward in each mode, and others
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$(git grep -l '^func Benchmark' -- '*_test.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 
 .PHONY: perf
 perf: deps build ## measure weir beside what one would pick instead (root, two idle cores, an hour or more)

@@ -11,6 +11,7 @@ import (
 	"weir/dataplane/flow"
 	"weir/dataplane/nat"
 	"weir/dataplane/packet"
+	"weir/dataplane/packet/packettest"
 	"weir/dataplane/rewrite"
 	"weir/dataplane/snapshot"
 	"weir/dataplane/stats"
@@ -98,6 +99,26 @@ func TestAdoptAfterMissedSnapshots(t *testing.T) {
 			t.Fatal("no backend was taken away")
 		}
 	}
+}
+
+// What a backend was sent is counted until its slot is another's.
+func TestSentIsOfTheSlotsUser(t *testing.T) {
+	spec := worldSpec()
+	slot := backendOf(&spec, vipDSR4)
+	w := newWorker(t, 64, 0, nat.NewSpace())
+	send := func(want uint64) {
+		t.Helper()
+		w.Adopt(must(snapshot.New(spec)))
+		w.all(0, packettest.Frame(to(vipDSR4)), 0)
+		if got := w.report().Sent[spec.Services[slot.Service].Members[0]].Packets; got != want {
+			t.Errorf("%d packets were sent, want %d", got, want)
+		}
+	}
+	send(1)
+	slot.State = snapshot.Keeps
+	send(2)
+	slot.State, slot.Generation = snapshot.Active, 2
+	send(1)
 }
 
 // A backend that was taken away is forgotten when no flow of it can be left.

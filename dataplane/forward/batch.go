@@ -20,13 +20,17 @@ type batch struct {
 	parsed   [BatchSize]packet.Parsed
 	kinds    [BatchSize]kind
 	services [BatchSize]uint32 // of requests
-	hashes   [BatchSize]uint64 // of clients' packets, else 0
+	hashes   [BatchSize]uint64 // of those that the second pass is about, else 0
 	places   [BatchSize]uint32 // of these, in the flow table
 
-	// Of answers alone, in the order in which they came.
+	// Of answers, and of what may be one, in the order in which they came.
 	answers [BatchSize]uint8  // their frames' indexes
 	ahashes [BatchSize]uint64 // their hashes
 	numbers [BatchSize]uint32 // numbers of the flows that they seem to be of
+
+	// Of those of them that seem to be of none.
+	strangers      [BatchSize]uint64 // their hashes
+	strangerPlaces [BatchSize]uint32 // in the flow table, where they are if they are requests
 }
 
 // came makes the metas of n frames that have come in on an interface.
@@ -112,13 +116,14 @@ func (f *Forwarder) first(frames []queue.Frame, verdicts []Verdict) (whole, answ
 		flows.Prefetch(b.hashes[:n], b.places[:n])
 	}
 	if answers > 0 {
-		f.prefetchAnswers(b.ahashes[:answers], b.numbers[:answers])
+		f.prefetchAnswers(answers)
 	}
 	return whole, answers
 }
 
-// second is the pass that finds the flows of clients' packets, in the order in
-// which they came. It returns how many it has sent without further ado.
+// second is the pass that finds the flows of clients' packets, but for those that may be
+// answers, in the order in which they came. It returns how many it has sent without
+// further ado.
 func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, whole int) (sent int) {
 	b, end := &f.batch, 0 // end of the whole packets that follow each other
 	if whole == len(frames) {

@@ -213,6 +213,36 @@ func BenchmarkNAT(b *testing.B) {
 	}
 }
 
+// BenchmarkBackendsAsClients is BenchmarkHit for clients that are backends of mode keep
+// as well, so that each packet could be an answer.
+func BenchmarkBackendsAsClients(b *testing.B) {
+	for _, flows := range []int{1 << 10, 1 << 16, 1 << 20} {
+		b.Run(fmt.Sprintf("dsr4/flows=%d", flows), func(b *testing.B) {
+			spec := benchSpec(benchModes()[0], 1)
+			s := newStream(benchVIP(false, 0), flows, 1).zeroSum()
+			service := snapshot.Service{ID: 1, Mode: snapshot.NATKeep, Table: []uint16{0}}
+			rw := must(rewrite.NAT(rewrite.Link{Egress: 1, Src: eth1MAC, Dst: backendMAC(9), MTU: 1500}, false))
+			client := packet.IPv4(s.header[14:]).Src()
+			for n := range 1 + flows>>16 {
+				binary.BigEndian.PutUint16(client[2:], uint16(n))
+				service.Members = append(service.Members, uint32(len(spec.Backends)))
+				spec.Backends = append(spec.Backends, snapshot.Backend{
+					Rewrite: rw, State: snapshot.Active, Generation: 1, Service: 1, Addr: packet.Mapped(client),
+				})
+			}
+			spec.Services = append(spec.Services, service)
+			claim(&spec, vipKeep4, 1)
+			r := newRig(b, 4*flows, must(snapshot.New(spec)))
+			defer r.table.Close()
+			for range 2 {
+				fillTable(r, s, flows)
+				s.next = 0
+			}
+			runAll(b, r, s, 0)
+		})
+	}
+}
+
 // filler makes packets.
 type filler interface{ fill([]queue.Frame) }
 

@@ -214,6 +214,7 @@ func natOwnCases() []goldenCase {
 	shared := func(name, why string, steps ...step) goldenCase {
 		return goldenCase{name: name, why: why, world: sharedWorld, steps: steps}
 	}
+	keep4, keep6 := natBackendOf(vipKeep4).addr, natBackendOf(vipKeep6).addr
 	toOwn := func(s packettest.Spec, own netip.Addr) packettest.Spec {
 		s.Dst = netip.AddrPortFrom(own, snatPort)
 		return s
@@ -238,6 +239,9 @@ func natOwnCases() []goldenCase {
 		natCase("own-source6", "the same in IPv6",
 			from(vipNAT64, udpTo(vipNAT66)).dropped(stats.Looped), from(snat6, to(vipNAT64)).dropped(stats.Looped),
 			from(vipNAT66, to(vip6in6)).dropped(stats.Looped)),
+		natCase("backend-is-client4", "a backend whose clients keep their addresses is a client of other services as well",
+			from(keep4, to(vipDSR4)), from(keep4, to(vipDSR4)), from(keep4, udpTo(vipNAT44)), from(keep4, udpTo(vip4in4))),
+		natCase("backend-is-client6", "the same in IPv6", from(keep6, udpTo(vipDSR6)), from(keep6, to(vipNAT66))),
 		shared("shared-own-source", "but the box itself may be a client", from(own4, udpTo(vipNAT44)), from(own6, udpTo(vipDSR6))),
 		shared("shared-arp", "the box's own address is the kernel's to answer for",
 			back(packettest.ARPRequest(ask4, own4)).dropped(stats.UnknownVIP)),

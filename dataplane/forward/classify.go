@@ -9,7 +9,7 @@ import (
 	"weir/dataplane/stats"
 )
 
-// next is what the first pass leaves to the second.
+// next is what is left to do about a frame once it is classified.
 type next struct {
 	kind    kind
 	service uint32 // of a request
@@ -27,8 +27,8 @@ const (
 	isBackward // probably one
 )
 
-// classify is the first pass over a frame, of which Decode has made p: it returns the
-// verdict, or what the second pass has to do.
+// classify says what a frame is, of which Decode has made p: it returns the verdict, or
+// what else there is to do.
 func (f *Forwarder) classify(p *packet.Parsed, meta *handover.Meta, frame *queue.Frame) (Verdict, next) {
 	b := frame.Bytes()
 	if p.Problem != packet.ProblemNone {

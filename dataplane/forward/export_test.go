@@ -1,6 +1,10 @@
 package forward
 
-import "weir/dataplane/packet"
+import (
+	"reflect"
+
+	"weir/dataplane/packet"
+)
 
 // Flags of flow.NATState, for tests that look into the flow table.
 const (
@@ -54,6 +58,9 @@ func (f *Forwarder) Knows(t packet.Tuple) bool {
 	p := packet.Parsed{Tuple: t, TCPFlags: packet.TCPAck}
 	return f.flows.Known(places[:], []packet.Parsed{p}, f.mark, f.now) == 1
 }
+
+// TargetSize is what a worker has for each backend of what every packet needs, in bytes.
+func TargetSize() uintptr { return reflect.TypeFor[target]().Size() }
 
 // ReadBackendsAhead has backends be read ahead however few there are.
 func (f *Forwarder) ReadBackendsAhead() { f.many = 0 }

@@ -12,8 +12,8 @@ import (
 	"weir/dataplane/translate"
 )
 
-// request is the second pass over a client's packet: it finds the flow's
-// backend, or chooses one, and rewrites the frame for it.
+// request is the rest of what is done to a client's packet once it is classified: it
+// finds the flow's backend, or chooses one, and rewrites the frame for it.
 func (f *Forwarder) request(p *packet.Parsed, meta *handover.Meta, hash uint64, service uint32, frame *queue.Frame) Verdict {
 	svc := &f.snap.Services[service]
 	if !meta.Admitted {
@@ -70,6 +70,11 @@ func (f *Forwarder) lookup(p *packet.Parsed, hash uint64) *flow.Entry {
 // without a look at its service, until what that depends on may have changed.
 func (f *Forwarder) makeKnown(e *flow.Entry) {
 	if isNAT(e) {
+		// Answers to an address that is weir's own are not in transit (classify), and
+		// known ones are not looked at.
+		if e.NAT.Flags&natKeep != 0 && f.snap.VIP(&e.Tuple.Src) != nil {
+			return
+		}
 		var to packet.Tuple
 		if !f.translated(e, &to) {
 			return

@@ -5,15 +5,16 @@
 // tested frame by frame and fuzzed, and that the worker drives in batches, so
 // that the cache misses of a batch's flow look-ups overlap.
 //
-// A batch goes through two passes. The first parses each frame. Of a whole TCP or
+// A batch goes through three passes. The first parses each frame. Of a whole TCP or
 // UDP packet it takes the hash, and everything else it classifies (classify.go):
-// a fragment of a packet for a service, an answer that NAT has to take back, or
+// a fragment of a packet for a service or of an answer that NAT has to take back, or
 // something that is answered or refused right away (answer.go, refusal.go). The
-// second looks up the flows of the batch and rewrites the packets of those that
-// are known. A flow is known if it was found to be right since the last snapshot
+// second looks up the flows of packets that go to a service, and the third, where
+// there is NAT, those of what may be an answer; the packets of flows that are known
+// are rewritten. A flow is known if it was found to be right since the last snapshot
 // was adopted: whose VIP and port it is, that its backend may have it, and that
-// nothing limits the service. So nearly all packets need nothing of the snapshot
-// but their backend. The others are classified, and get a new flow or find that
+// nothing limits the service. So nearly all packets need nothing of the snapshot, or
+// their backend alone. The others are classified, and get a new flow or find that
 // theirs still holds (flow.go). What is rare and slow is in files of its own:
 // fragment.go, icmp.go, and toobig.go. Where several nodes share a VIP, spread.go
 // says which packets are another node's.
@@ -186,15 +187,8 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 	f.adoptStations(snap.Interfaces)
 	f.snap = snap
 	f.renewMark()
-	c := f.counters
-	if n := snap.Slots() - len(c.Backends); n > 0 {
-		if n > min(cap(c.Backends), cap(f.targets))-len(c.Backends) {
-			c.Backends = slices.Grow(c.Backends, n+snap.Slots()/4) // with room, as this takes milliseconds
-			f.targets = slices.Grow(f.targets, n+snap.Slots()/4)
-		}
-		c.Backends = append(c.Backends, make([]stats.Backend, n)...)
-		f.targets = append(f.targets, make([]target, n)...)
-	}
+	f.counters.Backends = grow(f.counters.Backends, snap.Slots())
+	f.targets = grow(f.targets, snap.Slots())
 	if all {
 		for n := range snap.Slots() {
 			f.adoptSlot(uint32(n))
@@ -204,6 +198,18 @@ func (f *Forwarder) Adopt(snap *snapshot.Snapshot) {
 	for _, n := range slots {
 		f.adoptSlot(n)
 	}
+}
+
+// grow returns s with n elements at least, and room for more if it had none, as that
+// takes milliseconds.
+func grow[T any](s []T, n int) []T {
+	if n <= len(s) {
+		return s
+	}
+	if n > cap(s) {
+		s = slices.Grow(s, n-len(s)+n/4)
+	}
+	return append(s, make([]T, n-len(s))...)
 }
 
 func (f *Forwarder) adoptSlot(n uint32) {

@@ -32,10 +32,11 @@ type knownModel struct {
 	now       flow.Tick
 	sent      [][]byte // latest, for their answers
 	generated uint32   // generations of backends
+	shared    bool     // SNAT addresses are the box's own as well, which may be a client
 }
 
 func newKnownModel(t *testing.T, seed uint64) *knownModel {
-	m := &knownModel{t: t, rng: rand.New(rand.NewPCG(seed, 7)), spaces: [2]*nat.Space{nat.NewSpace(), nat.NewSpace()}, generated: 1}
+	m := &knownModel{shared: seed%3 == 0, t: t, rng: rand.New(rand.NewPCG(seed, 7)), spaces: [2]*nat.Space{nat.NewSpace(), nat.NewSpace()}, generated: 1}
 	m.quick, m.slow = newWorker(t, 1<<12, 0, m.spaces[0]), newWorker(t, 1<<12, 0, m.spaces[1])
 	if seed%2 == 0 {
 		m.quick.ReadBackendsAhead()
@@ -49,6 +50,9 @@ func newKnownModel(t *testing.T, seed uint64) *knownModel {
 func (m *knownModel) adopt(change func(*snapshot.Spec)) {
 	spec := natSpec(m.spaces[0], snatPort, snatPort)
 	natSpec(m.spaces[1], snatPort, snatPort)
+	for i := range spec.SNAT {
+		spec.SNAT[i].Shared = m.shared
+	}
 	change(&spec)
 	snap := must(snapshot.New(spec))
 	m.quick.Adopt(snap)
@@ -60,6 +64,10 @@ func (m *knownModel) change() {
 	m.generated++
 	rng := m.rng
 	m.adopt(func(spec *snapshot.Spec) {
+		if rng.IntN(2) == 0 { // other neighbours, and the slots are still the same backends'
+			one, other := backendOf(spec, vipDSR4), backendOf(spec, vipEth1)
+			one.Rewrite, other.Rewrite = other.Rewrite, one.Rewrite
+		}
 		for i := range spec.Backends {
 			switch b := &spec.Backends[i]; rng.IntN(12) {
 			case 0:
@@ -85,9 +93,8 @@ func (m *knownModel) change() {
 				vip.Service = other.Service
 			}
 		}
-		if rng.IntN(2) == 0 { // other neighbours, and the slots are still the same backends'
-			one, other := backendOf(spec, vipDSR4), backendOf(spec, vipEth1)
-			one.Rewrite, other.Rewrite = other.Rewrite, one.Rewrite
+		if rng.IntN(6) == 0 { // what was a client's address
+			claim(spec, client4.Addr(), 0)
 		}
 		if rng.IntN(4) == 0 {
 			spec.Interfaces[1].MTU = 600
@@ -127,7 +134,13 @@ func (m *knownModel) request(ingress uint16) []byte {
 		s.NoUDPChecksum = s.Dst.Addr().Is4() && m.once(3)
 	}
 	const ack = packet.TCPAck
-	s.Src = netip.AddrPortFrom(s.Src.Addr(), uint16(2000+m.rng.IntN(3)))
+	client := s.Src.Addr()
+	if m.once(4) { // a backend of mode keep is a client as well, or weir's box is
+		client = [][]netip.Addr{
+			{natBackendOf(vipKeep4).addr, snat4}, {natBackendOf(vipKeep6).addr, snat6},
+		}[len(client.AsSlice())/16][m.rng.IntN(2)]
+	}
+	s.Src = netip.AddrPortFrom(client, uint16(2000+m.rng.IntN(3)))
 	s.TCPFlags = []uint8{packet.TCPSyn, ack, ack, ack, ack, ack, ack | packet.TCPFin, packet.TCPRst}[m.rng.IntN(8)]
 	if s.TCPFlags != packet.TCPSyn {
 		s.Seq = 1

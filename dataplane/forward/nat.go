@@ -194,16 +194,23 @@ func (f *Forwarder) Client(e *flow.Entry) (addr [16]byte, port uint16, ok bool) 
 	return f.nat.addrs[e.NAT.Slot], e.NAT.Port, true
 }
 
-// prefetchAnswers puts the numbers of the flows that answers with these hashes seem to
-// be of into numbers, and asks for what answer will read of them.
-func (f *Forwarder) prefetchAnswers(hashes []uint64, numbers []uint32) {
-	for n, hash := range hashes {
-		numbers[n] = flow.NoPlace
+// prefetchAnswers finds out the numbers of the flows that the batch's answers, so many,
+// seem to be of, and asks for what answer will read of them; and for what request will, if
+// those of no flow are requests.
+func (f *Forwarder) prefetchAnswers(answers int) {
+	b, strangers := &f.batch, 0
+	for n, hash := range b.ahashes[:answers] {
+		b.numbers[n] = flow.NoPlace
 		if number, at := f.nat.index.Lookup(hash, 0); at >= 0 {
-			numbers[n] = number
+			b.numbers[n] = number
+		} else {
+			b.strangers[strangers%BatchSize] = hash
+			strangers++
 		}
 	}
-	f.flows.PrefetchAt(numbers)
+	f.flows.Ahead(b.strangers[:strangers])
+	f.flows.PrefetchAt(b.numbers[:answers])
+	f.flows.Prefetch(b.strangers[:strangers], b.strangerPlaces[:strangers])
 }
 
 // answered returns the flow that an answer belongs to, or nil.
@@ -345,8 +352,9 @@ func (f *Forwarder) changed(change *translate.Change, e *flow.Entry, p *packet.P
 	}
 }
 
-// answer is the second pass over a backend's packet, the n-th of the batch: it goes to
-// the client of its flow, by the way that one's latest packet came.
+// answer is the third pass, over a backend's packet, the n-th of the batch: it goes to
+// the client of its flow, by the way that one's latest packet came. What only looked like
+// an answer is treated as what it is.
 func (f *Forwarder) answer(n int, frame *queue.Frame) Verdict {
 	b := &f.batch
 	at := b.answers[n]

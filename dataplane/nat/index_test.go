@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -190,13 +191,11 @@ func TestIndexInHugePages(t *testing.T) {
 		t.Skip("the kernel has no transparent huge pages")
 	}
 	x := NewIndex(1 << 20)
-	var at uint64
-	if _, err := fmt.Sscanf(fmt.Sprintf("%p", &x.sets[len(x.sets)/2]), "0x%x", &at); err != nil {
-		t.Fatal(err)
-	}
+	defer runtime.KeepAlive(x)
+	at := uint64(reflect.ValueOf(x.sets[len(x.sets)/2:]).Pointer())
 	all, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
-		t.Fatal(err)
+		t.Skip("the kernel does not say what memory is in: ", err)
 	}
 	within := false
 	for line := range strings.Lines(string(all)) {

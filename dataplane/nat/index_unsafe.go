@@ -7,8 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inHugePages asks for huge pages behind sets, which nobody has touched yet. The memory
-// stays Go's. That is a wish: without them only the TLB misses more.
+// inHugePages asks for huge pages behind sets. The memory stays Go's, which may use it for
+// something else one day. That is a wish: without them only the TLB misses more, and what
+// Go has used before comes in them later, if at all.
 func inHugePages(sets [][ways]uint64) {
 	memory := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(sets))), len(sets)*ways*8)
 	page := os.Getpagesize()

@@ -76,9 +76,9 @@ type Counters struct {
 	Pauses  uint64
 	Longest time.Duration
 
-	// By backend slot, both of the same length.
+	// By backend slot.
 	Backends []Backend
-	Sent     []Traffic // towards them; of a worker that runs, Forwarder.Sent has it
+	Sent     []Traffic // towards them, in a copy; while the worker runs its Forwarder has it (Forwarder.Sent)
 }
 
 // Reset sets all counts to nothing, and the number of slots. Their memory is kept.

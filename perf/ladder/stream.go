@@ -200,8 +200,8 @@ type buffers struct {
 	next   int
 }
 
-// newBuffers returns n buffers, which are lent a batch at a time. They are in huge
-// pages, as those of the AF_XDP driver are.
+// newBuffers returns n buffers, which are lent a batch at a time. They ask for
+// huge pages, as those of the AF_XDP driver do.
 func newBuffers(n, batch int) (*buffers, error) {
 	if n < batch {
 		return nil, fmt.Errorf("%d buffers: a batch takes %d", n, batch)

@@ -102,6 +102,6 @@ func (m *machine) conflict(v *vip, c Claim, now time.Time) {
 // wait leaves an address to a node that cannot be spoken to, for a while.
 func (m *machine) wait(v *vip, node string, now time.Time) {
 	m.become(v, waiting)
-	v.owner = node
+	v.owner, v.disputed = node, false
 	v.next = now.Add(jitter(waitInterval))
 }

@@ -11,6 +11,7 @@ import (
 
 	"weir/controlplane/announce"
 	"weir/controlplane/announce/election"
+	"weir/dataplane/packet"
 )
 
 // These tests are of several nodes and who of them has an address.
@@ -284,6 +285,34 @@ func TestPartitionOfTheClusterOnly(t *testing.T) {
 		for _, a := range all {
 			if w.owner(a) != "lb2" {
 				t.Errorf("%v: %s", a, w.owner(a))
+			}
+		}
+	})
+}
+
+// A foreign station that answered once, and is gone, leaves nothing in the status of a node
+// that waits for another.
+func TestConflictEndsInWaiting(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		a := vip4()
+		nodes := w.with([]netip.Addr{a}, "lb1", "lb2")
+		wait(5 * time.Second)
+		owner, other := w.owner(a), nodes[0]
+		if owner == "lb1" {
+			other = nodes[1]
+		}
+		w.part(true, false, pair("lb1", "lb2"))
+		w.occupy(a, packet.MAC{2, 9})
+		wait(conflictMin)
+		if got := other.states(a); !strings.HasPrefix(got, "conflict") {
+			t.Fatalf("status %q", got)
+		}
+		w.occupy(a, packet.MAC{})
+		wait(2 * conflictMin)
+		for range 1000 {
+			wait(10 * time.Millisecond)
+			if got := other.states(a); got != "standby "+owner {
+				t.Fatalf("status %q", got)
 			}
 		}
 	})

@@ -70,7 +70,7 @@ func (m *machine) state(v *vip, link string, s *sends) (state announce.State, ow
 		return announce.Announced, "", "forged or stale claims by " + v.forger.String() + ", which does not answer for it: find out who sends them"
 	case v.phase == held && s.held:
 		return announce.Announced, "", fault
-	case fault != "" && (v.phase == held || v.phase == probing):
+	case fault != "" && (v.phase == held || v.phase == probing || v.phase == waiting):
 		return announce.Down, "", fault
 	case v.phase == conflict, v.phase == probing && v.disputed:
 		err = "another station has the address"
@@ -79,6 +79,9 @@ func (m *machine) state(v *vip, link string, s *sends) (state announce.State, ow
 		}
 		return announce.Conflict, v.mac.String(), err
 	case v.phase == waiting, v.phase == probing && v.urgency == contested: // and is asked again
+		if _, alive := m.alive[v.owner]; alive {
+			return announce.Standby, v.owner, "" // it gives the address up, or is going to tell
+		}
 		return announce.Standby, v.owner, "the node cannot be spoken to, but answers on the link"
 	case v.phase == held, v.phase == probing:
 		return announce.Probing, "", ""

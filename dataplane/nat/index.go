@@ -38,8 +38,8 @@ func NewIndex(entries int) *Index {
 	// Go aligns what it allocates to the largest power of two that divides its
 	// size, up to a page: for sets, a power of two of 64 bytes each.
 	x := &Index{sets: make([][ways]uint64, sets), mask: uint64(sets - 1)}
-	inHugePages(x.sets)
 	clear(x.sets) // touches every page, so that no packet waits for one
+	inHugePages(x.sets)
 	return x
 }
 

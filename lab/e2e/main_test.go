@@ -215,28 +215,34 @@ func (s *testSite) reload(mutate func(*site.Config)) {
 	s.must(err)
 }
 
-// backend returns what the api says of a backend of a service.
-func (s *testSite) backend(service string, addr netip.Addr) api.Backend {
+// backend returns what the api says of a backend of a service, once it knows it.
+func (s *testSite) backend(service string, addr netip.Addr) (found api.Backend) {
 	s.t.Helper()
-	for _, b := range get[[]api.Backend](s, "backends") {
-		if b.Service == service && b.Address == addr {
-			return b
+	s.await("the api knows a backend", func() error {
+		for _, b := range get[[]api.Backend](s, "backends") {
+			if b.Service == service && b.Address == addr {
+				found = b
+				return nil
+			}
 		}
-	}
-	s.t.Fatalf("the api knows no backend %s of service %s", addr, service)
-	return api.Backend{}
+		return fmt.Errorf("no %s of service %s", addr, service)
+	})
+	return found
 }
 
-// iface returns what the api says of an interface.
-func (s *testSite) iface(name string) api.Interface {
+// iface returns what the api says of an interface, once it knows it.
+func (s *testSite) iface(name string) (found api.Interface) {
 	s.t.Helper()
-	for _, i := range get[[]api.Interface](s, "interfaces") {
-		if i.Name == name {
-			return i
+	s.await("the api knows an interface", func() error {
+		for _, i := range get[[]api.Interface](s, "interfaces") {
+			if i.Name == name {
+				found = i
+				return nil
+			}
 		}
-	}
-	s.t.Fatalf("the api knows no interface %s", name)
-	return api.Interface{}
+		return fmt.Errorf("no %s", name)
+	})
+	return found
 }
 
 // wantDriver fails the test if an interface is not worked as it should be.

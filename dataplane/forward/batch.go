@@ -30,7 +30,7 @@ type batch struct {
 
 	// Of those of them that seem to be of none.
 	strangers      [BatchSize]uint64 // their hashes
-	strangerPlaces [BatchSize]uint32 // in the flow table, where they are if they are requests
+	strangerPlaces [BatchSize]uint32 // what Prefetch says of them, which nobody reads
 }
 
 // came makes the metas of n frames that have come in on an interface.
@@ -140,11 +140,11 @@ func (f *Forwarder) second(frames []queue.Frame, verdicts []Verdict, whole int) 
 				f.prefetchBackends(b.places[i : i+known])
 			}
 			sent += f.known(i, frames[i:i+known], verdicts)
-			if i += known; i == end {
-				i--
-				continue
+			if i += known; i < end {
+				verdicts[i] = f.unknown(&b.parsed[i], &b.metas[i], b.hashes[i], &frames[i])
+			} else {
+				i-- // the next is of another kind
 			}
-			verdicts[i] = f.unknown(&b.parsed[i], &b.metas[i], b.hashes[i], &frames[i])
 		case isRequest:
 			verdicts[i] = f.request(&b.parsed[i], &b.metas[i], b.hashes[i], b.services[i], &frames[i])
 		}

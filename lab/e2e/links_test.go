@@ -103,7 +103,7 @@ func TestIdle(t *testing.T) {
 	eachDriver(t, func(t *testing.T, d driver) {
 		const (
 			queues = 4
-			share  = 0.5 // of a core; a machine in a bad way needs a tenth for what follows
+			share  = 0.2 // of a core: a worker that spins takes half of one at least; a machine in a bad way needs a tenth for what follows
 			wakes  = 20  // of each worker, in a second
 		)
 		s := startSite(t, site.Options{Queues: queues, Driver: d.driver, XDPMode: d.xdpMode, Modes: site.DSR}, func(c *site.Config) {
